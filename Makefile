@@ -1,0 +1,51 @@
+# Each target is the only command that a fresh machine with Python 3.10+ needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH_VENV := build/bench-venv
+
+.PHONY: demo test check engines bench docs clean
+
+demo: $(READY)  ## the main job, with predictions on the screen and on disk
+	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
+	$(BIN)/modelbeam predict --model iris_model.iris_predict:IrisModel \
+		--input data/input.json --output demo-output/predictions.jsonl --keep all --overwrite
+	@echo; echo "demo-output/predictions.jsonl:"; head -n 5 demo-output/predictions.jsonl
+	$(BIN)/modelbeam predict --model iris_ml_base.model:IrisModel \
+		--input data/input-with-errors.jsonl --output demo-output/with-errors --overwrite
+	@echo; echo "demo-output/with-errors:"; ls demo-output/with-errors
+	@head -n 2 demo-output/with-errors/errors-00000-of-00001.jsonl
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+engines:  ## tests on real engines; there are none yet (Flink, Spark and Dataflow are a later issue)
+	@echo "engines: no tests yet"
+
+bench: build/bench-venv/.ready  ## all benchmarks over the default sizes; about half an hour
+	$(BENCH_VENV)/bin/python benchmarks/run.py all
+
+docs: $(READY)  ## write the generated pages anew
+	$(BIN)/python docs/generate.py
+
+$(READY): pyproject.toml examples/iris_model/pyproject.toml examples/iris_ml_base/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]' ./examples/iris_model ./examples/iris_ml_base
+	touch $@
+
+build/bench-venv/.ready: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH_VENV)/bin/python -m pip install --quiet -e . -r benchmarks/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo-output

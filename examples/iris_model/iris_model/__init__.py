@@ -1,0 +1,1 @@
+"""An iris classifier behind the older MLModel interface."""

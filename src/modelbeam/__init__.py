@@ -1,0 +1,51 @@
+"""Run any ML model over any data as an Apache Beam pipeline.
+
+``import modelbeam`` is light: neither Beam nor a model library is imported until a name that needs
+it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelbeam._version import __version__
+
+if TYPE_CHECKING:
+    from modelbeam.errors import JobError, ModelbeamError, ModelError, RequestError
+    from modelbeam.pipeline import MLModelPredictOperation, Predict
+    from modelbeam.run import Run, predict
+
+__all__ = [
+    "JobError",
+    "MLModelPredictOperation",
+    "ModelError",
+    "ModelbeamError",
+    "Predict",
+    "RequestError",
+    "Run",
+    "__version__",
+    "predict",
+]
+
+_HOMES = {
+    "JobError": "modelbeam.errors",
+    "MLModelPredictOperation": "modelbeam.pipeline",
+    "ModelError": "modelbeam.errors",
+    "ModelbeamError": "modelbeam.errors",
+    "Predict": "modelbeam.pipeline",
+    "RequestError": "modelbeam.errors",
+    "Run": "modelbeam.run",
+    "predict": "modelbeam.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modelbeam' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

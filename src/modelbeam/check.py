@@ -1,0 +1,147 @@
+"""``modelbeam check``: everything but the run, and ``modelbeam describe``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from modelbeam import engines, formats
+from modelbeam.errors import RequestError
+from modelbeam.job import Job, ModelSpec
+from modelbeam.models.base import ModelInfo
+from modelbeam.run import SAMPLE_RECORDS, Plan, check_fit, make_plan, make_record, make_task
+from modelbeam.tasks import Sample
+from modelbeam.workers import WorkerPool
+
+EXAMPLES = 3
+"""Predictions and failures that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found: the model, the plan, and what became of the first records of each file."""
+
+    info: ModelInfo
+    plan: Plan
+    samples: list[tuple[str, Sample]]
+
+    @property
+    def read(self) -> int:
+        """Records that were tried."""
+        return sum(sample.read for _, sample in self.samples)
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(len(sample.failures) for _, sample in self.samples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "model": self.info.to_dict(),
+            "plan": {
+                "files": len(self.plan.inputs),
+                "bytes": self.plan.bytes,
+                "splits": len(self.plan.splits),
+                "split_size": self.plan.split_size,
+                "workers": self.plan.workers,
+                "runner": engines.runner_of(self.plan.job.beam_options) or "DirectRunner",
+                "output": self.plan.output.path,
+            },
+            "sample": {
+                "read": self.read,
+                "predicted": self.read - self.failed,
+                "failed": self.failed,
+                "files": [
+                    {"path": path, **asdict(sample), "predictions": _predictions(sample)}
+                    for path, sample in self.samples
+                ],
+            },
+        }
+
+    def to_text(self) -> str:
+        """For people."""
+        info, plan = self.info, self.plan
+        takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
+        lines = [
+            f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
+            f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
+            f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
+            f"{count(plan.workers, 'worker')}, "
+            f"{engines.runner_of(plan.job.beam_options) or 'the local runner'}",
+            f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
+            f"{'one file' if plan.output.single else 'a directory of shards'})",
+            f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
+            f"{self.failed} failed",
+        ]
+        shown = [p for _, sample in self.samples for p in _predictions(sample)][:EXAMPLES]
+        lines += [f"         {orjson.dumps(prediction).decode()}" for prediction in shown]
+        failures = [
+            (path, *failure) for path, sample in self.samples for failure in sample.failures
+        ]
+        for path, line, stage, kind, error in failures[:EXAMPLES]:
+            lines.append(f"failed   {path}:{line} {stage}, {kind}: {' '.join(error.split())}")
+        if len(failures) > EXAMPLES:
+            lines.append(f"         and {len(failures) - EXAMPLES} more")
+        return "\n".join(lines)
+
+
+def _predictions(sample: Sample) -> list[Any]:
+    return [orjson.loads(line) for line in sample.predictions.splitlines()[:EXAMPLES]]
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes for people: ``415 MB`` (1024-based)."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TB"
+
+
+def check_job(job: Job) -> Check:
+    """Load the model, try it on the first records of the first files, and make the plan.
+
+    Raises:
+        RequestError: what a run would refuse as well.
+    """
+    engines.check_flags(job.beam_options)
+    plan = make_plan(job)
+    pool = WorkerPool(job.model, 1, "threads")
+    try:
+        info = pool.wait_loaded()
+        check_fit(plan, info)
+        task = make_task(plan, make_record(plan, info))
+        samples = []
+        for file in plan.inputs:
+            compression = formats.compression_of(file.path)
+            samples.append((file.path, pool.sample(file.path, compression, SAMPLE_RECORDS, task)))
+            if sum(sample.read for _, sample in samples) >= SAMPLE_RECORDS:
+                break
+    finally:
+        pool.close()
+    return Check(info, plan, samples)
+
+
+def describe_model(model: str | ModelSpec) -> ModelInfo:
+    """Load a model and return what it says of itself.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    try:
+        spec = ModelSpec.parse(model)
+    except ValueError as error:
+        raise RequestError(f"--model {model}: {error}.") from None
+    pool = WorkerPool(spec, 1, "threads")
+    try:
+        return pool.wait_loaded()
+    finally:
+        pool.close()

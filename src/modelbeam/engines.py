@@ -1,0 +1,110 @@
+"""Beam's options and runners: which flags are Beam's, and how the local runner is set up."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from modelbeam.errors import RequestError, did_you_mean
+
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
+"""Runners that work in this process; each means Beam's own portable runner here.
+
+It is named in full, since ``DirectRunner`` first looks for another runner's binary to download.
+"""
+
+_FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+def quiet_logs(verbose: bool) -> None:
+    """Keep Beam's log lines off the terminal unless they are asked for."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+
+
+def runner_of(flags: Sequence[str]) -> str | None:
+    """The value of ``--runner`` among Beam's flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--runner")
+    found: str | None = parser.parse_known_args(list(flags))[0].runner
+    return found
+
+
+def is_local(flags: Sequence[str]) -> bool:
+    """Whether the flags name no runner, or one that works in this process."""
+    runner = runner_of(flags)
+    return runner is None or runner.rsplit(".", 1)[-1].lower() in {n.lower() for n in LOCAL_RUNNERS}
+
+
+def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
+    """Refuse flags that neither modelbeam nor Beam knows.
+
+    Args:
+        flags: what was left over of a command line.
+        own_flags: modelbeam's own, for the nearest match.
+
+    Raises:
+        RequestError: a flag is unknown, or has a wrong value.
+    """
+    if not flags:
+        return
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    classes: list[Any] = [PipelineOptions, *PipelineOptions.__subclasses__()]
+    for cls in classes:
+        if "_add_argparse_args" in vars(cls):
+            cls._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(flags))
+    if not unknown:
+        return
+    first = unknown[0].split("=", 1)[0]
+    if not first.startswith("-"):
+        raise RequestError(
+            f"'{first}' is not a flag; flags begin with --. See modelbeam predict --help."
+        )
+    beams = [flag for action in parser._actions for flag in action.option_strings]
+    nearest = did_you_mean(first, [*own_flags, *beams])
+    raise RequestError(
+        f"unknown flag {first}{nearest or '.'} It is neither modelbeam's (see modelbeam predict "
+        f"--help) nor one of Beam's pipeline options."
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise RequestError(f"{message} (one of Beam's pipeline options).")
+
+
+def local_options(flags: Sequence[str], threads: int) -> Any:
+    """``PipelineOptions`` for the local runner with that many threads for splits.
+
+    What the flags say of ``--direct_num_workers`` and ``--direct_running_mode`` wins.
+    """
+    from apache_beam.options.pipeline_options import (
+        DirectOptions,
+        PipelineOptions,
+        StandardOptions,
+    )
+
+    options = PipelineOptions(list(flags))
+    options.view_as(StandardOptions).runner = _FN_API_RUNNER
+    direct = options.view_as(DirectOptions)
+    given = {flag.split("=", 1)[0] for flag in flags}
+    if "--direct_num_workers" not in given:
+        direct.direct_num_workers = threads
+    if "--direct_running_mode" not in given:
+        direct.direct_running_mode = "multi_threading"
+    return options
+
+
+def remote_options(flags: Sequence[str]) -> Any:
+    """``PipelineOptions`` for any other runner, the flags as they are."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions(list(flags))

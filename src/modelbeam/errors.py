@@ -1,0 +1,119 @@
+"""Everything that modelbeam raises on purpose.
+
+::
+
+    ModelbeamError
+    ├── RequestError               the request is wrong and nothing ran (exit code 2)
+    │   ├── InputNotFoundError     an input pattern matches no file
+    │   ├── OutputExistsError      the output is there already
+    │   ├── ResumeError            the run to be resumed was a different one
+    │   └── ModelError             the model cannot be used
+    │       ├── ModelNotFoundError the module or the class is not there
+    │       ├── NotAModelError     the target is not a model
+    │       ├── ModelLoadError     the model raised while it was imported or built
+    │       └── SchemaMismatchError  its input schema does not fit the data's columns
+    ├── JobError                   the job ran and failed (exit code 1)
+    │   ├── InputReadError         an input vanished, changed or cannot be read
+    │   ├── OutputWriteError       the output cannot be written
+    │   ├── WorkerDiedError        the process that held the model died
+    │   ├── TooManyErrorsError     more records failed than --max-errors allows
+    │   ├── NothingPredictedError  there were records and every one of them failed
+    │   └── ReconciliationError    the counts do not add up
+    └── InterruptedRunError        Ctrl-C or a termination signal (exit code 130)
+
+Each has one message in plain words: what happened, where, and what to do. All of them survive
+pickling, since they cross process boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ModelbeamError(Exception):
+    """The root of the tree; ``exit_code`` is what the command line returns for it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class RequestError(ModelbeamError):
+    """The request is wrong; nothing ran."""
+
+    exit_code = 2
+
+
+class InputNotFoundError(RequestError):
+    """An input pattern matches no file."""
+
+
+class OutputExistsError(RequestError):
+    """The output, or an unfinished run of it, is there already."""
+
+
+class ResumeError(RequestError):
+    """The run to be resumed had another model, other settings or other inputs."""
+
+
+class ModelError(RequestError):
+    """The model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """The model's module or class is not there."""
+
+
+class NotAModelError(ModelError):
+    """The target exists and is not a model."""
+
+
+class ModelLoadError(ModelError):
+    """The model raised while it was imported or built."""
+
+
+class SchemaMismatchError(ModelError):
+    """The model needs columns that the data does not have."""
+
+
+class JobError(ModelbeamError):
+    """The job ran and failed."""
+
+
+class InputReadError(JobError):
+    """An input file vanished, changed during the run or cannot be read."""
+
+
+class OutputWriteError(JobError):
+    """The output or the job's state cannot be written."""
+
+
+class WorkerDiedError(JobError):
+    """The process that held the model died."""
+
+
+class TooManyErrorsError(JobError):
+    """More records failed than ``--max-errors`` allows."""
+
+
+class NothingPredictedError(JobError):
+    """There were records and not one could be predicted."""
+
+
+class ReconciliationError(JobError):
+    """Records read, predicted and failed do not add up: a defect, never published."""
+
+
+class InterruptedRunError(ModelbeamError):
+    """The run was stopped by Ctrl-C or a termination signal."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest of ``known``, or an empty string."""
+    import difflib
+
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{nearest[0]}'?" if nearest else ""

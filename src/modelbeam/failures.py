@@ -1,0 +1,96 @@
+"""One record that failed, and the line that it becomes in the errors file."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+Stage = Literal["decode", "validate", "predict", "encode"]
+
+LONGEST_MESSAGE = 2000
+"""Characters of an exception's message that an error line keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one record of a batch has no prediction.
+
+    Attributes:
+        row: the record's index in its batch (a line's index in its block).
+        stage: what was being done: ``decode``, ``validate``, ``predict`` or ``encode``.
+        type: the exception's class name.
+        error: its message.
+    """
+
+    row: int
+    stage: Stage
+    type: str
+    error: str
+
+    @classmethod
+    def of(cls, row: int, stage: Stage, error: BaseException) -> Failure:
+        """The failure that an exception is."""
+        if stage == "predict" and is_schema_error(error):
+            stage = "validate"
+        return cls(row, stage, type(error).__name__, describe(error))
+
+
+class Position(NamedTuple):
+    """Where a record is: its line from 1 (in the split until it is published) and byte offset."""
+
+    line: int
+    offset: int
+
+
+def describe(error: BaseException) -> str:
+    """An exception's own words, or its class name if it has none."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    text = text or type(error).__name__
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
+
+
+def is_schema_error(error: BaseException) -> bool:
+    """Whether a model's exception says that the record does not fit its input schema."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return not names.isdisjoint({"MLModelSchemaValidationException", "SchemaError"}) or (
+        type(error).__name__ == "ValidationError" and hasattr(error, "error_count")
+    )
+
+
+def error_line(
+    source: str, position: Position, model: str, failure: Failure, raw: bytes, **extra: Any
+) -> bytes:
+    """One line of the errors file, with its newline.
+
+    ``record`` is the original object, byte for byte, wherever the text could be parsed; else the
+    original text; bytes that are not UTF-8 are base64 under ``record_base64``.
+    """
+    line: dict[str, Any] = {
+        "source": source,
+        "line": position.line,
+        "offset": position.offset,
+        "model": model,
+        "stage": failure.stage,
+        "type": failure.type,
+        "error": failure.error,
+        **extra,
+    }
+    if failure.stage != "decode":
+        line["record"] = orjson.Fragment(raw) if b"\r" not in raw else orjson.loads(raw)
+    else:
+        try:
+            line["record"] = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            line["record_base64"] = base64.b64encode(raw).decode("ascii")
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a lone surrogate in the exception's message or in the path
+        for name in ("source", "error"):
+            line[name] = line[name].encode("utf-8", "backslashreplace").decode("utf-8")
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,489 @@
+"""JSON Lines (also LDJSON, NDJSON), https://jsonlines.org: reading, decoding and encoding.
+
+A split is read in blocks of whole lines. A block is decoded into dicts by ``orjson``, which is the
+reference for what is valid, or for models that take columns into an Arrow batch by Polars. The
+columns are used only where it is certain that the reference would have said the same of every
+line; in all other cases the reference decides.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import orjson
+
+from modelbeam import compression, storage
+from modelbeam.errors import InputReadError
+from modelbeam.failures import Failure, Position
+from modelbeam.models.signature import Signature
+from modelbeam.plan import Split
+
+BLOCK_BYTES = 2 << 20
+"""Bytes of one block. Measured: 1 MiB pays more for each call, 4 MiB only takes more memory."""
+
+LONG_LINE_HEAD = 1024
+"""Bytes of an overlong line that its error line shows."""
+
+_NEWLINE, _COLON = 10, 58
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class LineBlock:
+    """Whole lines of one split.
+
+    Attributes:
+        data: the bytes; only the last line of a file may lack its newline.
+        offset: where ``data`` starts in the (decompressed) file.
+        line: how many lines of the split come before it.
+        count: how many lines it has, blank ones included.
+    """
+
+    data: bytes
+    offset: int
+    line: int
+    count: int
+    _lines: list[bytes] | None = field(default=None, repr=False)
+    _starts: Any = field(default=None, repr=False)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Each line without its newline."""
+        if self._lines is None:
+            self._lines = self.data.split(b"\n")
+            if not self._lines[-1]:
+                self._lines.pop()
+        return self._lines
+
+    def position(self, row: int) -> Position:
+        """Where the line is: from 1 in its split, and its offset in the file."""
+        if self._starts is None:
+            ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
+            self._starts = np.concatenate(([0], ends + 1))
+        offset = self.offset + int(self._starts[row])
+        at_bom = offset == len(_BOM) and self.line == 0 and row == 0
+        return Position(self.line + row + 1, 0 if at_bom else offset)
+
+    def raw(self, row: int) -> bytes:
+        """The record's original bytes, without the line's end."""
+        return self.lines[row].rstrip(b"\r")
+
+
+class LongLine(NamedTuple):
+    """A line that is longer than a record may be; only its beginning was kept.
+
+    ``line`` counts from 0 in its split; ``length`` is in bytes, without the newline.
+    """
+
+    line: int
+    offset: int
+    length: int
+    head: bytes
+
+
+class BlockReader:
+    """Iterates over the lines whose first byte is in a split, in blocks; memory stays bounded.
+
+    Args:
+        split: what to read.
+        longest: bytes that a line may have; a longer one is skimmed over.
+        size: bytes a block; may be changed between two blocks.
+
+    Raises:
+        InputReadError: the file vanished, has changed since the plan was made, cannot be read, or
+            its compression is damaged.
+    """
+
+    def __init__(self, split: Split, longest: int, size: int = BLOCK_BYTES) -> None:
+        self.size = size
+        self._split, self._longest = split, longest
+
+    def __iter__(self) -> Iterator[LineBlock | LongLine]:
+        split = self._split
+        with _reading(split):
+            _check_unchanged(split)
+            handle = storage.open_read(split.path)
+        with handle:
+            with _reading(split):
+                reader = _Reader(split, handle)
+            while True:
+                with _reading(split):  # not around the yield: what the caller raises is not ours
+                    block = reader.next_block(self._longest, self.size)
+                if block is None:
+                    break
+                yield block
+        with _reading(split):
+            _check_unchanged(split)
+
+
+def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlock:
+    """The first lines of a file, as many as hold ``wanted`` records or fewer.
+
+    Raises:
+        InputReadError: the file cannot be read.
+    """
+    info = storage.stat(path)
+    split = Split(0, path, 0, None, info.size, info.mtime_ns, compression_name)
+    with _reading(split), storage.open_read(path) as handle:
+        block = _Reader(split, handle).next_block(BLOCK_BYTES, BLOCK_BYTES)
+    if not isinstance(block, LineBlock):
+        return LineBlock(b"", 0, 0, 0)
+    lines, records = 0, 0
+    for line in block.lines:
+        lines += 1
+        records += bool(line.strip())
+        if records == wanted:
+            break
+    head = b"\n".join(block.lines[:lines])
+    return LineBlock(head, block.offset, 0, lines)
+
+
+@contextmanager
+def _reading(split: Split) -> Iterator[None]:
+    """Turn what reading may raise into one message that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputReadError(
+            f"The input {split.path} has vanished since the job was planned. Put it back and run "
+            f"the same command with --resume."
+        ) from None
+    except Exception as error:
+        if isinstance(error, InputReadError) or not _is_reading_error(error):
+            raise
+        damaged = f" ({split.compression}: truncated or damaged)" if split.compression else ""
+        raise InputReadError(
+            f"The input {split.path} cannot be read{damaged}: {error}. Mend it and run the same "
+            f"command with --resume."
+        ) from error
+
+
+def _is_reading_error(error: Exception) -> bool:
+    return isinstance(error, (OSError, EOFError, zlib.error)) or type(error).__name__ == "ZstdError"
+
+
+def _check_unchanged(split: Split) -> None:
+    now = storage.stat(split.path)
+    if (now.size, now.mtime_ns) != (split.size, split.mtime_ns):
+        raise InputReadError(
+            f"The input {split.path} changed while the job ran ({split.size} bytes when it was "
+            f"planned, {now.size} now). Run again with --overwrite once it is complete."
+        )
+
+
+def count_lines(data: bytes) -> int:
+    """How many newlines there are; three times as fast as ``bytes.count`` on short lines."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
+
+
+class _Reader:
+    """Cuts what it reads of a split into blocks of whole lines."""
+
+    def __init__(self, split: Split, handle: BinaryIO) -> None:
+        self._plain = split.compression is None
+        self._handle = (
+            handle if self._plain else compression.decompressed(handle, str(split.compression))
+        )
+        self._end = split.end if self._plain else None
+        self._position: int | None = split.start
+        self._line = 0
+        self._back = b""
+        if split.start:
+            self._position = self._seek_first_line(split.start, cast(int, split.end))
+
+    def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
+        """The next lines, or ``None`` after the last one that belongs to the split."""
+        size = min(size, longest)
+        while self._position is not None and (self._end is None or self._position < self._end):
+            data = self._back + self._handle.read(size) if self._back else self._handle.read(size)
+            self._back = b""
+            if not data:
+                return None
+            if len(data) > longest:  # then it is the first line that may be too long
+                newline = data.find(b"\n")
+                if newline > longest or newline < 0:
+                    return self._skim(data, newline)
+            cut = data.rfind(b"\n") + 1
+            if self._end is not None and self._position + cut > self._end:
+                cut = data.find(b"\n", self._end - 1 - self._position) + 1
+            if cut == 0:
+                more = self._handle.read(size)
+                if more:
+                    self._back = data + more
+                    continue
+                cut = len(data)
+            self._unread(data, cut)
+            return self._block(data[:cut])
+        return None
+
+    def _block(self, data: bytes) -> LineBlock:
+        position, line = cast(int, self._position), self._line
+        count = count_lines(data)
+        count += not data.endswith(b"\n")
+        self._position = position + len(data)
+        self._line += count
+        if position == 0 and data.startswith(_BOM):
+            return LineBlock(data[len(_BOM) :], len(_BOM), line, count)
+        return LineBlock(data, position, line, count)
+
+    def _unread(self, data: bytes, cut: int) -> None:
+        if cut == len(data):
+            return
+        if self._plain:
+            self._handle.seek(cast(int, self._position) + cut)
+        else:
+            self._back = data[cut:]
+
+    def _skim(self, data: bytes, newline: int) -> LongLine:
+        """Read on to the end of a line that is too long, keeping only its beginning."""
+        found = LongLine(self._line, cast(int, self._position), newline, data[:LONG_LINE_HEAD])
+        length = 0
+        while newline < 0:
+            length += len(data)
+            data = self._handle.read(BLOCK_BYTES)
+            if not data:
+                break
+            newline = data.find(b"\n")
+        if newline >= 0:
+            length += newline
+            self._back = data[newline + 1 :]
+        self._position = found.offset + length + 1
+        self._line += 1
+        return found._replace(length=length)
+
+    def _seek_first_line(self, start: int, end: int) -> int | None:
+        """Go to the first line that starts in ``[start, end)``; ``None`` if there is none."""
+        position = start - 1
+        self._handle.seek(position)
+        while position < end - 1:
+            chunk = self._handle.read(min(64 << 10, end - 1 - position))
+            if not chunk:
+                return None
+            newline = chunk.find(b"\n")
+            if newline >= 0:
+                self._handle.seek(position + newline + 1)
+                return position + newline + 1
+            position += len(chunk)
+        return None
+
+
+class Decoded(NamedTuple):
+    """A block's records: dicts or an Arrow batch, the line of each, and the lines that failed.
+
+    ``rows`` is ``None`` where every line is a record.
+    """
+
+    records: Any
+    rows: list[int] | None
+    failures: list[Failure]
+
+
+def decode_records(block: LineBlock) -> Decoded:
+    """Decode every line into a dict. Blank lines are no records; the last of duplicate keys wins."""
+    try:
+        records = list(map(orjson.loads, block.lines))
+        if set(map(type, records)) <= {dict}:
+            return Decoded(records, None, [])
+    except orjson.JSONDecodeError:
+        pass
+    records, rows, failures = [], [], []
+    for row, line in enumerate(block.lines):
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if line.strip():
+                failures.append(Failure(row, "decode", "JSONDecodeError", _json_problem(error)))
+            continue
+        if type(record) is dict:
+            records.append(record)
+            rows.append(row)
+        else:
+            failures.append(Failure(row, "decode", "NotAnObjectError", _not_an_object(record)))
+    return Decoded(records, rows, failures)
+
+
+def _json_problem(error: orjson.JSONDecodeError) -> str:
+    return f"{error.msg} (column {error.colno})"
+
+
+def _not_an_object(value: Any) -> str:
+    words = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return f"a record is a JSON object; this line holds {words.get(type(value), 'a number')}"
+
+
+def decode_columns(block: LineBlock, signature: Signature) -> Any | None:
+    """Decode a block straight into an Arrow batch, or return ``None`` where a doubt remains.
+
+    The batch equals what :func:`decode_records` and ``signature.to_batch`` make of the block.
+    Polars reads one line a row and rejects what ``orjson`` rejects, numbers and booleans included,
+    with these exceptions, each looked for here: blank lines are skipped (rows are counted), a
+    missing value is null (nulls are counted), the first of duplicate keys wins (keys are counted),
+    and lone surrogates pass (``\\ud`` is looked for). Strings may stand for anything there, so a
+    signature with strings is left to the reference.
+    """
+    import polars as pl
+
+    kinds = {"float": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
+    columns = signature.columns
+    if not columns or any(column.kind not in kinds or column.bounded for column in columns):
+        return None
+    data = block.data
+    escaped = b"\\" in data
+    if escaped and (b"\\ud" in data or b"\\uD" in data):
+        return None
+    try:
+        frame = pl.read_ndjson(data, schema={c.name: kinds[c.kind] for c in columns})
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    if frame.height != block.count:
+        return None
+    colons = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _COLON))
+    nulls = [frame.get_column(c.name).null_count() for c in columns]
+    if any(n and not c.nullable for n, c in zip(nulls, columns, strict=True)):
+        return None
+    if any(nulls) or colons != block.count * len(columns):
+        names = [orjson.dumps(column.name) for column in columns]
+        if escaped or any(data.count(name) != block.count for name in names):
+            return None
+    return frame.rechunk().to_arrow().to_batches()[0]
+
+
+class Encoded(NamedTuple):
+    """Lines ready to be written, how many there are, and the predictions that JSON cannot hold.
+
+    A failure's ``row`` is the index of the prediction among those that were to be encoded.
+    """
+
+    data: bytes
+    lines: int
+    failures: list[Failure]
+
+
+_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def encode_records(
+    predictions: Sequence[dict[str, Any]], kept: Sequence[bytes] | None = None
+) -> Encoded:
+    """Encode dicts as lines.
+
+    Args:
+        predictions: one dict a record.
+        kept: for each, the JSON object whose members stand before the prediction's.
+    """
+    failures: list[Failure] = []
+    try:
+        lines = list(map(_dumps, predictions))
+        doubtful = any(b"null" in line for line in lines) and any(map(_not_finite, predictions))
+    except (TypeError, RecursionError):
+        doubtful = True
+    if doubtful:
+        lines, good = [], []
+        for row, prediction in enumerate(predictions):
+            try:
+                name = _not_finite(prediction)
+                if name:
+                    raise ValueError(f"{name} is NaN or infinite, which JSON cannot hold")
+                lines.append(_dumps(prediction))
+                good.append(row)
+            except (TypeError, ValueError, RecursionError) as error:
+                failures.append(Failure.of(row, "encode", error))
+        kept = [kept[row] for row in good] if kept is not None else None
+    return Encoded(_joined(lines, kept), len(lines), failures)
+
+
+def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
+    """Encode an Arrow batch or table as lines, as :func:`encode_records` would its rows."""
+    import pyarrow as pa
+
+    data = _encode_labels(batch)
+    if data is None:
+        if not all(_plain(pa, column_type) for column_type in batch.schema.types) or any(
+            _has_not_finite(batch.column(i)) for i in range(batch.num_columns)
+        ):
+            return encode_records(batch.to_pylist(), kept)
+        import io
+
+        import polars as pl
+
+        buffer = io.BytesIO()
+        cast(pl.DataFrame, pl.from_arrow(batch)).write_ndjson(buffer)
+        data = buffer.getvalue()
+    if kept is None:
+        return Encoded(data, batch.num_rows, [])
+    return Encoded(_joined(bytes(data).split(b"\n")[:-1], kept), batch.num_rows, [])
+
+
+def _joined(lines: list[bytes], kept: Sequence[bytes] | None) -> bytes:
+    if kept is not None:
+        lines = [_splice(before, line) for before, line in zip(kept, lines, strict=True)]
+    return b"\n".join(lines) + b"\n" if lines else b""
+
+
+def _splice(before: bytes, after: bytes) -> bytes:
+    """Join the members of two JSON objects, the texts as they are."""
+    before = before.strip()[:-1].rstrip()
+    if before == b"{":
+        return after
+    return before + (b"}" if after == b"{}" else b"," + after[1:])
+
+
+def _not_finite(value: Any, name: str = "") -> str | None:
+    """The path of the first NaN or infinity in a prediction, or ``None``."""
+    if isinstance(value, dict):
+        pairs = ((f"{name}.{k}" if name else str(k), v) for k, v in value.items())
+        return next(filter(None, (_not_finite(v, k) for k, v in pairs)), None)
+    if isinstance(value, (list, tuple)):
+        return next(
+            filter(None, (_not_finite(v, f"{name}[{i}]") for i, v in enumerate(value))), None
+        )
+    if isinstance(value, (float, np.floating)):
+        return None if math.isfinite(value) else (name or "the prediction")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return None if np.isfinite(value).all() else (name or "the prediction")
+    return None
+
+
+def _plain(pa: Any, kind: Any) -> bool:
+    """Whether Polars writes a column of this Arrow type just as ``orjson`` would its values."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_float64(kind)
+    )
+
+
+def _has_not_finite(column: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return False
+    return not pc.all(pc.is_finite(column), min_count=0).as_py()
+
+
+def _encode_labels(batch: Any) -> bytes | None:
+    """Lines of a batch that is one dictionary-encoded column: each label is encoded once."""
+    import pyarrow as pa
+
+    if batch.num_columns != 1 or not isinstance(batch.column(0), pa.DictionaryArray):
+        return None
+    column = batch.column(0)
+    if column.null_count or column.dictionary.null_count or not len(column):
+        return None
+    name = batch.schema.names[0]
+    labels = [_dumps({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
+    lines = pa.array(labels, pa.large_binary()).take(column.indices)
+    ends = np.frombuffer(lines.buffers()[1], np.int64)
+    return memoryview(lines.buffers()[2])[ends[0] : ends[len(lines)]]  # type: ignore[return-value]

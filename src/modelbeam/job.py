@@ -1,0 +1,210 @@
+"""A job: the frozen, checked description of what is to run, from flags or from a YAML file."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from modelbeam import formats, storage
+from modelbeam.errors import RequestError, did_you_mean
+
+MIB = 1 << 20
+
+
+class ModelSpec(BaseModel):
+    """One ``--model [NAME=]TARGET``: where the model is, and what errors call it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str
+    name: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the constructor of the model's class."""
+
+    @classmethod
+    def parse(cls, value: object) -> ModelSpec:
+        """Read ``"[NAME=]TARGET"``, or the mapping that the YAML file has."""
+        if isinstance(value, ModelSpec):
+            return value
+        if isinstance(value, dict):
+            return cls.model_validate(value)
+        if not isinstance(value, str):
+            raise ValueError("a model is given as '[NAME=]module:Class'")
+        match = re.fullmatch(r"(?:([A-Za-z_][\w.-]*)=)?(.+)", value, re.DOTALL)
+        if match is None:
+            raise ValueError("a model is given as '[NAME=]module:Class'")
+        return cls(name=match[1], target=match[2])
+
+
+class Job(BaseModel):
+    """What ``modelbeam predict`` is asked to do. Sizes are bytes; ``None`` means the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    inputs: tuple[str, ...] = Field(min_length=1)
+    output: str
+    input_format: str | None = None
+    output_format: str | None = None
+    keep: Literal["all"] | tuple[str, ...] = ()
+    batch_size: int | Literal["auto"] = "auto"
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    worker_mode: Literal["auto", "threads", "processes"] = "auto"
+    max_errors: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    split_size: int | None = Field(default=None, ge=1)
+    max_record_size: int = Field(default=32 * MIB, ge=1)
+    beam_options: tuple[str, ...] = ()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: object) -> object:
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(ModelSpec.parse(item) for item in listed)
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _inputs(cls, value: object) -> object:
+        listed: Any = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(storage.normalize(os.fspath(item)) for item in listed)
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _output(cls, value: object) -> object:
+        return storage.normalize(os.fspath(value)) if isinstance(value, (str, Path)) else value
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep(cls, value: object) -> object:
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return "all" if value == "all" else tuple(c for c in value.split(",") if c)
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _batch_size(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("a batch has at least one record")
+        return value
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _max_errors(cls, value: object) -> object:
+        if value is None:
+            return None
+        text = str(value)
+        if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (
+            text[-1] == "%" and float(text[:-1]) > 100
+        ):
+            raise ValueError("give a number of records (100) or a share of them (0.5%)")
+        return text
+
+    @field_validator("split_size", "max_record_size", mode="before")
+    @classmethod
+    def _sizes(cls, value: object) -> object:
+        return parse_size(value) if isinstance(value, str) else value
+
+    @property
+    def model(self) -> ModelSpec:
+        """The one model of this job."""
+        return self.models[0]
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the output is one file (it has a data suffix) and not a directory of shards."""
+        return not self.output.endswith("/") and formats.from_suffix(self.output) is not None
+
+    def checked(self) -> Job:
+        """Return the job itself if it can be run by this version.
+
+        Raises:
+            RequestError: two flags exclude each other, or a format is not known.
+        """
+        if len(self.models) > 1:
+            raise RequestError(
+                "--model was given more than once; this version runs one model a job. "
+                "Run one job a model."
+            )
+        if self.resume and self.overwrite:
+            raise RequestError("--resume and --overwrite exclude each other; give one of them.")
+        for flag, value in (
+            ("--input-format", self.input_format),
+            ("--output-format", self.output_format),
+        ):
+            if value is not None:
+                formats.parse(value, flag)
+        formats.from_suffix(self.output)
+        return self
+
+
+def parse_size(text: str) -> int:
+    """Read ``"64MB"``, ``"64MiB"`` or ``"67108864"`` as bytes (both units are 1024-based).
+
+    Raises:
+        ValueError: it is not a size.
+    """
+    match = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"'{text}' is not a size; write it as 64MB")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]]
+
+
+def build_job(settings: dict[str, Any], config: str | None = None) -> Job:
+    """Make a job of flags and, where given, a YAML file; a flag wins over the file.
+
+    Args:
+        settings: names as in :class:`Job`; those that are ``None`` were not given.
+        config: path of a YAML file with the same names (dashes and underscores are alike; ``model``
+            and ``input`` are accepted for ``models`` and ``inputs``).
+
+    Raises:
+        RequestError: the file cannot be read, or a setting is unknown, missing or wrong.
+    """
+    merged = _read_config(config) if config else {}
+    merged.update({key: value for key, value in settings.items() if value is not None})
+    try:
+        return Job.model_validate(merged).checked()
+    except ValidationError as error:
+        raise RequestError(_first_problem(error)) from None
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"--config {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"--config {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"--config {path} must hold settings by name, such as 'output: out/'.")
+    aliases = {"model": "models", "input": "inputs"}
+    settings = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        name = aliases.get(name, name)
+        if name not in Job.model_fields:
+            known = [*Job.model_fields, *aliases]
+            raise RequestError(
+                f"--config {path}: unknown setting '{key}'{did_you_mean(name, known)}"
+            )
+        settings[name] = value
+    return settings
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = str(problem["loc"][0]) if problem["loc"] else "job"
+    flag = {"models": "--model", "inputs": "--input"}.get(name, "--" + name.replace("_", "-"))
+    if problem["type"] in ("missing", "too_short"):
+        return f"{flag} is missing; every job needs it."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{flag} {problem['input']!r}: {message}."

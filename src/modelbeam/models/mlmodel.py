@@ -1,0 +1,270 @@
+"""MLModel classes of both generations, unchanged, recognised by their shape.
+
+The older generation has class attributes (``qualified_name``, ``major_version`` …) and schemas of
+the ``schema`` library, and predicts a dict; the newer one (``ml_base.MLModel``) has properties and
+pydantic models. Neither base class is imported here: a model may bring its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NoReturn
+
+from modelbeam.errors import (
+    ModelLoadError,
+    ModelNotFoundError,
+    NotAModelError,
+    did_you_mean,
+)
+from modelbeam.failures import describe
+from modelbeam.models import signature as signatures
+from modelbeam.models.base import LoadedModel, ModelInfo, Style
+
+_SHAPE = ("qualified_name", "input_schema", "output_schema")
+
+
+def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
+    """Import the class, build one object of it and wrap it.
+
+    Raises:
+        ModelNotFoundError: the module is not installed, or has no such class.
+        NotAModelError: the class does not have a model's shape.
+        ModelLoadError: it raised while it was imported or built.
+    """
+    found = find(target)
+    if not inspect.isclass(found):
+        return MLModel(target, name, found)
+    try:
+        return MLModel(target, name, found(**arguments))
+    except Exception as error:
+        required = _required_arguments(found)
+        if isinstance(error, TypeError) and required - arguments.keys():
+            raise ModelLoadError(
+                f"--model {target}: its constructor needs {', '.join(sorted(required))}. Give them "
+                f"in the --config file, under 'models: [{{target: …, arguments: {{…}}}}]'."
+            ) from error
+        _raise_load_error(target, "while it was built", error)
+
+
+def find(target: str) -> Any:
+    """Import what a target names and check that it has a model's shape; nothing is built.
+
+    Args:
+        target: ``module:Class`` or ``module.Class``.
+    """
+    module_name, _, class_name = target.partition(":") if ":" in target else target.rpartition(".")
+    if not module_name or not class_name:
+        raise NotAModelError(f"--model {target}: a model is given as 'module:Class'.")
+    module = _import(target, module_name)
+    try:
+        found = getattr(module, class_name)
+    except AttributeError:
+        classes = [n for n, v in vars(module).items() if inspect.isclass(v)]
+        raise ModelNotFoundError(
+            f"--model {target}: the module '{module_name}' has no '{class_name}'"
+            + (did_you_mean(class_name, classes) or f"; it has {', '.join(classes) or 'no class'}.")
+        ) from None
+    check_shape(target, found)
+    return found
+
+
+def check_shape(target: str, found: Any) -> None:
+    """Raise :class:`NotAModelError` unless ``found`` (a class or an object) looks like a model."""
+    missing = [attribute for attribute in _SHAPE if not _has(found, attribute)]
+    if not callable(getattr(found, "predict", None)):
+        missing.insert(0, "predict()")
+    if missing:
+        raise NotAModelError(
+            f"--model {target} is not a model: it has no {', no '.join(missing)}. A model is a "
+            f"class with predict(data), qualified_name, input_schema and output_schema."
+        )
+
+
+def _has(found: Any, attribute: str) -> bool:
+    # a property of an object may raise; that it is there is enough
+    return hasattr(type(found), attribute) or hasattr(found, attribute)
+
+
+def _import(target: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        parts = module_name.split(".")
+        if error.name in {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
+            raise ModelNotFoundError(
+                f"--model {target}: there is no module '{error.name}' in this environment "
+                f"({sys.prefix}). Install the model's package into it with pip, or run in the "
+                f"directory that holds it."
+            ) from None
+        _raise_load_error(target, "while it was imported", error)
+    except (Exception, SystemExit) as error:
+        _raise_load_error(target, "while it was imported", error)
+
+
+def _raise_load_error(target: str, when: str, error: BaseException) -> NoReturn:
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
+    place = f" ({os.path.relpath(inside[-1].filename)}:{inside[-1].lineno})" if inside else ""
+    raise ModelLoadError(
+        f"--model {target} raised {type(error).__name__} {when}{place}: {describe(error)}"
+    ) from error
+
+
+def _required_arguments(cls: Any) -> set[str]:
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    return {
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+
+
+class MLModel(LoadedModel):
+    """An MLModel object of either generation behind the one protocol.
+
+    Args:
+        target: what was asked for.
+        name: what error lines call it, or ``None`` for its qualified name.
+        model: the object, which has a model's shape.
+    """
+
+    def __init__(self, target: str, name: str | None, model: Any) -> None:
+        self._model = model
+        try:
+            self._input = model.input_schema
+            output = model.output_schema
+            qualified_name = str(model.qualified_name)
+            version = _version(model)
+            texts = [str(getattr(model, a, "") or "") for a in ("display_name", "description")]
+        except Exception as error:
+            _raise_load_error(target, "when it was asked for its name and schemas", error)
+        self._pydantic = hasattr(self._input, "model_validate") or hasattr(self._input, "parse_obj")
+        read = signatures.from_pydantic if self._pydantic else signatures.from_schema
+        style: Style = (
+            "table"
+            if callable(getattr(model, "predict_table", None))
+            else "batch"
+            if callable(getattr(model, "predict_batch", None))
+            else "record"
+        )
+        self._call = _predict_function(model)
+        self.info = ModelInfo(
+            target=target,
+            name=name or qualified_name,
+            qualified_name=qualified_name,
+            display_name=texts[0],
+            version=version,
+            description=texts[1],
+            interface=f"MLModel ({'pydantic' if self._pydantic else 'schema'})",
+            style=style,
+            input_schema=_json_schema(self._input, qualified_name + "-input"),
+            output_schema=_json_schema(output, qualified_name + "-output"),
+            signature=read(self._input),
+            distribution=_distribution(type(model).__module__),
+        )
+        if style == "record" and not self._pydantic:
+            self.predict = self._call  # type: ignore[method-assign, assignment]  # one frame less
+
+    def predict(self, record: dict[str, Any]) -> Any:
+        """Predict one record; the newer generation's is validated into its input model first."""
+        return self._call(self._validate(record) if self._pydantic else record)
+
+    def predict_batch(self, records: list[dict[str, Any]]) -> list[Any]:
+        """Predict a list of validated records."""
+        return self._model.predict_batch(records)  # type: ignore[no-any-return]
+
+    def predict_table(self, batch: Any) -> Any:
+        """Predict a ``pyarrow.RecordBatch`` of the signature's columns."""
+        return self._model.predict_table(batch)
+
+    def _validate(self, record: dict[str, Any]) -> Any:
+        if hasattr(self._input, "model_validate"):
+            return self._input.model_validate(record)
+        return self._input.parse_obj(record)
+
+    def validate(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the record with the schema's conversions and defaults, or raise its exception."""
+        if self._pydantic:
+            valid = self._validate(record)
+            return dict(valid.model_dump() if hasattr(valid, "model_dump") else valid.dict())
+        if callable(getattr(self._input, "validate", None)):
+            return self._input.validate(record)  # type: ignore[no-any-return]
+        return record
+
+    def validate_many(self, records: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """Validate records at once where their types alone say that all are right."""
+        signature = self.info.signature
+        if self._pydantic or signature is None or not signature.exact:
+            return None
+        allowed: dict[str, set[type]] = {
+            "float": {float},
+            "int": {int},
+            "str": {str},
+            "bool": {bool},
+        }
+        names = {column.name for column in signature.columns}
+        if any(column.nullable or not column.required for column in signature.columns):
+            return None
+        if any(record.keys() != names for record in records):
+            return None
+        for column in signature.columns:
+            if not {type(record[column.name]) for record in records} <= allowed[column.kind]:
+                return None
+        return records
+
+
+def _predict_function(model: Any) -> Callable[[Any], Any]:
+    """The model's ``predict``, taking its one argument by position, or by name if it must be."""
+    predict = model.predict
+    try:
+        parameters = list(inspect.signature(predict).parameters.values())
+    except (TypeError, ValueError):
+        return predict  # type: ignore[no-any-return]
+    if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) or any(
+        p.kind is p.VAR_POSITIONAL for p in parameters
+    ):
+        return predict  # type: ignore[no-any-return]
+    return lambda data: predict(data=data)
+
+
+def _version(model: Any) -> str:
+    version = getattr(model, "version", None)
+    if version is not None and not callable(version):
+        return str(version)
+    numbers = [getattr(model, name, None) for name in ("major_version", "minor_version")]
+    return ".".join(str(n) for n in numbers if n is not None) or "unknown"
+
+
+def _json_schema(schema: Any, identity: str) -> dict[str, Any] | None:
+    for method, arguments in (
+        ("model_json_schema", ()),
+        ("json_schema", (identity,)),
+        ("schema", ()),
+    ):
+        function = getattr(schema, method, None)
+        if callable(function):
+            try:
+                made = function(*arguments)
+            except Exception:
+                continue
+            return made if isinstance(made, dict) else None
+    return None
+
+
+def _distribution(module_name: str) -> str | None:
+    # by the package's name; a reverse look-up of all that is installed would cost 100 ms
+    try:
+        found = importlib.metadata.distribution(module_name.partition(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return f"{found.name} {found.version}"

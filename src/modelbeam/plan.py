@@ -1,0 +1,152 @@
+"""From input patterns to splits, by looking at names and sizes only; no data is read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from modelbeam import formats, storage
+from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
+from modelbeam.storage import FileInfo
+
+MIB = 1 << 20
+SPLITS_WANTED = 64
+SMALLEST_SPLIT = 1 * MIB
+LARGEST_SPLIT = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One piece of work: the lines of one file whose first byte is in ``[start, end)``.
+
+    Attributes:
+        index: place in the plan, from 0; it orders the shards.
+        path: the file.
+        start: first byte.
+        end: byte after the last one; ``None`` for a compressed file, which is read to its end.
+        size: the whole file's size in bytes when the plan was made.
+        mtime_ns: its modification time in nanoseconds when the plan was made.
+        compression: ``gzip``, ``bzip2``, ``zstd`` or ``None``.
+    """
+
+    index: int
+    path: str
+    start: int
+    end: int | None
+    size: int
+    mtime_ns: int
+    compression: str | None
+
+    @property
+    def key(self) -> str:
+        """A name that is the same in every plan that holds this piece of this file."""
+        identity = f"{self.path}\0{self.start}\0{self.end if self.compression is None else ''}"
+        return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+    @property
+    def bytes(self) -> int:
+        """How much of the file, as it is stored, this split reads."""
+        return self.size if self.end is None else self.end - self.start
+
+    def to_json(self) -> str:
+        """The split as it crosses a shuffle."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Split:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def find_inputs(
+    patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str] = ()
+) -> list[FileInfo]:
+    """The input files, each once, in the order of the patterns and sorted within each.
+
+    Args:
+        patterns: paths, globs, directories or URLs.
+        any_suffix: a directory gives all of its files, since ``--input-format`` names their format;
+            otherwise those with a suffix that names a format.
+        excluded: paths that a glob or directory skips: what the job itself writes.
+
+    Raises:
+        InputNotFoundError: a pattern matches nothing.
+        RequestError: an input is one of ``excluded``.
+    """
+    skip = {os.path.abspath(path) for path in excluded if not storage.is_url(path)}
+    found: dict[str, FileInfo] = {}
+    for pattern in patterns:
+        for info in _matches(pattern, any_suffix, skip):
+            found.setdefault(info.path, info)
+    return list(found.values())
+
+
+def _matches(pattern: str, any_suffix: bool, skip: set[str]) -> list[FileInfo]:
+    if storage.is_directory(pattern):
+        names = [n for n in storage.names_in(pattern) if not n.startswith(("_", "."))]
+        paths = [storage.join(pattern, name) for name in names]
+        listed = [
+            storage.stat(path)
+            for path in paths
+            if not storage.is_directory(path)
+            and os.path.abspath(path) not in skip
+            and (any_suffix or formats.from_suffix(path) is not None)
+        ]
+        if not listed:
+            raise InputNotFoundError(
+                f"--input {pattern}: the directory holds no file with a data suffix (.jsonl, "
+                f".jsonl.gz …). Name the files with a glob, or their format with --input-format."
+            )
+        return listed
+    listed = storage.expand(pattern)
+    if len(listed) == 1 and listed[0].path == pattern:
+        if os.path.abspath(pattern) in skip:
+            raise RequestError(f"--input {pattern} is also the output; name another --output.")
+        return listed
+    listed = [info for info in listed if os.path.abspath(info.path) not in skip]
+    if not listed:
+        raise InputNotFoundError(f"--input {pattern} matches no file{_nearest_path(pattern)}")
+    return listed
+
+
+def _nearest_path(pattern: str) -> str:
+    if storage.is_url(pattern):
+        return "; check the address and your access to it."
+    directory, name = os.path.split(pattern)
+    if any(c in directory for c in "*?["):
+        return "; check the glob."
+    if not os.path.isdir(directory or "."):
+        return f"; there is no directory '{directory}'."
+    return did_you_mean(name, storage.names_in(directory or ".")) or "; check the path."
+
+
+def default_split_size(files: Sequence[FileInfo]) -> int:
+    """Bytes a split: some 64 splits a job, none under 1 MiB or over 64 MiB.
+
+    It follows from the inputs' sizes alone, never from the machine, so that a run may be resumed
+    elsewhere.
+    """
+    total = sum(info.size for info in files)
+    return min(max(total // SPLITS_WANTED, SMALLEST_SPLIT), LARGEST_SPLIT)
+
+
+def plan_splits(files: Sequence[FileInfo], split_size: int) -> list[Split]:
+    """Cut every file into splits of about ``split_size`` bytes; a compressed file is one split."""
+    splits: list[Split] = []
+    for info in files:
+        compression = formats.compression_of(info.path)
+        if compression is not None:
+            ranges: list[tuple[int, int | None]] = [(0, None)]
+        else:
+            pieces = max(1, round(info.size / split_size))
+            cuts = [info.size * i // pieces for i in range(pieces + 1)]
+            ranges = list(itertools.pairwise(cuts))
+        for start, end in ranges:
+            splits.append(
+                Split(len(splits), info.path, start, end, info.size, info.mtime_ns, compression)
+            )
+    return splits

@@ -1,0 +1,162 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from modelbeam.check import count, size
+from modelbeam.run import Plan, Run
+from modelbeam.workers import Totals
+
+SECONDS_BETWEEN_LINES = 5.0
+"""How often a plain line is written where there is no terminal."""
+
+RATE_WINDOW = 5.0
+"""Seconds over which the rate is taken."""
+
+
+class _Rate:
+    """Records and bytes a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int, int]] = []
+
+    def update(self, records: int, done: int) -> tuple[float, float]:
+        now = time.monotonic()
+        self._seen.append((now, records, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW:
+            self._seen.pop(0)
+        then, records_then, done_then = self._seen[0]
+        seconds = now - then
+        if seconds <= 0:
+            return 0.0, 0.0
+        return (records - records_then) / seconds, (done - done_then) / seconds
+
+
+def _text(plan: Plan, totals: Totals, rates: tuple[float, float]) -> str:
+    records, done = rates
+    parts = [
+        count(totals.counts.read, "record"),
+        f"{size(totals.bytes)} of {size(plan.bytes)}",
+        f"{records:,.0f}/s",
+    ]
+    left = plan.bytes - totals.bytes
+    if done > 0 and left > 0:
+        parts.append(f"{duration(left / done)} left")
+    parts.append(f"{totals.counts.failed:,} failed")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``9 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Lines:
+    """A plain line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._due = 0.0
+
+    def begin(self, plan: Plan) -> None:
+        """Say what is about to run."""
+        self._plan = plan
+        self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+        print(
+            f"modelbeam: {count(len(plan.inputs), 'file')}, {size(plan.bytes)}, "
+            f"{count(len(plan.splits), 'split')}, {count(plan.workers, 'worker')}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def update(self, totals: Totals) -> None:
+        """Write a line if it is time."""
+        rates = self._rate.update(totals.counts.read, totals.bytes)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+            print(f"modelbeam: {_text(self._plan, totals, rates)}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Nothing is left open."""
+
+
+class Bar:
+    """A progress bar on a terminal."""
+
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._bar: Any = None
+
+    def begin(self, plan: Plan) -> None:
+        """Draw the empty bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._plan = plan
+        self._bar = Progress(
+            TaskProgressColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=max(plan.bytes, 1))
+        self._bar.start()
+
+    def update(self, totals: Totals) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            rates = self._rate.update(totals.counts.read, totals.bytes)
+            self._bar.update(
+                self._task,
+                completed=totals.bytes,
+                description=_text(self._plan, totals, rates),
+            )
+
+    def end(self) -> None:
+        """Take the bar away; the summary stands in its place."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def watcher(*, quiet: bool, progress: bool) -> Bar | Lines | None:
+    """The right one for where stderr goes."""
+    if quiet or not progress:
+        return None
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def summary(run: Run) -> str:
+    """The end of a run in a few lines: counts, failures by type with the first of each, rate."""
+    description = run.description
+    lines = [
+        f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed "
+        f"in {run.seconds:.1f} s ({description['records_per_second']:,}/s, "
+        f"{description['workers']})"
+    ]
+    if description["splits_resumed"]:
+        lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
+    for kind in run.failures:
+        words = " ".join(kind["error"].split())
+        words = words if len(words) <= 160 else words[:157] + "..."
+        lines.append(
+            f"  {kind['count']:,} x {kind['type']} ({kind['stage']}), first at "
+            f"{kind['source']}:{kind['line']}: {words}"
+        )
+    where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
+    lines.append(f"predictions in {where}")
+    if run.errors:
+        lines.append(
+            f"failed records in {run.errors[0]}"
+            + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
+        )
+    return "\n".join(lines)

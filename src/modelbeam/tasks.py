@@ -1,0 +1,65 @@
+"""What is said between the process that runs the pipeline and those that hold the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from modelbeam.commit import Counts
+from modelbeam.failures import Stage
+from modelbeam.formats import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is the same for every split of a job; plain data that crosses process boundaries.
+
+    Attributes:
+        state: the job's state directory.
+        fingerprint: of the model and the settings; it goes into every manifest.
+        output: format of the predictions.
+        keep: ``all`` or the input columns that stand beside the predictions.
+        batch_size: records a model call, or ``None`` for the model's best.
+        max_record_size: bytes that a record may have.
+    """
+
+    state: str
+    fingerprint: str
+    output: Format
+    keep: Literal["all"] | tuple[str, ...]
+    batch_size: int | None
+    max_record_size: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a split is.
+
+    Attributes:
+        counts: of the records so far.
+        bytes: of the file (as it is stored) that are done.
+        offset: where the block begins that is being worked on.
+    """
+
+    counts: Counts
+    bytes: int = 0
+    offset: int = 0
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What became of a file's first records.
+
+    Attributes:
+        read: how many there were.
+        predictions: the encoded predictions.
+        failures: ``(line, stage, type, message)`` of each that failed.
+    """
+
+    read: int
+    predictions: bytes
+    failures: list[tuple[int, Stage, str, str]]

@@ -1,0 +1,411 @@
+"""The pool of processes that hold the model, seen from the process that runs the pipeline.
+
+A model that takes columns gets one process with threads in it: Polars, numpy and most model
+libraries release the interpreter lock, and the model is in memory once. A model that takes dicts
+gets a process for each worker, since its Python code cannot run in parallel otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from modelbeam.commit import Counts, Manifest
+from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
+from modelbeam.job import ModelSpec
+from modelbeam.models.base import ModelInfo
+from modelbeam.plan import Split
+from modelbeam.publish import Publication, publish
+from modelbeam.tasks import Progress, Sample, Task
+
+Mode = Literal["threads", "processes"]
+
+THREADS_A_WORKER = 2
+"""Splits in hand for each worker in ``threads`` mode: one computes while the other waits."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_pools: dict[str, WorkerPool] = {}
+
+
+def find_pool(name: str) -> WorkerPool | None:
+    """The running pool of that name in this process, if it is here."""
+    return _pools.get(name)
+
+
+class _Stopped(JobError):
+    """The pool was stopped while a split waited for it."""
+
+
+class _Worker:
+    """One process, and the requests that it has not answered."""
+
+    def __init__(self, pool: WorkerPool, model: ModelSpec, slots: int) -> None:
+        self._pool = pool
+        self._pending: dict[int, _Call] = {}
+        self._lock = threading.Lock()
+        self._number = 0
+        ours, theirs = socket.socketpair()
+        code = (
+            f"import sys; sys.path[:] = {module_path()!r}; "
+            f"from modelbeam.worker import main; main({theirs.fileno()})"
+        )
+        # The child starts with SIGINT blocked, so that Ctrl-C never interrupts its start-up.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **pool.environment},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        theirs.close()
+        self._socket = ours
+        self._connection = Connection(os.dup(ours.fileno()))
+        self._connection.send(("load", model.target, model.name, model.arguments, slots))
+        threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
+
+    def call(self, kind: str, *arguments: Any) -> Any:
+        """Send a request and wait for its result."""
+        with self._lock:
+            self._number += 1
+            number = self._number
+            call = self._pending[number] = _Call(arguments)
+            try:
+                self._connection.send((kind, number, *arguments))
+            except OSError:
+                self._pending.pop(number, None)
+                raise self._death(call) from None
+        call.answered.wait()
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                kind, *rest = self._connection.recv()
+                if kind == "loaded":
+                    self._pool.worker_loaded(self, *rest)
+                elif kind == "refused":
+                    self._pool.stop(rest[0])
+                else:
+                    self._reply(kind, *rest)
+        except (EOFError, OSError):
+            self._connection.close()
+        with self._lock:
+            calls = list(self._pending.values())
+            self._pending.clear()
+        self._pool.worker_ended(self, self._death(*calls))
+        for call in calls:
+            call.finish(error=self._death(call))
+
+    def _reply(self, kind: str, number: int, result: Any) -> None:
+        call = self._pending[number]
+        if kind == "progress":
+            call.progress = result
+            self._pool.note_progress(call.arguments[0], result)
+            return
+        with self._lock:
+            del self._pending[number]
+        call.finish(**{"result" if kind == "done" else "error": result})
+
+    def _death(self, *calls: _Call) -> ModelbeamError:
+        """The error that says how the process died, and over which data."""
+        code = self.process.wait()
+        how = f"exited with code {code}"
+        if code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                how += " (by the system for want of memory, or by hand)"
+        places = [
+            f"{call.arguments[0].path} after byte {call.progress.offset}"
+            for call in calls
+            if call.progress is not None
+        ]
+        if not places:
+            return WorkerDiedError(f"The process that holds the model {how}.")
+        return WorkerDiedError(
+            f"The process that holds the model {how} while it predicted "
+            f"{' or '.join(places)}. Nothing was published. Mend the model or the data, then run "
+            f"the same command with --resume."
+        )
+
+    def close(self, kill: bool) -> None:
+        """End the process; a kind close lets it end by itself."""
+        if kill:
+            self.process.kill()
+        with contextlib.suppress(OSError):  # wakes both ends; closing a descriptor would not
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if not kill:
+            try:
+                self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self._socket.close()
+
+
+class _Call:
+    """A request that waits for its answer."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self.arguments = arguments
+        self.answered = threading.Event()
+        self.progress: Progress | None = None
+        self.result: Any = None
+        self.error: ModelbeamError | None = None
+
+    def finish(self, result: Any = None, error: ModelbeamError | None = None) -> None:
+        """Wake the caller."""
+        self.result, self.error = result, error
+        self.answered.set()
+
+
+class WorkerPool:
+    """Processes that hold one model and predict splits.
+
+    Args:
+        model: what they load.
+        workers: how many cores they use.
+        mode: ``auto`` decides once the model has said what it takes.
+    """
+
+    def __init__(
+        self, model: ModelSpec, workers: int, mode: Literal["auto", "threads", "processes"]
+    ) -> None:
+        self.name = os.urandom(6).hex()
+        self.workers = workers
+        self.environment = _environment(workers)
+        self.info: ModelInfo | None = None
+        self.mode: Mode | None = None if mode == "auto" else mode
+        self.failure: ModelbeamError | None = None
+        self._model = model
+        self._model_bytes = 0
+        self._changed = threading.Condition()
+        self._workers: list[_Worker] = []
+        self._free: list[_Worker] = []
+        self.run: dict[str, Any] | None = None
+        self._task: Task | None = None
+        self._publication: Publication | None = None
+        self._progress: dict[int, Progress] = {}
+        self._done = Totals()
+        _pools[self.name] = self
+        self._workers.append(_Worker(self, model, workers * THREADS_A_WORKER))
+
+    def wait_loaded(self) -> ModelInfo:
+        """Wait until the model is loaded.
+
+        Raises:
+            ModelError: it could not be; the error is the one raised where it was tried.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.info is not None or self.failure is not None)
+        if self.info is None:
+            failure = self.failure
+            if isinstance(failure, WorkerDiedError):
+                raise ModelLoadError(
+                    f"--model {self._model.target}: its process died while the model was loaded. "
+                    f"{failure}"
+                )
+            raise failure or ModelLoadError(f"--model {self._model.target} was not loaded.")
+        return self.info
+
+    def sample(self, path: str, compression: str | None, records: int, task: Task) -> Sample:
+        """Predict the first records of a file, without writing anything."""
+        result: Sample = self._workers[0].call("sample", path, compression, records, task)
+        return result
+
+    def open(self, task: Task, splits: int, publication: Publication) -> None:
+        """Let :meth:`predict` begin; starts the other processes if the mode has more than one.
+
+        Args:
+            task: what is the same for every split.
+            splits: how many there are.
+            publication: what :meth:`publish` needs; how many workers there are, and how many
+                splits were done before, is filled in here.
+        """
+        info = self.wait_loaded()
+        if self.mode is None:
+            self.mode = self._best_mode(info)
+        wanted = min(self.workers, splits) if self.mode == "processes" else 1
+        first = self._workers[0]
+        slots = 1 if self.mode == "processes" else self.workers * THREADS_A_WORKER
+        workers = f"{wanted} process" + ("es" if wanted > 1 else "")
+        if self.mode == "threads":
+            workers = f"{self.workers} thread" + ("s" if self.workers > 1 else "")
+        with self._changed:
+            self._publication = replace(publication, workers=workers)
+            self._task = task
+            self._free.extend([first] * slots)
+            self._changed.notify_all()
+        for _ in range(wanted - 1):
+            self._workers.append(_Worker(self, self._model, 1))
+
+    def _best_mode(self, info: ModelInfo) -> Mode:
+        if info.style == "table" or self.workers == 1:
+            return "threads"
+        return "threads" if self._model_bytes * self.workers > _free_memory() / 2 else "processes"
+
+    def predict(self, split: Split) -> Manifest:
+        """Predict a split on the next free worker; blocks until the pool is open.
+
+        Raises:
+            JobError: the split failed; :attr:`failure` has the first one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure or (self._task and self._free))
+            if self.failure is not None:
+                raise _Stopped("The job was stopped.")
+            worker, task = self._free.pop(), self._task
+        try:
+            manifest: Manifest = worker.call("split", split, task)
+        except ModelbeamError as error:
+            self.stop(error)
+            raise
+        with self._changed:
+            self._progress.pop(split.index, None)
+            self._done.add(manifest.counts, split.bytes)
+            self._free.append(worker)
+            self._changed.notify_all()
+        return manifest
+
+    def publish(self, splits: list[Split]) -> None:
+        """Publish; :attr:`run` then describes the run.
+
+        Raises:
+            JobError: nothing was published; :attr:`failure` has the error.
+        """
+        if self._publication is None:
+            raise _Stopped("The job was stopped.")
+        try:
+            self.run = publish(replace(self._publication, resumed=self._done.resumed), splits)
+        except ModelbeamError as error:
+            self.stop(error)
+            raise
+
+    def skip(self, split: Split, manifest: Manifest) -> None:
+        """Count a split that an earlier run has done."""
+        with self._changed:
+            self._done.add(manifest.counts, split.bytes)
+            self._done.resumed += 1
+
+    def wait_open(self) -> Task:
+        """Wait until the pool is open, and return what it was opened with."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure or self._task)
+            if self.failure is not None or self._task is None:
+                raise _Stopped("The job was stopped.")
+            return self._task
+
+    def stop(self, error: ModelbeamError) -> None:
+        """Note the first failure; no further split is begun."""
+        with self._changed:
+            if self.failure is None and not isinstance(error, _Stopped):
+                self.failure = error
+            self._changed.notify_all()
+
+    def worker_loaded(self, worker: _Worker, info: ModelInfo, grown: int) -> None:
+        """A process has its model."""
+        with self._changed:
+            if worker is self._workers[0]:
+                self.info, self._model_bytes = info, grown
+            else:
+                self._free.append(worker)
+            self._changed.notify_all()
+
+    def worker_ended(self, worker: _Worker, error: ModelbeamError) -> None:  # noqa: ARG002
+        """A process is gone: on purpose after :meth:`close`, else for a reason to report."""
+        if self.name in _pools:
+            self.stop(error)
+
+    def note_progress(self, split: Split, progress: Progress) -> None:
+        """A split has come so far."""
+        with self._changed:
+            self._progress[split.index] = progress
+
+    def totals(self) -> Totals:
+        """How far the whole job is."""
+        with self._changed:
+            now = self._done.copy()
+            for progress in self._progress.values():
+                now.add(progress.counts, progress.bytes)
+                now.splits -= 1
+        return now
+
+    def close(self, *, kill: bool = False) -> None:
+        """End all processes; with ``kill`` at once."""
+        _pools.pop(self.name, None)
+        with self._changed:
+            if self.failure is None:
+                self.failure = _Stopped("The job was stopped.")
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.close(kill)
+
+
+class Totals:
+    """Sums over splits: records, bytes, splits done, and of these done by an earlier run."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.bytes = 0
+        self.splits = 0
+        self.resumed = 0
+        self.seen = time.monotonic()
+
+    def add(self, counts: Counts, done: int) -> None:
+        """Add a split's."""
+        self.counts.add(counts, 0)
+        self.bytes += done
+        self.splits += 1
+
+    def copy(self) -> Totals:
+        """A copy that may be added to."""
+        other = Totals()
+        other.add(self.counts, self.bytes)
+        other.splits, other.resumed = self.splits, self.resumed
+        return other
+
+
+def module_path() -> list[str]:
+    """Where the workers look for modules: as here, with the working directory last.
+
+    Last, since a file of the user's may be called like a module that some library imports.
+    """
+    here = os.getcwd()
+    return [*(entry or here for entry in sys.path), *([] if here in sys.path else [here])]
+
+
+def _environment(workers: int) -> Mapping[str, str]:
+    """Keep N workers from starting N times as many threads of OpenMP or BLAS."""
+    threads = str(max(1, available_cores() // workers))
+    wanted = dict.fromkeys(_THREAD_VARIABLES, threads)
+    wanted["POLARS_MAX_THREADS"] = str(workers)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 1 << 40
