@@ -15,7 +15,8 @@ from modelbeam.errors import InterruptedRunError, ModelbeamError, RequestError, 
 _EPILOGS = {
     "modelbeam": """\
 examples:
-  modelbeam predict --model iris_model.iris_predict:IrisModel --input data/input.json --output out.jsonl
+  modelbeam predict --model iris_model.iris_predict:IrisModel \\
+      --input data/input.json --output predictions.jsonl
   modelbeam check --model iris_model.iris_predict:IrisModel --input 'data/*.jsonl' --output out/
   modelbeam describe --model iris_model.iris_predict:IrisModel
   eval "$(modelbeam completion bash)"
@@ -23,7 +24,7 @@ examples:
     "predict": """\
 examples:
   modelbeam predict -m iris_model.iris_predict:IrisModel -i data/input.json -o predictions.jsonl
-  modelbeam predict -m iris=my_model:Model -i 'logs/*.jsonl.gz' -o out/ --keep id,time --max-errors 1%
+  modelbeam predict -m my_model:Model -i 'logs/*.jsonl.gz' -o out/ --keep id --max-errors 1%
   modelbeam predict --config job.yaml --resume
 
 Any other flag goes to Beam's PipelineOptions as it is: --runner, --region, --job_endpoint ...
@@ -60,8 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _parser(
         None,
         "modelbeam",
-        "Run any ML model over any data as an Apache Beam pipeline: on this machine, or with Beam's "
-        "options on Flink, Spark or Dataflow.",
+        "Run any ML model over any data as an Apache Beam pipeline: on this machine, or with "
+        "Beam's options on Flink, Spark or Dataflow.",
     )
     parser.add_argument("--version", action="version", version=f"modelbeam {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -108,7 +109,7 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("-i", "--input", dest="inputs", action="append", metavar="PATTERN",
         help="a path, a glob, a directory or a URL that Beam knows; repeatable")  # fmt: skip
     add("-o", "--output", metavar="PATH",
-        help="with a data suffix (.jsonl, .jsonl.gz ...) one file, else a directory of shards")  # fmt: skip
+        help="with a data suffix (.jsonl, .jsonl.gz ...) one file, else a directory")  # fmt: skip
     add("--input-format", metavar="FORMAT",
         help="jsonl (also ldjson, ndjson); by default read off the suffix")  # fmt: skip
     add("--output-format", metavar="FORMAT",
@@ -118,7 +119,7 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--max-errors", metavar="N|P%%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
     add("--resume", action="store_true", default=None,
-        help="finish an interrupted or failed run; only its unfinished splits are done")  # fmt: skip
+        help="finish an interrupted or failed run, doing only what is not done")  # fmt: skip
     add("--overwrite", action="store_true", default=None,
         help="replace an output that exists, once the new one is complete")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
@@ -230,13 +231,21 @@ def flags_of(command: str) -> list[str]:
 
 
 def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
+    from modelbeam.engines import is_local
+    from modelbeam.spawn import available_cores, start_worker
+
+    # first of all, so that the model's process and this one import their libraries side by side
+    workers = flags.workers or available_cores()
+    local = not flags.config and is_local(rest) and workers >= 1
+    started = start_worker(workers) if local else None
     from modelbeam.errors import NothingPredictedError
     from modelbeam.progress import summary, watcher
     from modelbeam.run import run_job
 
     job = _job(flags, rest, "predict")
     try:
-        done = run_job(job, watcher(quiet=flags.quiet, progress=not flags.no_progress))
+        told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
+        done = run_job(job, told, started)
     except NothingPredictedError as error:
         if flags.json:
             _print_json(error.run.description)  # type: ignore[attr-defined]

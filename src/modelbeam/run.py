@@ -31,9 +31,10 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
 from modelbeam.plan import Split, default_split_size, find_inputs, plan_splits
 from modelbeam.publish import Publication, finish, is_frozen
+from modelbeam.spawn import Started, available_cores
 from modelbeam.storage import FileInfo
 from modelbeam.tasks import Task
-from modelbeam.workers import Totals, WorkerPool, available_cores
+from modelbeam.workers import Totals, WorkerPool
 
 SAMPLE_RECORDS = 100
 """Records that are looked at before the job is started."""
@@ -186,6 +187,21 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
     )
 
 
+def make_publication(plan: Plan, record: JobRecord, info: ModelInfo, started: float) -> Publication:
+    """What publishing is told."""
+    runner = engines.runner_of(plan.job.beam_options) or "DirectRunner"
+    return Publication(
+        output=plan.output,
+        record=record,
+        model=info.to_dict(),
+        max_errors=plan.job.max_errors,
+        runner=runner.rsplit(".", 1)[-1],
+        workers=f"workers of {runner}",
+        started=started,
+        resumed=0,
+    )
+
+
 def check_fit(plan: Plan, info: ModelInfo) -> None:
     """Compare the columns that the model needs with those of the first records.
 
@@ -212,24 +228,25 @@ def check_fit(plan: Plan, info: ModelInfo) -> None:
             return
 
 
-def run_job(job: Job, watcher: Watcher | None = None) -> Run:
+def run_job(job: Job, watcher: Watcher | None = None, started: Started | None = None) -> Run:
     """Run a job to its end.
 
     Args:
         job: what to do.
         watcher: told of the plan and the progress.
+        started: a process for the model that was started ahead.
 
     Raises:
         RequestError: the request is wrong; nothing ran.
         JobError: the job failed; what was done is kept for ``resume``.
         KeyboardInterrupt: Ctrl-C; all processes are gone when this is raised.
     """
-    started = time.time()
+    now = time.time()
     engines.check_flags(job.beam_options)
     plan = make_plan(job)
     if not engines.is_local(job.beam_options):
-        return _run_remote(plan, started)
-    return _LocalRun(plan, watcher or Silent(), started).run()
+        return _RemoteRun(plan, now).run()
+    return _LocalRun(plan, watcher or Silent(), now, started).run()
 
 
 class _LocalRun:
@@ -239,10 +256,10 @@ class _LocalRun:
     until the model is loaded and everything is checked. Nothing is written before that.
     """
 
-    def __init__(self, plan: Plan, watcher: Watcher, started: float) -> None:
-        self._plan, self._watcher, self._started = plan, watcher, started
+    def __init__(self, plan: Plan, watcher: Watcher, now: float, started: Started | None) -> None:
+        self._plan, self._watcher, self._started = plan, watcher, now
         job = plan.job
-        self._pool = WorkerPool(job.model, plan.workers, job.worker_mode)
+        self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started)
         self._crash: BaseException | None = None
 
     def run(self) -> Run:
@@ -254,22 +271,14 @@ class _LocalRun:
             info = pool.wait_loaded()
             check_fit(self._plan, info)
             record = make_record(self._plan, info)
-            if done := self._already_done(record):
-                return done
-            state = State(self._plan.output, record, fresh=not self._resumes(record))
+            resumable = Resumable(self._plan, record)
+            if resumable.done is not None:
+                return resumable.done
+            state = State(self._plan.output, record, fresh=not resumable.resumes)
             if is_frozen(self._plan.output):
                 return Run.of(finish(self._plan.output))
             self._watcher.begin(self._plan)
-            publication = Publication(
-                output=self._plan.output,
-                record=record,
-                model=info.to_dict(),
-                max_errors=self._plan.job.max_errors,
-                runner="DirectRunner",
-                workers="",
-                started=self._started,
-                resumed=0,
-            )
+            publication = make_publication(self._plan, record, info, self._started)
             pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
             self._wait(pipeline)
             pool.close()
@@ -319,29 +328,36 @@ class _LocalRun:
         if pool.failure is not None:
             raise pool.failure
 
-    def _resumes(self, record: JobRecord) -> bool:
-        if not self._plan.job.resume:
-            return False
-        earlier, finished = earlier_record(self._plan.output)
-        if earlier is None or finished is not None:
-            return False
-        check_resumable(self._plan.output, earlier, record, finished=False)
-        return True
 
-    def _already_done(self, record: JobRecord) -> Run | None:
-        """The finished run that ``--resume`` finds, if there is one and it was this job."""
-        if not self._plan.job.resume:
-            return None
-        earlier, finished = earlier_record(self._plan.output)
-        if earlier is None or finished is None:
-            return None
-        check_resumable(self._plan.output, earlier, record, finished=True)
-        if finished["status"] != "succeeded":
+class Resumable:
+    """What ``--resume`` finds.
+
+    Attributes:
+        done: the run, if it is finished already.
+        resumes: whether there is an unfinished one to go on with.
+
+    Raises:
+        ResumeError: what is there was a different job, or cannot be resumed.
+    """
+
+    def __init__(self, plan: Plan, record: JobRecord) -> None:
+        self.done: Run | None = None
+        self.resumes = False
+        if not plan.job.resume:
+            return
+        earlier, finished = earlier_record(plan.output)
+        if earlier is None:
+            return
+        check_resumable(plan.output, earlier, record, finished=finished is not None)
+        if finished is None:
+            self.resumes = True
+        elif finished["status"] == "succeeded":
+            self.done = Run.of(finished)
+        else:
             raise ResumeError(
-                f"--resume: the run in {self._plan.output.path} ended with every record failed. "
-                f"Mend the model or the data and run again with --overwrite."
+                f"--resume: the run in {plan.output.path} ended with every record failed. Mend "
+                f"the model or the data and run again with --overwrite."
             )
-        return Run.of(finished)
 
 
 def too_many_errors(limit: str, totals: Totals) -> TooManyErrorsError:
@@ -378,8 +394,52 @@ def finished_run(description: dict[str, Any] | None) -> Run:
     return run
 
 
-def _run_remote(plan: Plan, started: float) -> Run:
-    raise NotImplementedError
+class _RemoteRun:
+    """One run on another runner: the workers load the model and publish by themselves.
+
+    The state directory must be visible to all of them, and the model installed where they are.
+    """
+
+    def __init__(self, plan: Plan, now: float) -> None:
+        self._plan, self._started = plan, now
+
+    def run(self) -> Run:
+        import apache_beam as beam
+
+        from modelbeam.pipeline import PredictSplit, PublishSplits, build
+
+        plan, job = self._plan, self._plan.job
+        pool = WorkerPool(job.model, 1, "threads")
+        try:
+            info = pool.wait_loaded()
+        finally:
+            pool.close()
+        check_fit(plan, info)
+        record = make_record(plan, info)
+        resumable = Resumable(plan, record)
+        if resumable.done is not None:
+            return resumable.done
+        state = State(plan.output, record, fresh=not resumable.resumes)
+        try:
+            if is_frozen(plan.output):
+                return Run.of(finish(plan.output))
+            publication = make_publication(plan, record, info, self._started)
+            pipeline = beam.Pipeline(options=engines.remote_options(job.beam_options))
+            work = PredictSplit(job.model, make_task(plan, record), None)
+            build(pipeline, plan.splits, work, PublishSplits(plan.splits, publication, None))
+            try:
+                pipeline.run().wait_until_finish()
+            except ModelbeamError:
+                raise
+            except Exception as error:
+                raise JobError(f"The job failed on {publication.runner}: {error}") from error
+        except BaseException:
+            state.discard_if_empty()
+            raise
+        finally:
+            state.close()
+        _, description = earlier_record(plan.output)
+        return finished_run(description)
 
 
 def predict(

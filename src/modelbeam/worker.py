@@ -55,6 +55,8 @@ class _Server:
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
+        import modelbeam.split  # noqa: F401 - what every model needs, while the parent starts
+
         _, target, name, arguments, slots = self._connection.recv()
         if not self._load(target, name, arguments):
             return

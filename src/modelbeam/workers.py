@@ -12,10 +12,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -26,14 +24,13 @@ from modelbeam.job import ModelSpec
 from modelbeam.models.base import ModelInfo
 from modelbeam.plan import Split
 from modelbeam.publish import Publication, publish
+from modelbeam.spawn import Started, start_worker
 from modelbeam.tasks import Progress, Sample, Task
 
 Mode = Literal["threads", "processes"]
 
 THREADS_A_WORKER = 2
 """Splits in hand for each worker in ``threads`` mode: one computes while the other waits."""
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _pools: dict[str, WorkerPool] = {}
 
@@ -55,25 +52,9 @@ class _Worker:
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
-        ours, theirs = socket.socketpair()
-        code = (
-            f"import sys; sys.path[:] = {module_path()!r}; "
-            f"from modelbeam.worker import main; main({theirs.fileno()})"
-        )
-        # The child starts with SIGINT blocked, so that Ctrl-C never interrupts its start-up.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **pool.environment},
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-        theirs.close()
-        self._socket = ours
-        self._connection = Connection(os.dup(ours.fileno()))
+        started = pool.take_started()
+        self.process, self._socket = started.process, started.socket
+        self._connection = Connection(os.dup(self._socket.fileno()))
         self._connection.send(("load", model.target, model.name, model.arguments, slots))
         threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
 
@@ -181,14 +162,19 @@ class WorkerPool:
         model: what they load.
         workers: how many cores they use.
         mode: ``auto`` decides once the model has said what it takes.
+        started: a process that was started ahead with this number of workers.
     """
 
     def __init__(
-        self, model: ModelSpec, workers: int, mode: Literal["auto", "threads", "processes"]
+        self,
+        model: ModelSpec,
+        workers: int,
+        mode: Literal["auto", "threads", "processes"],
+        started: Started | None = None,
     ) -> None:
         self.name = os.urandom(6).hex()
         self.workers = workers
-        self.environment = _environment(workers)
+        self._started = started if started and started.workers == workers else None
         self.info: ModelInfo | None = None
         self.mode: Mode | None = None if mode == "auto" else mode
         self.failure: ModelbeamError | None = None
@@ -204,6 +190,11 @@ class WorkerPool:
         self._done = Totals()
         _pools[self.name] = self
         self._workers.append(_Worker(self, model, workers * THREADS_A_WORKER))
+
+    def take_started(self) -> Started:
+        """A process that has no model yet: the one started ahead, or a new one."""
+        started, self._started = self._started, None
+        return started or start_worker(self.workers)
 
     def wait_loaded(self) -> ModelInfo:
         """Wait until the model is loaded.
@@ -378,30 +369,6 @@ class Totals:
         other.add(self.counts, self.bytes)
         other.splits, other.resumed = self.splits, self.resumed
         return other
-
-
-def module_path() -> list[str]:
-    """Where the workers look for modules: as here, with the working directory last.
-
-    Last, since a file of the user's may be called like a module that some library imports.
-    """
-    here = os.getcwd()
-    return [*(entry or here for entry in sys.path), *([] if here in sys.path else [here])]
-
-
-def _environment(workers: int) -> Mapping[str, str]:
-    """Keep N workers from starting N times as many threads of OpenMP or BLAS."""
-    threads = str(max(1, available_cores() // workers))
-    wanted = dict.fromkeys(_THREAD_VARIABLES, threads)
-    wanted["POLARS_MAX_THREADS"] = str(workers)
-    return {name: value for name, value in wanted.items() if name not in os.environ}
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _free_memory() -> int:

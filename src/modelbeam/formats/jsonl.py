@@ -286,7 +286,7 @@ class Decoded(NamedTuple):
 
 
 def decode_records(block: LineBlock) -> Decoded:
-    """Decode every line into a dict. Blank lines are no records; the last of duplicate keys wins."""
+    """Decode every line into a dict; blank lines are none, the last of duplicate keys wins."""
     try:
         records = list(map(orjson.loads, block.lines))
         if set(map(type, records)) <= {dict}:
@@ -441,9 +441,8 @@ def _not_finite(value: Any, name: str = "") -> str | None:
         pairs = ((f"{name}.{k}" if name else str(k), v) for k, v in value.items())
         return next(filter(None, (_not_finite(v, k) for k, v in pairs)), None)
     if isinstance(value, (list, tuple)):
-        return next(
-            filter(None, (_not_finite(v, f"{name}[{i}]") for i, v in enumerate(value))), None
-        )
+        found = (_not_finite(v, f"{name}[{i}]") for i, v in enumerate(value))
+        return next(filter(None, found), None)
     if isinstance(value, (float, np.floating)):
         return None if math.isfinite(value) else (name or "the prediction")
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
