@@ -1,0 +1,49 @@
+"""Models for tests: each is small, needs no library but ``schema``, and does one thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from schema import Schema
+
+
+class Doubler:
+    """Takes one record ``{"x": number, …}``; predicts ``{"y": 2 * x}``; rejects a negative x."""
+
+    display_name = "Doubler"
+    qualified_name = "doubler"
+    description = "Doubles x."
+    major_version = 1
+    minor_version = 2
+    input_schema = Schema({"x": float}, ignore_extra_keys=True)
+    output_schema = Schema({"y": float})
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        if data["x"] < 0:
+            raise ValueError(f"x is negative: {data['x']}")
+        return {"y": 2 * data["x"]}
+
+
+class BatchDoubler(Doubler):
+    """The same in lists; one bad record fails the whole call."""
+
+    qualified_name = "batch_doubler"
+
+    def predict_batch(self, data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Double a list."""
+        return [self.predict(record) for record in data]
+
+
+class TableDoubler(Doubler):
+    """The same in columns; one bad record fails the whole call."""
+
+    qualified_name = "table_doubler"
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Double a column."""
+        x = batch.column("x").to_numpy()
+        if (x < 0).any():
+            raise ValueError(f"x is negative: {x[x < 0][0]}")
+        return pa.RecordBatch.from_arrays([pa.array(2 * x)], names=["y"])
