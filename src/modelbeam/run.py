@@ -260,7 +260,6 @@ class _LocalRun:
         self._plan, self._watcher, self._started = plan, watcher, now
         job = plan.job
         self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started)
-        self._crash: BaseException | None = None
 
     def run(self) -> Run:
         state: State | None = None
@@ -280,8 +279,7 @@ class _LocalRun:
             self._watcher.begin(self._plan)
             publication = make_publication(self._plan, record, info, self._started)
             pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
-            self._wait(pipeline)
-            pool.close()
+            self._wait()
         except BaseException:
             pool.close(kill=True)
             if state is not None:
@@ -308,19 +306,19 @@ class _LocalRun:
             work = PredictSplit(plan.job.model, None, pool.name)
             build(pipeline, plan.splits, work, PublishSplits(plan.splits, None, pool.name))
             pipeline.run().wait_until_finish()
+            if pool.run is None:
+                raise JobError("The pipeline ended without publishing. Run again with --resume.")
         except BaseException as error:
-            self._crash = error
             pool.stop(
                 error
                 if isinstance(error, ModelbeamError)
                 else JobError(f"The pipeline failed: {type(error).__name__}: {error}")
             )
 
-    def _wait(self, pipeline: threading.Thread) -> None:
+    def _wait(self) -> None:
         pool = self._pool
         limit = self._plan.job.max_errors
-        while pipeline.is_alive() and pool.failure is None:
-            pipeline.join(0.1)
+        while not pool.wait_finished(0.1):
             totals = pool.totals()
             self._watcher.update(totals)
             if limit is not None and not limit.endswith("%") and totals.counts.failed > int(limit):

@@ -12,12 +12,16 @@ import orjson
 from modelbeam.commit import Attempt, Counts, Manifest
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.failures import Failure, Position, error_line
-from modelbeam.formats import jsonl
+from modelbeam.formats import jsonl, jsonl_columns
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
 from modelbeam.plan import Split
 from modelbeam.predicting import predict_batch, predict_records, predict_table
 from modelbeam.tasks import Progress, Report, Task
+
+RECORD_BLOCK = 256 << 10
+"""Bytes that a block of records one by one has at most: its dicts then stay in the cache, which
+is worth a third of the time of a fast model."""
 
 LARGEST_BLOCK = 64 << 20
 """Bytes that a block may have to hold a large ``--batch-size``."""
@@ -96,7 +100,7 @@ def next_block_size(
     """
     if style == "record":
         if seconds < 0.125:
-            return min(size * 2, jsonl.BLOCK_BYTES)
+            return min(size * 2, RECORD_BLOCK)
         return max(size // 2, 4 << 10) if seconds > 0.5 else size
     if batch_size is not None and block.count:
         wanted = batch_size * len(block.data) // block.count
@@ -198,14 +202,31 @@ def _decode(
     if model.info.style != "table":
         return jsonl.decode_records(block)
     signature = model.info.signature
+    certain = None
     if signature is not None and signature.exact:
-        batch = jsonl.decode_columns(block, signature)
-        if batch is not None:
-            return batch, None, []
-    decoded = jsonl.decode_records(block)
+        certain = jsonl_columns.decode(block, signature)
+    if certain is not None and not certain.doubtful:
+        return certain.batch, certain.rows, []
+    decoded = jsonl.decode_records(block, certain.doubtful if certain else None)
     batch, fitting, failures = to_batch(decoded.records, signature, model.validate)
-    moved = [_moved(failure, decoded.rows) for failure in failures]
-    return batch, _composed(decoded.rows, fitting), decoded.failures + moved
+    rows = _composed(decoded.rows, fitting)
+    failures = decoded.failures + [_moved(failure, decoded.rows) for failure in failures]
+    if certain is not None:
+        batch, rows = _merged(certain, batch, rows or [])
+    return batch, rows, failures
+
+
+def _merged(certain: jsonl_columns.Columns, batch: Any, rows: list[int]) -> tuple[Any, list[int]]:
+    """The rows of two batches in the order of their lines."""
+    if not rows:
+        return certain.batch, certain.rows or []
+    import numpy as np
+    import pyarrow as pa
+
+    lines = np.array([*(certain.rows or []), *rows])
+    order = np.argsort(lines, kind="stable")
+    both = pa.Table.from_batches([certain.batch, batch.cast(certain.batch.schema)])
+    return both.take(order).combine_chunks().to_batches()[0], lines[order].tolist()
 
 
 def _kept(

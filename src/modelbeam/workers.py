@@ -29,9 +29,6 @@ from modelbeam.tasks import Progress, Sample, Task
 
 Mode = Literal["threads", "processes"]
 
-THREADS_A_WORKER = 2
-"""Splits in hand for each worker in ``threads`` mode: one computes while the other waits."""
-
 _pools: dict[str, WorkerPool] = {}
 
 
@@ -184,12 +181,13 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._free: list[_Worker] = []
         self.run: dict[str, Any] | None = None
+        self._closing = False
         self._task: Task | None = None
         self._publication: Publication | None = None
         self._progress: dict[int, Progress] = {}
         self._done = Totals()
         _pools[self.name] = self
-        self._workers.append(_Worker(self, model, workers * THREADS_A_WORKER))
+        self._workers.append(_Worker(self, model, workers))
 
     def take_started(self) -> Started:
         """A process that has no model yet: the one started ahead, or a new one."""
@@ -233,7 +231,7 @@ class WorkerPool:
             self.mode = self._best_mode(info)
         wanted = min(self.workers, splits) if self.mode == "processes" else 1
         first = self._workers[0]
-        slots = 1 if self.mode == "processes" else self.workers * THREADS_A_WORKER
+        slots = 1 if self.mode == "processes" else self.workers
         workers = f"{wanted} process" + ("es" if wanted > 1 else "")
         if self.mode == "threads":
             workers = f"{self.workers} thread" + ("s" if self.workers > 1 else "")
@@ -281,11 +279,16 @@ class WorkerPool:
         """
         if self._publication is None:
             raise _Stopped("The job was stopped.")
+        self._closing = True  # the processes are done, and end while we publish
+        threading.Thread(target=self._end_workers, args=[True], daemon=True).start()
         try:
-            self.run = publish(replace(self._publication, resumed=self._done.resumed), splits)
+            run = publish(replace(self._publication, resumed=self._done.resumed), splits)
         except ModelbeamError as error:
             self.stop(error)
             raise
+        with self._changed:
+            self.run = run
+            self._changed.notify_all()
 
     def skip(self, split: Split, manifest: Manifest) -> None:
         """Count a split that an earlier run has done."""
@@ -319,7 +322,7 @@ class WorkerPool:
 
     def worker_ended(self, worker: _Worker, error: ModelbeamError) -> None:  # noqa: ARG002
         """A process is gone: on purpose after :meth:`close`, else for a reason to report."""
-        if self.name in _pools:
+        if not self._closing:
             self.stop(error)
 
     def note_progress(self, split: Split, progress: Progress) -> None:
@@ -338,13 +341,24 @@ class WorkerPool:
 
     def close(self, *, kill: bool = False) -> None:
         """End all processes; with ``kill`` at once."""
+        self._closing = True
         _pools.pop(self.name, None)
         with self._changed:
             if self.failure is None:
                 self.failure = _Stopped("The job was stopped.")
             self._changed.notify_all()
+        self._end_workers(kill)
+
+    def _end_workers(self, kill: bool) -> None:
         for worker in self._workers:
             worker.close(kill)
+
+    def wait_finished(self, seconds: float) -> bool:
+        """Wait that long for the run to end, well or not, and return whether it did."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self.run is not None or self.failure is not None, seconds
+            )
 
 
 class Totals:

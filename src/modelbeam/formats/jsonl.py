@@ -1,9 +1,7 @@
 """JSON Lines (also LDJSON, NDJSON), https://jsonlines.org: reading, decoding and encoding.
 
-A split is read in blocks of whole lines. A block is decoded into dicts by ``orjson``, which is the
-reference for what is valid, or for models that take columns into an Arrow batch by Polars. The
-columns are used only where it is certain that the reference would have said the same of every
-line; in all other cases the reference decides.
+A split is read in blocks of whole lines. ``orjson`` decodes a line into a dict and is the reference
+for what is valid; :mod:`.jsonl_columns` decodes a block for models that take columns.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -22,7 +19,6 @@ import orjson
 from modelbeam import compression, storage
 from modelbeam.errors import InputReadError
 from modelbeam.failures import Failure, Position
-from modelbeam.models.signature import Signature
 from modelbeam.plan import Split
 
 BLOCK_BYTES = 2 << 20
@@ -31,7 +27,7 @@ BLOCK_BYTES = 2 << 20
 LONG_LINE_HEAD = 1024
 """Bytes of an overlong line that its error line shows."""
 
-_NEWLINE, _COLON = 10, 58
+_NEWLINE = 10
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -285,16 +281,23 @@ class Decoded(NamedTuple):
     failures: list[Failure]
 
 
-def decode_records(block: LineBlock) -> Decoded:
-    """Decode every line into a dict; blank lines are none, the last of duplicate keys wins."""
-    try:
-        records = list(map(orjson.loads, block.lines))
-        if set(map(type, records)) <= {dict}:
-            return Decoded(records, None, [])
-    except orjson.JSONDecodeError:
-        pass
+def decode_records(block: LineBlock, only: list[int] | None = None) -> Decoded:
+    """Decode lines into dicts; blank lines are none, the last of duplicate keys wins.
+
+    Args:
+        block: the lines.
+        only: which of them; ``None`` for all.
+    """
+    if only is None:
+        try:
+            records = list(map(orjson.loads, block.lines))
+            if set(map(type, records)) <= {dict}:
+                return Decoded(records, None, [])
+        except orjson.JSONDecodeError:
+            pass
     records, rows, failures = [], [], []
-    for row, line in enumerate(block.lines):
+    for row in range(len(block.lines)) if only is None else only:
+        line = block.lines[row]
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -318,43 +321,6 @@ def _not_an_object(value: Any) -> str:
     return f"a record is a JSON object; this line holds {words.get(type(value), 'a number')}"
 
 
-def decode_columns(block: LineBlock, signature: Signature) -> Any | None:
-    """Decode a block straight into an Arrow batch, or return ``None`` where a doubt remains.
-
-    The batch equals what :func:`decode_records` and ``signature.to_batch`` make of the block.
-    Polars reads one line a row and rejects what ``orjson`` rejects, numbers and booleans included,
-    with these exceptions, each looked for here: blank lines are skipped (rows are counted), a
-    missing value is null (nulls are counted), the first of duplicate keys wins (keys are counted),
-    and lone surrogates pass (``\\ud`` is looked for). Strings may stand for anything there, so a
-    signature with strings is left to the reference.
-    """
-    import polars as pl
-
-    kinds = {"float": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
-    columns = signature.columns
-    if not columns or any(column.kind not in kinds or column.bounded for column in columns):
-        return None
-    data = block.data
-    escaped = b"\\" in data
-    if escaped and (b"\\ud" in data or b"\\uD" in data):
-        return None
-    try:
-        frame = pl.read_ndjson(data, schema={c.name: kinds[c.kind] for c in columns})
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return None
-    if frame.height != block.count:
-        return None
-    colons = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _COLON))
-    nulls = [frame.get_column(c.name).null_count() for c in columns]
-    if any(n and not c.nullable for n, c in zip(nulls, columns, strict=True)):
-        return None
-    if any(nulls) or colons != block.count * len(columns):
-        names = [orjson.dumps(column.name) for column in columns]
-        if escaped or any(data.count(name) != block.count for name in names):
-            return None
-    return frame.rechunk().to_arrow().to_batches()[0]
-
-
 class Encoded(NamedTuple):
     """Lines ready to be written, how many there are, and the predictions that JSON cannot hold.
 
@@ -366,9 +332,6 @@ class Encoded(NamedTuple):
     failures: list[Failure]
 
 
-_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
 def encode_records(
     predictions: Sequence[dict[str, Any]], kept: Sequence[bytes] | None = None
 ) -> Encoded:
@@ -378,25 +341,38 @@ def encode_records(
         predictions: one dict a record.
         kept: for each, the JSON object whose members stand before the prediction's.
     """
-    failures: list[Failure] = []
+    lines = _dumps_all(predictions)
+    if lines is not None:
+        return Encoded(_joined(lines, kept), len(predictions), [])
+    lines, good, failures = [], [], []
+    for row, prediction in enumerate(predictions):
+        try:
+            name = _not_finite(prediction)
+            if name:
+                raise ValueError(f"{name} is NaN or infinite, which JSON cannot hold")
+            lines.append(_dumps_one(prediction))
+            good.append(row)
+        except (TypeError, ValueError, RecursionError) as error:
+            failures.append(Failure.of(row, "encode", error))
+    kept = [kept[row] for row in good] if kept is not None else None
+    return Encoded(_joined(lines, kept), len(good), failures)
+
+
+def _dumps_one(prediction: dict[str, Any]) -> bytes:
+    return orjson.dumps(prediction, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | None:
+    """All predictions as lines, joined if that was for nothing; ``None`` if one has a problem."""
     try:
-        lines = list(map(_dumps, predictions))
-        doubtful = any(b"null" in line for line in lines) and any(map(_not_finite, predictions))
+        array = orjson.dumps(predictions)[1:-1]
     except (TypeError, RecursionError):
-        doubtful = True
-    if doubtful:
-        lines, good = [], []
-        for row, prediction in enumerate(predictions):
-            try:
-                name = _not_finite(prediction)
-                if name:
-                    raise ValueError(f"{name} is NaN or infinite, which JSON cannot hold")
-                lines.append(_dumps(prediction))
-                good.append(row)
-            except (TypeError, ValueError, RecursionError) as error:
-                failures.append(Failure.of(row, "encode", error))
-        kept = [kept[row] for row in good] if kept is not None else None
-    return Encoded(_joined(lines, kept), len(lines), failures)
+        return None
+    if b"null" in array and any(map(_not_finite, predictions)):
+        return None
+    if array.count(b"},{") == len(predictions) - 1:  # then these are all between two predictions
+        return array.replace(b"},{", b"}\n{") + b"\n"
+    return list(map(orjson.dumps, predictions))
 
 
 def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
@@ -416,12 +392,15 @@ def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
         buffer = io.BytesIO()
         cast(pl.DataFrame, pl.from_arrow(batch)).write_ndjson(buffer)
         data = buffer.getvalue()
-    if kept is None:
-        return Encoded(data, batch.num_rows, [])
-    return Encoded(_joined(bytes(data).split(b"\n")[:-1], kept), batch.num_rows, [])
+    return Encoded(_joined(data, kept), batch.num_rows, [])
 
 
-def _joined(lines: list[bytes], kept: Sequence[bytes] | None) -> bytes:
+def _joined(lines: list[bytes] | bytes, kept: Sequence[bytes] | None) -> bytes:
+    """Lines, given one by one or joined already, with what is kept of the input before each."""
+    if kept is None and not isinstance(lines, list):
+        return lines
+    if not isinstance(lines, list):
+        lines = bytes(lines).split(b"\n")[:-1]
     if kept is not None:
         lines = [_splice(before, line) for before, line in zip(kept, lines, strict=True)]
     return b"\n".join(lines) + b"\n" if lines else b""
@@ -482,7 +461,7 @@ def _encode_labels(batch: Any) -> bytes | None:
     if column.null_count or column.dictionary.null_count or not len(column):
         return None
     name = batch.schema.names[0]
-    labels = [_dumps({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
+    labels = [_dumps_one({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
     lines = pa.array(labels, pa.large_binary()).take(column.indices)
     ends = np.frombuffer(lines.buffers()[1], np.int64)
     return memoryview(lines.buffers()[2])[ends[0] : ends[len(lines)]]  # type: ignore[return-value]

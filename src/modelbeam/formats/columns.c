@@ -1,0 +1,416 @@
+/* JSON Lines straight into columns: one pass over a block of lines, no object a record.
+ *
+ * A line is taken only if it is certainly what a strict JSON parser (RFC 8259) would accept and each
+ * wanted column is there once with a value of its kind. Every other line is called doubtful and
+ * left to the caller, who has a slower parser to decide. So this file never reports an error.
+ *
+ * Memory safety rests on one fact: data[length] is NUL (CPython's bytes are terminated), NUL is
+ * valid nowhere in JSON, and each loop below moves on only over a byte that it has accepted.
+ * Fixed-length comparisons check the distance to the end first.
+ *
+ * Numbers become the nearest double: exactly for up to 19 digits by the method of D. Lemire,
+ * "Number Parsing at a Gigabyte per Second" (2021), with a table of powers of five that the caller
+ * computes; the rare rest by strtod.
+ *
+ * It needs no Python header: it is loaded with ctypes, which releases the interpreter lock.
+ */
+#define _GNU_SOURCE
+#include <locale.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
+
+#define DEEPEST 256            /* nesting of a value that is skipped; deeper is doubtful */
+#define SMALLEST_POWER (-342)  /* of five, in the table */
+#define LARGEST_POWER 308
+
+enum kind { FLOAT = 0, INTEGER = 1, BOOLEAN = 2, STRING = 3 };
+
+typedef struct {
+    const uint8_t *name;   /* as it stands in the data, without quotes */
+    int64_t name_length;
+    int64_t kind;
+    int64_t optional;      /* null and absence are values */
+    void *values;          /* double, int64_t or uint8_t a row; for strings int32_t offsets */
+    uint8_t *valid;        /* a row: 1 if there is a value */
+    uint8_t *text;         /* for strings: their bytes, one after another */
+    int64_t text_length;   /* out */
+    int64_t nulls;         /* out */
+    int64_t seen;          /* scratch: the last line that has it, from 1 */
+} column;
+
+typedef struct {
+    const uint8_t *end;
+    column *columns;
+    int64_t column_count;
+    const uint64_t *powers;  /* of five: high and low word of the 128-bit mantissa, pairwise */
+    locale_t locale;         /* "C", whatever the process has set */
+} parser;
+
+typedef struct {
+    int negative, whole, truncated;
+    uint64_t digits;
+    int64_t exponent;  /* of ten */
+} number;
+
+static inline int is_digit(uint8_t c) { return (uint8_t)(c - '0') < 10; }
+
+static inline const uint8_t *skip_space(const uint8_t *p) {
+    while (*p == ' ' || *p == '\t' || *p == '\r') p++;
+    return p;
+}
+
+/* Reads the digits of a number; NULL if it is not one by JSON's grammar. */
+static const uint8_t *read_number(const uint8_t *p, number *out) {
+    uint64_t digits = 0;
+    int64_t exponent = 0;
+    int count = 0; /* significant digits in `digits` */
+    out->negative = *p == '-';
+    out->truncated = 0;
+    out->whole = 1;
+    p += out->negative;
+    if (*p == '0') {
+        p++;
+    } else if (is_digit(*p)) {
+        for (; is_digit(*p); p++) {
+            if (count < 19) {
+                digits = digits * 10 + (uint64_t)(*p - '0');
+                count++;
+            } else {
+                out->truncated = 1;
+                exponent++;
+            }
+        }
+    } else {
+        return NULL;
+    }
+    if (*p == '.') {
+        out->whole = 0;
+        p++;
+        if (!is_digit(*p)) return NULL;
+        for (; is_digit(*p); p++) {
+            if (count < 19) {
+                digits = digits * 10 + (uint64_t)(*p - '0');
+                count += digits != 0;
+                exponent--;
+            } else {
+                out->truncated = 1;
+            }
+        }
+    }
+    if (*p == 'e' || *p == 'E') {
+        int64_t given = 0;
+        int minus;
+        out->whole = 0;
+        p++;
+        minus = *p == '-';
+        if (*p == '-' || *p == '+') p++;
+        if (!is_digit(*p)) return NULL;
+        for (; is_digit(*p); p++)
+            if (given < 100000) given = given * 10 + (*p - '0');
+        exponent += minus ? -given : given;
+    }
+    out->digits = digits;
+    out->exponent = exponent;
+    return p;
+}
+
+/* The double nearest to digits * 10^exponent; 0 if this method cannot tell. */
+static int nearest_double(const uint64_t *powers, uint64_t digits, int64_t exponent, double *out) {
+    static const double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                  1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                  1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    if (digits >> 53 == 0 && exponent >= -22 && exponent <= 22) {
+        /* both factors are exact, so one rounding is all there is (Clinger 1990) */
+        *out = exponent < 0 ? (double)digits / tens[-exponent] : (double)digits * tens[exponent];
+        return 1;
+    }
+    if (digits == 0) {
+        *out = 0.0;
+        return 1;
+    }
+    if (exponent < SMALLEST_POWER || exponent > LARGEST_POWER) return 0;
+    {
+        int shift = __builtin_clzll(digits);
+        uint64_t normal = digits << shift;
+        const uint64_t *power = powers + 2 * (exponent - SMALLEST_POWER);
+        unsigned __int128 product = (unsigned __int128)normal * power[0];
+        uint64_t high = (uint64_t)(product >> 64), low = (uint64_t)product;
+        uint64_t mantissa, bits;
+        int64_t binary;
+        int upper;
+        if ((high & 0x1FF) == 0x1FF) { /* the low word of the power may carry into the result */
+            unsigned __int128 more = (unsigned __int128)normal * power[1];
+            uint64_t carry = (uint64_t)(more >> 64);
+            low += carry;
+            if (low < carry) high++;
+        }
+        if (low == UINT64_MAX && (exponent < -27 || exponent > 55)) return 0;
+        upper = (int)(high >> 63);
+        mantissa = high >> (upper + 9);
+        binary = (((152170 + 65536) * exponent) >> 16) + 63 + upper - shift + 1023;
+        if (binary <= 0 || binary >= 0x7FF) return 0; /* subnormal, zero or infinite */
+        if (low <= 1 && exponent >= -4 && exponent <= 23 && (mantissa & 3) == 1 &&
+            mantissa << (upper + 9) == high)
+            mantissa &= ~(uint64_t)1; /* exactly between two doubles: to the even one */
+        mantissa += mantissa & 1;
+        mantissa >>= 1;
+        if (mantissa >> 53) {
+            mantissa >>= 1;
+            binary++;
+            if (binary >= 0x7FF) return 0;
+        }
+        bits = (mantissa & ~((uint64_t)1 << 52)) | (uint64_t)binary << 52;
+        memcpy(out, &bits, sizeof bits);
+        return 1;
+    }
+}
+
+static const uint8_t *parse_float(const parser *self, const uint8_t *p, double *out) {
+    number n;
+    const uint8_t *after = read_number(p, &n);
+    if (after == NULL) return NULL;
+    if (n.whole && n.digits == 0) n.negative = 0; /* the integer -0 is 0 */
+    if (n.truncated || !nearest_double(self->powers, n.digits, n.exponent, out)) {
+        double value = strtod_l((const char *)p, NULL, self->locale);
+        if (value > 1.7976931348623157e308 || value < -1.7976931348623157e308) return NULL;
+        *out = value;
+        return after;
+    }
+    if (n.negative) *out = -*out;
+    return after;
+}
+
+static const uint8_t *parse_integer(const uint8_t *p, int64_t *out) {
+    number n;
+    const uint8_t *after = read_number(p, &n);
+    if (after == NULL || !n.whole || n.truncated) return NULL;
+    if (n.digits > (uint64_t)INT64_MAX + (uint64_t)n.negative) return NULL;
+    *out = n.negative ? (int64_t)(0 - n.digits) : (int64_t)n.digits;
+    return after;
+}
+
+static inline const uint8_t *literal(const parser *self, const uint8_t *p, const char *word,
+                                     int64_t length) {
+    return self->end - p >= length && memcmp(p, word, (size_t)length) == 0 ? p + length : NULL;
+}
+
+/* From after the opening quote to after the closing one. With `plain`, an escape is doubtful. */
+static const uint8_t *skip_string(const uint8_t *p, int plain) {
+    for (;; p++) {
+        if (*p == '"') return p + 1;
+        if (*p < 0x20) return NULL;
+        if (*p != '\\') continue;
+        if (plain) return NULL;
+        p++;
+        if (*p == 'u') {
+            int i;
+            for (i = 1; i <= 4; i++) {
+                uint8_t c = p[i];
+                if (!is_digit(c) && (uint8_t)((c | 32) - 'a') >= 6) return NULL;
+            }
+            if ((p[1] | 32) == 'd' && !(p[2] >= '0' && p[2] <= '7')) return NULL; /* surrogates */
+            p += 4;
+        } else if (*p == 0 || strchr("\"\\/bfnrt", *p) == NULL) {
+            return NULL;
+        }
+    }
+}
+
+/* Skips a value of a column that is not wanted. */
+static const uint8_t *skip_value(const parser *self, const uint8_t *p, int depth) {
+    if (depth > DEEPEST) return NULL;
+    switch (*p) {
+    case '"':
+        return skip_string(p + 1, 0);
+    case 't':
+        return literal(self, p, "true", 4);
+    case 'f':
+        return literal(self, p, "false", 5);
+    case 'n':
+        return literal(self, p, "null", 4);
+    case '[':
+        p = skip_space(p + 1);
+        if (*p == ']') return p + 1;
+        for (;;) {
+            p = skip_value(self, p, depth + 1);
+            if (p == NULL) return NULL;
+            p = skip_space(p);
+            if (*p == ']') return p + 1;
+            if (*p != ',') return NULL;
+            p = skip_space(p + 1);
+        }
+    case '{':
+        p = skip_space(p + 1);
+        if (*p == '}') return p + 1;
+        for (;;) {
+            if (*p != '"' || (p = skip_string(p + 1, 0)) == NULL) return NULL;
+            p = skip_space(p);
+            if (*p != ':') return NULL;
+            p = skip_value(self, skip_space(p + 1), depth + 1);
+            if (p == NULL) return NULL;
+            p = skip_space(p);
+            if (*p == '}') return p + 1;
+            if (*p != ',') return NULL;
+            p = skip_space(p + 1);
+        }
+    default: {
+        number n;
+        p = read_number(p, &n);
+        if (p != NULL && (n.exponent > 280 || n.exponent < -280)) return NULL;
+        return p;
+    }
+    }
+}
+
+static const uint8_t *parse_value(const parser *self, column *c, const uint8_t *p, int64_t row) {
+    if (*p == 'n') {
+        if (!c->optional) return NULL;
+        return literal(self, p, "null", 4);
+    }
+    c->valid[row] = 1;
+    switch (c->kind) {
+    case FLOAT:
+        return parse_float(self, p, (double *)c->values + row);
+    case INTEGER:
+        return parse_integer(p, (int64_t *)c->values + row);
+    case BOOLEAN:
+        ((uint8_t *)c->values)[row] = *p == 't';
+        return *p == 't' ? literal(self, p, "true", 4) : literal(self, p, "false", 5);
+    default: {
+        const uint8_t *after;
+        if (*p != '"') return NULL;
+        after = skip_string(p + 1, 1);
+        if (after == NULL) return NULL;
+        memcpy(c->text + c->text_length, p + 1, (size_t)(after - p - 2));
+        c->text_length += after - p - 2;
+        return after;
+    }
+    }
+}
+
+static inline int is_key(const parser *self, const column *c, const uint8_t *p) {
+    int64_t length = c->name_length;
+    return self->end - p > length + 1 && p[length + 1] == '"' && *p == '"' &&
+           memcmp(p + 1, c->name, (size_t)length) == 0;
+}
+
+/* One line from its '{'; returns where it ends, or NULL if it is doubtful. */
+static const uint8_t *parse_line(const parser *self, const uint8_t *p, int64_t row, int64_t line) {
+    int64_t expected = 0, i;
+    for (i = 0; i < self->column_count; i++) {
+        column *c = self->columns + i;
+        c->valid[row] = 0;
+        if (c->kind == STRING) ((int32_t *)c->values)[row] = (int32_t)c->text_length;
+    }
+    p = skip_space(p + 1);
+    if (*p == '}') {
+        p++;
+    } else {
+        for (;;) {
+            column *c = NULL;
+            for (i = 0; i < self->column_count; i++) { /* members mostly stand in one order */
+                int64_t at = expected + i < self->column_count ? expected + i
+                                                               : expected + i - self->column_count;
+                if (is_key(self, self->columns + at, p)) {
+                    c = self->columns + at;
+                    expected = at + 1 < self->column_count ? at + 1 : 0;
+                    break;
+                }
+            }
+            if (c != NULL)
+                p += c->name_length + 2;
+            else if (*p != '"' || (p = skip_string(p + 1, 1)) == NULL)
+                return NULL;
+            p = skip_space(p);
+            if (*p != ':') return NULL;
+            p = skip_space(p + 1);
+            if (c == NULL) {
+                p = skip_value(self, p, 1);
+            } else {
+                if (c->seen == line + 1) return NULL; /* a second time */
+                c->seen = line + 1;
+                p = parse_value(self, c, p, row);
+            }
+            if (p == NULL) return NULL;
+            p = skip_space(p);
+            if (*p == '}') {
+                p++;
+                break;
+            }
+            if (*p != ',') return NULL;
+            p = skip_space(p + 1);
+        }
+    }
+    p = skip_space(p);
+    if (*p != '\n' && p != self->end) return NULL;
+    for (i = 0; i < self->column_count; i++)
+        if (!self->columns[i].valid[row] && !self->columns[i].optional) return NULL;
+    for (i = 0; i < self->column_count; i++) {
+        column *c = self->columns + i;
+        if (c->valid[row]) continue;
+        c->nulls++;
+        if (c->kind == BOOLEAN)
+            ((uint8_t *)c->values)[row] = 0;
+        else if (c->kind != STRING)
+            ((int64_t *)c->values)[row] = 0;
+    }
+    return p;
+}
+
+/* What modelbeam_decode takes as `locale`; made once, never freed. */
+void *modelbeam_locale(void) { return (void *)newlocale(LC_ALL_MASK, "C", (locale_t)0); }
+
+/* Decodes the lines of data[0, length), where data[length] is NUL.
+ *
+ * columns: what is wanted; their arrays have room for a row a line (offsets: one more), and `text`
+ *     for `length` bytes.
+ * row_lines: out, the line of each row. doubtful: out, the lines left to the caller.
+ * totals: out, {rows, doubtful lines, lines, blank lines}.
+ */
+void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int64_t column_count,
+                      const uint64_t *powers, void *locale, int32_t *row_lines,
+                      int32_t *doubtful, int64_t *totals) {
+    parser self = {data + length, columns, column_count, powers, (locale_t)locale};
+    const uint8_t *p = data;
+    int64_t rows = 0, doubts = 0, line = 0, blanks = 0, i;
+    for (; p < self.end; line++) {
+        const uint8_t *begin = p, *after = NULL;
+        p = skip_space(p);
+        if (*p == '\n' || p == self.end) {
+            blanks++;
+            p++;
+            continue;
+        }
+        if (*p == '{') {
+            after = parse_line(&self, p, rows, line);
+        }
+        if (after != NULL) {
+            row_lines[rows++] = (int32_t)line;
+            p = after + 1;
+            continue;
+        }
+        for (i = 0; i < column_count; i++) { /* what the line left behind in the texts */
+            if (columns[i].kind == STRING)
+                columns[i].text_length = ((int32_t *)columns[i].values)[rows];
+        }
+        doubtful[doubts++] = (int32_t)line;
+        p = memchr(begin, '\n', (size_t)(self.end - begin));
+        if (p == NULL) {
+            line++;
+            break;
+        }
+        p++;
+    }
+    for (i = 0; i < column_count; i++) {
+        if (columns[i].kind == STRING)
+            ((int32_t *)columns[i].values)[rows] = (int32_t)columns[i].text_length;
+    }
+    totals[0] = rows;
+    totals[1] = doubts;
+    totals[2] = line;
+    totals[3] = blanks;
+}
