@@ -37,7 +37,8 @@ typedef struct {
     void *values;          /* double, int64_t or uint8_t a row; for strings int32_t offsets */
     uint8_t *valid;        /* a row: 1 if there is a value */
     uint8_t *text;         /* for strings: their bytes, one after another */
-    int64_t text_length;   /* out */
+    int64_t text_length;   /* out: of the rows so far, and what the present line has added */
+    int64_t text_kept;     /* scratch: of the rows so far */
     int64_t nulls;         /* out */
     int64_t seen;          /* scratch: the last line that has it, from 1 */
 } column;
@@ -389,14 +390,12 @@ void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int6
             after = parse_line(&self, p, rows, line);
         }
         if (after != NULL) {
+            for (i = 0; i < column_count; i++) columns[i].text_kept = columns[i].text_length;
             row_lines[rows++] = (int32_t)line;
             p = after + 1;
             continue;
         }
-        for (i = 0; i < column_count; i++) { /* what the line left behind in the texts */
-            if (columns[i].kind == STRING)
-                columns[i].text_length = ((int32_t *)columns[i].values)[rows];
-        }
+        for (i = 0; i < column_count; i++) columns[i].text_length = columns[i].text_kept;
         doubtful[doubts++] = (int32_t)line;
         p = memchr(begin, '\n', (size_t)(self.end - begin));
         if (p == NULL) {

@@ -61,6 +61,7 @@ class _Column(ctypes.Structure):
         ("valid", ctypes.c_void_p),
         ("text", ctypes.c_void_p),
         ("text_length", ctypes.c_int64),
+        ("text_kept", ctypes.c_int64),
         ("nulls", ctypes.c_int64),
         ("seen", ctypes.c_int64),
     )

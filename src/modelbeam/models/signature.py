@@ -178,8 +178,11 @@ def _bounds(metadata: Sequence[Any]) -> tuple[dict[str, float], bool]:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    if isinstance(value, (list, dict)):  # never looked into: it may be nested a thousand deep
+        return "an array" if isinstance(value, list) else "an object"
+    if isinstance(value, str):
+        return f"the string {value if len(value) <= 60 else value[:57] + '...'!r}"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def to_batch(

@@ -1,0 +1,337 @@
+"""The benchmarks: ``python benchmarks/run.py peers``, ``framework``, ``memory``, ``startup`` …"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import Contestant, Report, Result, Table, clear, compare, output_files, table
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+FEW_ROWS = 100_000
+PACKAGES = (
+    "modelbeam",
+    "apache-beam",
+    "daft",
+    "orjson",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "pyspark",
+    "ray",
+    "numpy",
+    "scikit-learn",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the command line asked for."""
+
+    work: Path
+    results: Path
+    rows: list[int]
+    runs: int
+    only: list[str]
+
+    @property
+    def model(self) -> Path:
+        """The directory of the trained model."""
+        return self.work / "model"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of all contestants: they find the model, and none of them phones home."""
+        path = [str(HERE / "iris_lr"), os.environ.get("PYTHONPATH", "")]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "IRIS_LR_MODEL": str(self.model),
+            "DO_NOT_TRACK": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    def train(self) -> None:
+        """Train the model with the installed version of scikit-learn."""
+        script = HERE / "iris_lr" / "iris_lr.py"
+        subprocess.run([sys.executable, script], env=self.environment, check=True)
+
+    def source(self, rows: int) -> Path:
+        """The input of that many lines, generated when there is none yet.
+
+        A process of its own does it: what this one has imported would count as the memory of
+        every process that it starts.
+        """
+        path = self.work / f"iris-{rows}.jsonl"
+        subprocess.run([sys.executable, HERE / "generate.py", str(rows), path], check=True)
+        return path
+
+    def output(self, name: str) -> Path:
+        """Where a contestant writes, in a directory of its own."""
+        return self.work / "output" / name / "predictions.jsonl"
+
+    def wanted(self, contestants: Sequence[Contestant]) -> list[Contestant]:
+        """Those that ``--only`` names, or all."""
+        keys = list(dict.fromkeys(one.key for one in contestants))
+        if unknown := set(self.only).difference(keys):
+            raise SystemExit(f"--only {' '.join(sorted(unknown))}: choose from {', '.join(keys)}")
+        return [one for one in contestants if not self.only or one.key in self.only]
+
+    def compare(self, contestants: Sequence[Contestant]) -> list[Result]:
+        """Measure those that are wanted."""
+        return compare(self.wanted(contestants), self.runs, self.environment)
+
+    def finish(
+        self, name: str, title: str, tables: Sequence[Table], results: Sequence[Result]
+    ) -> int:
+        """Show and keep what was found; the exit status says whether all runs were good."""
+        report = Report(name, title, tables, results, PACKAGES)
+        report.show()
+        report.save(self.results)
+        return int(any(result.error for result in results))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input for a contestant to work on."""
+
+    setting: Setting
+    source: Path
+    rows: int
+    note: str = ""
+
+    def modelbeam(self, model: str, *flags: str, key: str = "modelbeam") -> Contestant:
+        """Modelbeam with a model of ``iris_lr``."""
+        output = self.setting.output(f"{key}-{self.rows}")
+        command = [sys.executable, "-m", "modelbeam", "predict", "--model", f"iris_lr:{model}"]
+        command += ["--input", str(self.source), "--output", str(output), "--overwrite", "-q"]
+        label = " ".join(["modelbeam", *flags])
+        return Contestant(key, label, [*command, *flags], self.rows, output, self.note)
+
+    def peer(self, key: str, script: str, label: str, *arguments: str) -> Contestant:
+        """One of the scripts in ``peers/``."""
+        output = self.setting.output(f"{key}-{self.rows}")
+        command = [sys.executable, str(HERE / "peers" / script), str(self.source), str(output)]
+        return Contestant(key, label, [*command, *arguments], self.rows, output, self.note)
+
+
+def task(setting: Setting, rows: int, note: str = "") -> Task:
+    """The task of so many generated lines."""
+    return Task(setting, setting.source(rows), rows, note)
+
+
+def table_contestants(task: Task) -> list[Contestant]:
+    """Modelbeam and the peers that work on columns."""
+    return [
+        task.modelbeam("IrisTable"),
+        task.peer("polars", "polars_stream.py", "Polars, streaming"),
+        task.peer("daft", "daft_udf.py", "Daft"),
+        task.peer("pandas", "pandas_chunks.py", "Pandas, in chunks"),
+        task.peer("ray", "ray_data.py", "Ray Data"),
+        task.peer("spark", "spark_pandas_udf.py", "Spark, mapInPandas"),
+    ]
+
+
+def beam_contestants(task: Task) -> list[Contestant]:
+    """The two ways to write it by hand with Beam."""
+    return [
+        task.peer("beam-runinference", "beam_runinference.py", "Beam, RunInference"),
+        task.peer("beam-records", "beam_records.py", "Beam, a DoFn a record"),
+    ]
+
+
+def peers(setting: Setting) -> int:
+    """Compare modelbeam with what else one would use, over the same lines with the same model."""
+    rows = setting.rows or [5_000_000]
+    few = min(FEW_ROWS, *rows)
+    note = f"only {few:,} lines" if few < min(rows) else ""
+    contestants = [one for size in rows for one in table_contestants(task(setting, size))]
+    contestants += beam_contestants(task(setting, few, note))
+    results = setting.compare(contestants)
+    return setting.finish("peers", "modelbeam and its peers", [table(results, "polars")], results)
+
+
+def framework(setting: Setting) -> int:
+    """Compare modelbeam with a bare loop over a model that costs nearly nothing."""
+    small = min(setting.rows or [2_000_000])
+    large = max(setting.rows) if len(setting.rows) > 1 else 5 * small
+    results = setting.compare(
+        [one for rows in (small, large) for one in framework_contestants(task(setting, rows))]
+    )
+    tables = [table(results, "loop"), throughput(results, small, large)]
+    return setting.finish("framework", "What the framework costs", tables, results)
+
+
+def framework_contestants(task: Task) -> list[Contestant]:
+    """The loop, and modelbeam with one and with two workers."""
+    return [
+        task.peer("loop", "bare_loop.py", "bare loop", "iris_lr:NearlyNothing"),
+        task.modelbeam("NearlyNothing", "--workers", "1", key="workers-1"),
+        task.modelbeam("NearlyNothing", "--workers", "2", key="workers-2"),
+    ]
+
+
+def throughput(results: Sequence[Result], small: int, large: int) -> Table:
+    """Lines a second and their ratios to the loop's.
+
+    Of the whole processes over either input, and, since they do not start equally fast, of the
+    lines that the larger input has more, in the time that it took more.
+    """
+    seconds = {
+        (result.contestant.key, result.contestant.rows): result.median("wall")
+        for result in results
+        if not result.error
+    }
+    labels = {result.contestant.key: result.contestant.label for result in results}
+    speeds = {
+        key: [
+            small / seconds[key, small],
+            large / seconds[key, large],
+            (large - small) / (seconds[key, large] - seconds[key, small]),
+        ]
+        for key in labels
+        if {(key, small), (key, large)} <= seconds.keys()
+    }
+    heading = ["lines/s"]
+    for name in (f"{small:,} lines", f"{large:,} lines", "marginal"):
+        heading += [name, "/ loop"]
+    return [heading, *([labels[key], *_speed_cells(speeds, key)] for key in speeds)]
+
+
+def _speed_cells(speeds: dict[str, list[float]], key: str) -> Iterator[str]:
+    """The speeds of one contestant, each followed by its ratio to the loop's."""
+    for speed, base in zip(speeds[key], speeds.get("loop", speeds[key]), strict=True):
+        yield f"{speed:,.0f}"
+        yield f"{speed / base:.2f}" if "loop" in speeds else ""
+
+
+def memory(setting: Setting) -> int:
+    """Measure how modelbeam's memory grows with its input."""
+    sizes = setting.rows or [1_000_000, 5_000_000, 20_000_000]
+    results = setting.compare([task(setting, rows).modelbeam("IrisTable") for rows in sizes])
+    return setting.finish("memory", "Memory", [table(results)], results)
+
+
+def startup(setting: Setting) -> int:
+    """Measure what is spent before the first prediction: the help, and a job of a few lines."""
+    little = few_lines(setting)
+    contestants = [
+        Contestant("help", "modelbeam --help", [sys.executable, "-m", "modelbeam", "--help"]),
+        little.modelbeam("IrisRecord"),
+        little.peer("beam-records", "beam_records.py", "Beam, a DoFn a record"),
+    ]
+    results = setting.compare(contestants)
+    return setting.finish("startup", "Start-up", [table(results, "beam-records")], results)
+
+
+def few_lines(setting: Setting) -> Task:
+    """The repository's own example input, unless ``--rows`` asks for another."""
+    example = REPOSITORY / "data" / "input.json"
+    if setting.rows or not example.exists():
+        return task(setting, min(setting.rows or [15]))
+    return Task(setting, example, len(example.read_text().splitlines()))
+
+
+def agree(setting: Setting) -> int:
+    """Check that all contestants predict the same, which the comparison takes for granted."""
+    few = task(setting, min(setting.rows or [FEW_ROWS]))
+    expected = species(few.peer("reference", "bare_loop.py", "", "iris_lr:IrisRecord"), setting)
+    wrong = 0
+    for contestant in setting.wanted(table_contestants(few) + beam_contestants(few)):
+        found = species(contestant, setting)
+        same = Counter(found) == Counter(expected)
+        order = "in the same order" if found == expected else "in another order"
+        print(f"{contestant.label}: {f'the same, {order}' if same else 'DIFFERENT'}", flush=True)
+        wrong += not same
+    return int(wrong > 0)
+
+
+def species(contestant: Contestant, setting: Setting) -> list[str]:
+    """Run a contestant and read what it predicted."""
+    output = contestant.output
+    assert output is not None
+    clear(output)
+    with open(setting.work / "log.txt", "wb") as log:
+        subprocess.run(
+            contestant.command, env=setting.environment, stdout=log, stderr=log, check=True
+        )
+    lines = [line for file in output_files(output) for line in file.read_text().splitlines()]
+    return [json.loads(line)["species"] for line in lines]
+
+
+def promises(setting: Setting) -> int:
+    """Measure what each promise (validation, isolation, manifests, progress) costs.
+
+    Each is switched off by itself, inside a process; no flag does it. See ``promises.py``.
+    """
+    source = setting.source(min(setting.rows or [1_000_000]))
+    os.environ.update(setting.environment)
+    sys.path.insert(0, str(HERE / "iris_lr"))
+    from promises import measure
+
+    found = measure(source, max(setting.runs, 5))
+    return setting.finish("promises", "What each promise costs", [found], [])
+
+
+def everything(setting: Setting) -> int:
+    """Run all of these, one after another."""
+    return max(
+        [benchmark(setting) for benchmark in (agree, peers, framework, memory, startup, promises)]
+    )
+
+
+BENCHMARKS: dict[str, Callable[[Setting], int]] = {
+    "all": everything,
+    "agree": agree,
+    "peers": peers,
+    "framework": framework,
+    "memory": memory,
+    "startup": startup,
+    "promises": promises,
+}
+
+
+def parse(arguments: Sequence[str]) -> tuple[Callable[[Setting], int], Setting]:
+    """Read the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--rows", type=int, nargs="+", default=[], help="lines of input")
+    common.add_argument("--runs", type=int, default=3, help="runs of each contestant")
+    common.add_argument("--only", nargs="+", default=[], metavar="KEY", help="these contestants")
+    common.add_argument(
+        "--work", type=Path, default=REPOSITORY / "build" / "bench", help="for inputs and outputs"
+    )
+    common.add_argument(
+        "--results", type=Path, default=HERE / "results", help="for the tables and figures"
+    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, benchmark in BENCHMARKS.items():
+        command = commands.add_parser(name, parents=[common], help=first_line(benchmark))
+        command.set_defaults(benchmark=benchmark)
+    given = vars(parser.parse_args(arguments))
+    benchmark = given.pop("benchmark")
+    return benchmark, Setting(**{**given, "work": given["work"].resolve()})
+
+
+def first_line(benchmark: Callable[[Setting], int]) -> str:
+    """What a benchmark measures, for the help."""
+    return (benchmark.__doc__ or "").partition("\n")[0]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the model and run the benchmark that was asked for."""
+    benchmark, setting = parse(arguments)
+    setting.train()
+    return benchmark(setting)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
