@@ -150,6 +150,13 @@ _TALK = {"command", "json", "no_progress", "quiet", "verbose", "config"}
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit code."""
     code = run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # what we print to has ended, as with "| head"
+        pass
+    except OSError as error:
+        print(f"modelbeam: stdout cannot be written: {error.strerror}.", file=sys.stderr)
+        code = code or 1
     sys.stderr.flush()
     os._exit(code)  # Beam's threads and exit handlers would take another half a second
 
@@ -159,13 +166,10 @@ def run(arguments: Sequence[str]) -> int:
     verbose = bool({"-v", "--verbose"} & set(arguments))
     try:
         signal.signal(signal.SIGTERM, _terminate)
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
+        return _run(arguments)
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
-    except BrokenPipeError:  # what we print to has ended, as with "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         error: ModelbeamError = InterruptedRunError("Stopped.")
@@ -298,9 +302,11 @@ def _describe(flags: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _completion(flags: argparse.Namespace, rest: list[str]) -> int:  # noqa: ARG001
+def _completion(flags: argparse.Namespace, rest: list[str]) -> int:
     import shtab
 
+    if rest:
+        raise RequestError(f"unknown argument {rest[0]}. See modelbeam completion --help.")
     print(shtab.complete(build_parser(), shell=flags.shell))
     return 0
 

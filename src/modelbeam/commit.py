@@ -27,8 +27,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
-import orjson
-
 from modelbeam import compression, storage
 from modelbeam.errors import (
     OutputExistsError,
@@ -37,12 +35,17 @@ from modelbeam.errors import (
     ResumeError,
 )
 from modelbeam.failures import Failure, Position
-from modelbeam.formats import Format
+from modelbeam.formats import Format, strip_suffix
 from modelbeam.plan import Split, plan_splits
 from modelbeam.storage import FileInfo, join
 
 EXAMPLES = 20
 """Kinds of failure (stage and type) that a manifest describes one by one."""
+
+
+def to_json(value: Any, indent: int | None = None) -> bytes:
+    """JSON of the job's own files; a path that is not UTF-8 is read back as it was."""
+    return json.dumps(value, indent=indent).encode()
 
 
 @dataclass(slots=True)
@@ -125,7 +128,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The manifest as it is stored."""
-        return orjson.dumps(asdict(self))
+        return to_json(asdict(self))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
@@ -219,10 +222,12 @@ class Attempt:
 
     def abandon(self) -> None:
         """Close and remove what was written; nothing names it, so this is only tidiness."""
-        for kind, handle in self._handles.items():
+        for handle in self._handles.values():
             with contextlib.suppress(Exception):
                 handle.close()
-                storage.remove([join(self._state, "attempts", self._names[kind])])
+        for name in self._names.values():
+            with contextlib.suppress(Exception):
+                storage.remove([join(self._state, "attempts", name)])
         self._handles.clear()
         self._streams.clear()
 
@@ -244,10 +249,7 @@ class Output:
     @property
     def _base(self) -> str:
         """A single file's path without its data suffix."""
-        name = self.path
-        for _ in range(2 if self.format.compression and name.count(".") > 1 else 1):
-            name = name[: name.rindex(".")]
-        return name
+        return strip_suffix(self.path)
 
     @property
     def state(self) -> str:
@@ -447,7 +449,7 @@ class State:
                 storage.remove([join(output.state, "publish.json")])
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
-            storage.write_atomically(join(output.state, "job.json"), orjson.dumps(record.to_dict()))
+            storage.write_atomically(join(output.state, "job.json"), to_json(record.to_dict()))
         except OSError as error:
             raise OutputWriteError(
                 f"--output {output.path} cannot be written: {error.strerror or error} "
@@ -502,3 +504,9 @@ def find_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None
             if not storage.exists(file) or storage.stat(file).size != written.bytes:
                 return None
     return manifest
+
+
+def remove_state(output: Output) -> None:
+    """Remove the state of a finished job, the manifests first: without them nothing is resumed."""
+    storage.remove_tree(join(output.state, "manifests"))
+    storage.remove_tree(output.state)

@@ -7,6 +7,8 @@ from typing import Any, BinaryIO, cast
 
 def decompressed(handle: BinaryIO, compression: str) -> BinaryIO:
     """A stream of what is compressed in ``handle`` (``gzip``, ``bzip2`` or ``zstd``)."""
+    if compression == "bzip2":
+        return cast(BinaryIO, _Bzip2Reader(handle))
     return cast(BinaryIO, _compressing_file(compression)(handle, mode="rb"))
 
 
@@ -29,3 +31,43 @@ def _compressing_file(compression: str) -> Any:
     except ImportError:  # before Python 3.14
         from backports.zstd import ZstdFile
     return ZstdFile
+
+
+class _Bzip2Reader:
+    """Reads bzip2 streams one after another.
+
+    ``bz2.BZ2File`` takes a damaged second stream for rubbish to be passed over in silence.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        import bz2
+
+        self._handle = handle
+        self._new = bz2.BZ2Decompressor
+        self._stream = bz2.BZ2Decompressor()
+        self._begun = False
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, none at the end.
+
+        Raises:
+            OSError: what comes is not bzip2.
+            EOFError: the file ends within a stream.
+        """
+        while True:
+            data = b""
+            if self._stream.eof:
+                data = self._stream.unused_data or self._handle.read(256 << 10)
+                if not data:
+                    return b""
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                data = self._handle.read(256 << 10)
+                if not data and self._begun:
+                    raise EOFError("the file ends within a stream")
+                if not data:
+                    return b""
+            self._begun = True
+            made = self._stream.decompress(data, size)
+            if made:
+                return made

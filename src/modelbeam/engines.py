@@ -55,6 +55,7 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
         return
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    _check_runner(runner_of(flags))
     parser = _Parser(add_help=False, allow_abbrev=False)
     classes: list[Any] = [PipelineOptions, *PipelineOptions.__subclasses__()]
     for cls in classes:
@@ -74,6 +75,18 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
         f"unknown flag {first}{nearest or '.'} It is neither modelbeam's (see modelbeam predict "
         f"--help) nor one of Beam's pipeline options."
     )
+
+
+def _check_runner(runner: str | None) -> None:
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    known = StandardOptions.KNOWN_RUNNER_NAMES
+    plain = {name.lower().removesuffix("runner") for name in known}
+    if runner and "." not in runner and runner.lower().removesuffix("runner") not in plain:
+        raise RequestError(
+            f"--runner {runner}: Beam has no such runner{did_you_mean(runner, known) or '.'} "
+            f"It has {', '.join(known)}."
+        )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -59,7 +59,7 @@ def is_schema_error(error: BaseException) -> bool:
     """Whether a model's exception says that the record does not fit its input schema."""
     names = {cls.__name__ for cls in type(error).__mro__}
     return not names.isdisjoint({"MLModelSchemaValidationException", "SchemaError"}) or (
-        type(error).__name__ == "ValidationError" and hasattr(error, "error_count")
+        type(error).__name__ == "ValidationError" and "pydantic" in type(error).__module__
     )
 
 

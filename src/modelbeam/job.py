@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,8 @@ class ModelSpec(BaseModel):
         if isinstance(value, ModelSpec):
             return value
         if isinstance(value, dict):
+            for key in value.keys() - cls.model_fields.keys():
+                raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
             return cls.model_validate(value)
         if not isinstance(value, str):
             raise ValueError("a model is given as '[NAME=]module:Class'")
@@ -70,13 +71,15 @@ class Job(BaseModel):
     @field_validator("inputs", mode="before")
     @classmethod
     def _inputs(cls, value: object) -> object:
-        listed: Any = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(storage.normalize(os.fspath(item)) for item in listed)
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(item, (str, Path)) and str(item) for item in listed):
+            raise ValueError("an input is a path, a glob, a directory or a URL")
+        return tuple(storage.normalize(str(item)) for item in listed)
 
     @field_validator("output", mode="before")
     @classmethod
     def _output(cls, value: object) -> object:
-        return storage.normalize(os.fspath(value)) if isinstance(value, (str, Path)) else value
+        return storage.normalize(str(value)) if isinstance(value, (str, Path)) else value
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from modelbeam import models
-from modelbeam.commit import find_manifest
+from modelbeam.commit import Manifest, find_manifest
 from modelbeam.errors import ModelbeamError
 from modelbeam.failures import Failure
 from modelbeam.job import ModelSpec
@@ -28,7 +28,7 @@ from modelbeam.predicting import (
 from modelbeam.publish import Publication, publish
 from modelbeam.split import predict_split
 from modelbeam.tasks import Task
-from modelbeam.workers import find_pool
+from modelbeam.workers import WorkerPool, find_pool
 
 
 def build(
@@ -69,20 +69,36 @@ class PredictSplit(beam.DoFn):
     def process(self, element: str) -> Iterator[int]:
         """Predict the split that ``element`` describes; yields its index."""
         split = Split.from_json(element)
-        task = self._pool.wait_open() if self._pool else self._task
-        if task is None:
+        pool = self._pool
+        manifest = _predict_in_pool(pool, split) if pool else self._predict_here(split)
+        if manifest is not None:
+            self._read.inc(manifest.counts.read)
+            self._failed.inc(manifest.counts.failed)
+            yield split.index
+
+    def _predict_here(self, split: Split) -> Manifest:
+        task = self._task
+        if task is None or self._loaded is None:
             raise ModelbeamError("The local pool of this job is not in this process.")
         manifest = find_manifest(task.state, split, task.fingerprint)
-        if manifest is not None and self._pool:
-            self._pool.skip(split, manifest)
+        return manifest or predict_split(split, task, self._loaded)
+
+
+def _predict_in_pool(pool: WorkerPool, split: Split) -> Manifest | None:
+    """Have a split predicted; ``None`` if the job has failed, which the pool's owner reports.
+
+    Raising would make Beam print the traceback and change the exception's text.
+    """
+    try:
+        task = pool.wait_open()
+        manifest = find_manifest(task.state, split, task.fingerprint)
         if manifest is None:
-            if self._pool:
-                manifest = self._pool.predict(split)
-            else:
-                manifest = predict_split(split, task, self._loaded)  # type: ignore[arg-type]
-        self._read.inc(manifest.counts.read)
-        self._failed.inc(manifest.counts.failed)
-        yield split.index
+            return pool.predict(split)
+        pool.skip(split, manifest)
+        return manifest
+    except Exception as error:
+        pool.stop(error)
+        return None
 
 
 class PublishSplits(beam.DoFn):
@@ -102,12 +118,14 @@ class PublishSplits(beam.DoFn):
 
     def process(self, element: list[int]) -> None:
         """Publish; ``element`` holds the indices of the splits that are done."""
-        if set(element) != set(range(len(self._splits))):
-            raise ModelbeamError(f"{len(set(element))} of {len(self._splits)} splits are done.")
+        complete = set(element) == set(range(len(self._splits)))
         splits = [Split.from_json(text) for text in self._splits]
         pool = find_pool(self._pool_name) if self._pool_name else None
         if pool is not None:
-            pool.publish(splits)
+            if complete:
+                pool.publish(splits)
+        elif not complete:
+            raise ModelbeamError(f"{len(set(element))} of {len(splits)} splits are done.")
         elif self._publication is not None:
             publish(self._publication, splits)
 

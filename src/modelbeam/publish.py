@@ -19,7 +19,15 @@ import orjson
 
 from modelbeam import storage
 from modelbeam._version import __version__
-from modelbeam.commit import Counts, JobRecord, Manifest, Output, find_manifest
+from modelbeam.commit import (
+    Counts,
+    JobRecord,
+    Manifest,
+    Output,
+    find_manifest,
+    remove_state,
+    to_json,
+)
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.plan import Split
 from modelbeam.storage import join
@@ -67,7 +75,7 @@ def publish(publication: Publication, splits: list[Split]) -> dict[str, Any]:
     with _writing(output):
         frozen = join(output.state, "publish.json")
         if not storage.exists(frozen):
-            storage.write_atomically(frozen, orjson.dumps(_prepare(publication, splits)))
+            storage.write_atomically(frozen, to_json(_prepare(publication, splits)))
         return _finish(output)
 
 
@@ -123,7 +131,7 @@ def _prepare(publication: Publication, splits: list[Split]) -> dict[str, Any]:
     targets = [target for _, target in moves]
     run = describe_run(publication, splits, counts, targets, succeeded)
     ready = join(output.state, "ready", "run.json")
-    storage.write_atomically(ready, orjson.dumps(run, option=orjson.OPT_INDENT_2))
+    storage.write_atomically(ready, to_json(run, indent=2))
     return {"moves": [*moves, [ready, output.run_file]], "run": run}
 
 
@@ -305,5 +313,5 @@ def _finish(output: Output) -> dict[str, Any]:
     storage.remove(old)
     if not output.single and run["status"] == "succeeded":
         storage.write_atomically(output.success_file, b"")
-    storage.remove_tree(output.state)
+    remove_state(output)
     return run

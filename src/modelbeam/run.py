@@ -16,6 +16,7 @@ from modelbeam.commit import (
     check_output,
     check_resumable,
     earlier_record,
+    remove_state,
 )
 from modelbeam.errors import (
     JobError,
@@ -272,6 +273,7 @@ class _LocalRun:
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)
             if resumable.done is not None:
+                remove_state(self._plan.output)  # if a crash left a rest of it
                 return resumable.done
             state = State(self._plan.output, record, fresh=not resumable.resumes)
             if is_frozen(self._plan.output):
@@ -309,11 +311,7 @@ class _LocalRun:
             if pool.run is None:
                 raise JobError("The pipeline ended without publishing. Run again with --resume.")
         except BaseException as error:
-            pool.stop(
-                error
-                if isinstance(error, ModelbeamError)
-                else JobError(f"The pipeline failed: {type(error).__name__}: {error}")
-            )
+            pool.stop(error)  # of no effect after the first failure
 
     def _wait(self) -> None:
         pool = self._pool

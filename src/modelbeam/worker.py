@@ -30,6 +30,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.dup2(2, 1)  # stdout is the command's own; a model that prints, prints to stderr
+    sys.stdout = sys.stderr
     connection = Connection(descriptor)
     _die_with_parent()
     with contextlib.suppress(EOFError, OSError):

@@ -272,20 +272,16 @@ class WorkerPool:
         return manifest
 
     def publish(self, splits: list[Split]) -> None:
-        """Publish; :attr:`run` then describes the run.
-
-        Raises:
-            JobError: nothing was published; :attr:`failure` has the error.
-        """
-        if self._publication is None:
-            raise _Stopped("The job was stopped.")
+        """Publish; then :attr:`run` describes the run, or :attr:`failure` says why not."""
+        if self._publication is None or self.failure is not None:
+            return
         self._closing = True  # the processes are done, and end while we publish
         threading.Thread(target=self._end_workers, args=[True], daemon=True).start()
         try:
             run = publish(replace(self._publication, resumed=self._done.resumed), splits)
-        except ModelbeamError as error:
+        except Exception as error:
             self.stop(error)
-            raise
+            return
         with self._changed:
             self.run = run
             self._changed.notify_all()
@@ -304,8 +300,12 @@ class WorkerPool:
                 raise _Stopped("The job was stopped.")
             return self._task
 
-    def stop(self, error: ModelbeamError) -> None:
+    def stop(self, error: BaseException) -> None:
         """Note the first failure; no further split is begun."""
+        if not isinstance(error, ModelbeamError):
+            cause = error
+            error = JobError(f"The job failed with {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
         with self._changed:
             if self.failure is None and not isinstance(error, _Stopped):
                 self.failure = error

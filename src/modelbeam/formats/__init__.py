@@ -53,6 +53,13 @@ def from_suffix(path: str) -> Format | None:
     return Format(_NAMES[ending], compression) if ending in _NAMES else None
 
 
+def strip_suffix(path: str) -> str:
+    """A path without the ending that names its format and compression."""
+    for _ in range(2 if _split(path)[1] else 1):
+        path = path[: path.rindex(".")]
+    return path
+
+
 def parse(name: str, flag: str) -> Format:
     """The format that a flag names: ``jsonl``, ``ldjson``, ``ndjson``, ``jsonl.gz`` …
 

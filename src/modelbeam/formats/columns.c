@@ -33,7 +33,8 @@ typedef struct {
     const uint8_t *name;   /* as it stands in the data, without quotes */
     int64_t name_length;
     int64_t kind;
-    int64_t optional;      /* null and absence are values */
+    int64_t nullable;      /* null is a value */
+    int64_t required;      /* absence is not */
     void *values;          /* double, int64_t or uint8_t a row; for strings int32_t offsets */
     uint8_t *valid;        /* a row: 1 if there is a value */
     uint8_t *text;         /* for strings: their bytes, one after another */
@@ -269,7 +270,7 @@ static const uint8_t *skip_value(const parser *self, const uint8_t *p, int depth
 
 static const uint8_t *parse_value(const parser *self, column *c, const uint8_t *p, int64_t row) {
     if (*p == 'n') {
-        if (!c->optional) return NULL;
+        if (!c->nullable) return NULL;
         return literal(self, p, "null", 4);
     }
     c->valid[row] = 1;
@@ -349,7 +350,7 @@ static const uint8_t *parse_line(const parser *self, const uint8_t *p, int64_t r
     p = skip_space(p);
     if (*p != '\n' && p != self->end) return NULL;
     for (i = 0; i < self->column_count; i++)
-        if (!self->columns[i].valid[row] && !self->columns[i].optional) return NULL;
+        if (self->columns[i].required && self->columns[i].seen != line + 1) return NULL;
     for (i = 0; i < self->column_count; i++) {
         column *c = self->columns + i;
         if (c->valid[row]) continue;

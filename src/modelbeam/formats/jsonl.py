@@ -6,11 +6,12 @@ for what is valid; :mod:`.jsonl_columns` decodes a block for models that take co
 
 from __future__ import annotations
 
+import enum
 import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -40,12 +41,14 @@ class LineBlock:
         offset: where ``data`` starts in the (decompressed) file.
         line: how many lines of the split come before it.
         count: how many lines it has, blank ones included.
+        marked: whether a byte-order mark stood before ``data``, and was left out.
     """
 
     data: bytes
     offset: int
     line: int
     count: int
+    marked: bool = False
     _lines: list[bytes] | None = field(default=None, repr=False)
     _starts: Any = field(default=None, repr=False)
 
@@ -64,8 +67,7 @@ class LineBlock:
             ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
             self._starts = np.concatenate(([0], ends + 1))
         offset = self.offset + int(self._starts[row])
-        at_bom = offset == len(_BOM) and self.line == 0 and row == 0
-        return Position(self.line + row + 1, 0 if at_bom else offset)
+        return Position(self.line + row + 1, 0 if self.marked and row == 0 else offset)
 
     def raw(self, row: int) -> bytes:
         """The record's original bytes, without the line's end."""
@@ -198,14 +200,14 @@ class _Reader:
         """The next lines, or ``None`` after the last one that belongs to the split."""
         size = min(size, longest)
         while self._position is not None and (self._end is None or self._position < self._end):
-            data = self._back + self._handle.read(size) if self._back else self._handle.read(size)
+            data = self._back or self._handle.read(size)
             self._back = b""
             if not data:
                 return None
             if len(data) > longest:  # then it is the first line that may be too long
                 newline = data.find(b"\n")
                 if newline > longest or newline < 0:
-                    return self._skim(data, newline)
+                    return self._skim(data, newline, size)
             cut = data.rfind(b"\n") + 1
             if self._end is not None and self._position + cut > self._end:
                 cut = data.find(b"\n", self._end - 1 - self._position) + 1
@@ -226,7 +228,7 @@ class _Reader:
         self._position = position + len(data)
         self._line += count
         if position == 0 and data.startswith(_BOM):
-            return LineBlock(data[len(_BOM) :], len(_BOM), line, count)
+            return LineBlock(data[len(_BOM) :], len(_BOM), line, count, marked=True)
         return LineBlock(data, position, line, count)
 
     def _unread(self, data: bytes, cut: int) -> None:
@@ -237,13 +239,13 @@ class _Reader:
         else:
             self._back = data[cut:]
 
-    def _skim(self, data: bytes, newline: int) -> LongLine:
+    def _skim(self, data: bytes, newline: int, size: int) -> LongLine:
         """Read on to the end of a line that is too long, keeping only its beginning."""
         found = LongLine(self._line, cast(int, self._position), newline, data[:LONG_LINE_HEAD])
         length = 0
         while newline < 0:
             length += len(data)
-            data = self._handle.read(BLOCK_BYTES)
+            data = self._handle.read(size)
             if not data:
                 break
             newline = data.find(b"\n")
@@ -350,7 +352,7 @@ def encode_records(
             name = _not_finite(prediction)
             if name:
                 raise ValueError(f"{name} is NaN or infinite, which JSON cannot hold")
-            lines.append(_dumps_one(prediction))
+            lines.append(_dumps(prediction))
             good.append(row)
         except (TypeError, ValueError, RecursionError) as error:
             failures.append(Failure.of(row, "encode", error))
@@ -358,8 +360,17 @@ def encode_records(
     return Encoded(_joined(lines, kept), len(good), failures)
 
 
-def _dumps_one(prediction: dict[str, Any]) -> bytes:
-    return orjson.dumps(prediction, option=orjson.OPT_SERIALIZE_NUMPY)
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, _plain_value, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _plain_value(value: Any) -> Any:
+    """What ``orjson`` does not know by itself, as something that it knows."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
 def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | None:
@@ -367,12 +378,15 @@ def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | N
     try:
         array = orjson.dumps(predictions)[1:-1]
     except (TypeError, RecursionError):
-        return None
+        try:
+            array = _dumps(predictions)[1:-1]
+        except (TypeError, RecursionError):
+            return None
     if b"null" in array and any(map(_not_finite, predictions)):
         return None
     if array.count(b"},{") == len(predictions) - 1:  # then these are all between two predictions
         return array.replace(b"},{", b"}\n{") + b"\n"
-    return list(map(orjson.dumps, predictions))
+    return list(map(_dumps, predictions))
 
 
 def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
@@ -424,15 +438,18 @@ def _not_finite(value: Any, name: str = "") -> str | None:
         return next(filter(None, found), None)
     if isinstance(value, (float, np.floating)):
         return None if math.isfinite(value) else (name or "the prediction")
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        return None if np.isfinite(value).all() else (name or "the prediction")
-    return None
+    if isinstance(value, np.ndarray):
+        return _not_finite(value.tolist(), name)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _not_finite({f.name: getattr(value, f.name) for f in fields(value)}, name)
+    return _not_finite(value.value, name) if isinstance(value, enum.Enum) else None
 
 
 def _plain(pa: Any, kind: Any) -> bool:
     """Whether Polars writes a column of this Arrow type just as ``orjson`` would its values."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -452,16 +469,16 @@ def _has_not_finite(column: Any) -> bool:
 
 
 def _encode_labels(batch: Any) -> bytes | None:
-    """Lines of a batch that is one dictionary-encoded column: each label is encoded once."""
+    """Lines of a batch that is one column of labels (dictionary-encoded), each encoded once."""
     import pyarrow as pa
 
     if batch.num_columns != 1 or not isinstance(batch.column(0), pa.DictionaryArray):
         return None
     column = batch.column(0)
-    if column.null_count or column.dictionary.null_count or not len(column):
+    if not _plain(pa, column.type) or column.null_count or column.dictionary.null_count:
         return None
     name = batch.schema.names[0]
-    labels = [_dumps_one({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
+    labels = [_dumps({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
     lines = pa.array(labels, pa.large_binary()).take(column.indices)
     ends = np.frombuffer(lines.buffers()[1], np.int64)
     return memoryview(lines.buffers()[2])[ends[0] : ends[len(lines)]]  # type: ignore[return-value]

@@ -56,7 +56,8 @@ class _Column(ctypes.Structure):
         ("name", ctypes.c_char_p),
         ("name_length", ctypes.c_int64),
         ("kind", ctypes.c_int64),
-        ("optional", ctypes.c_int64),
+        ("nullable", ctypes.c_int64),
+        ("required", ctypes.c_int64),
         ("values", ctypes.c_void_p),
         ("valid", ctypes.c_void_p),
         ("text", ctypes.c_void_p),
@@ -122,7 +123,7 @@ def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) 
         text = np.empty(len(data) if column.kind == "str" else 0, np.uint8)
         arrays.append((values, valid, text))
         one.name, one.name_length = name, len(name)
-        one.kind, one.optional = _KINDS[column.kind], column.nullable
+        one.kind, one.nullable, one.required = _KINDS[column.kind], column.nullable, column.required
         one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
     row_lines, doubtful = np.empty(room, np.int32), np.empty(room, np.int32)
     totals = np.zeros(4, np.int64)
@@ -195,10 +196,9 @@ def decode_polars(block: LineBlock, columns: tuple[Column, ...]) -> Any | None:
     if frame.height != block.count:
         return None
     colons = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _COLON))
-    nulls = [frame.get_column(c.name).null_count() for c in columns]
-    if any(n and not c.nullable for n, c in zip(nulls, columns, strict=True)):
+    if any(frame.get_column(column.name).null_count() for column in columns):
         return None
-    if any(nulls) or colons != block.count * len(columns):
+    if colons != block.count * len(columns):
         names = [orjson.dumps(column.name) for column in columns]
         if escaped or any(data.count(name) != block.count for name in names):
             return None

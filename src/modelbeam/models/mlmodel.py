@@ -42,8 +42,8 @@ def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
     if not inspect.isclass(found):
         return MLModel(target, name, found)
     try:
-        return MLModel(target, name, found(**arguments))
-    except Exception as error:
+        model = found(**arguments)
+    except (Exception, SystemExit) as error:
         required = _required_arguments(found)
         if isinstance(error, TypeError) and required - arguments.keys():
             raise ModelLoadError(
@@ -51,6 +51,7 @@ def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
                 f"in the --config file, under 'models: [{{target: …, arguments: {{…}}}}]'."
             ) from error
         _raise_load_error(target, "while it was built", error)
+    return MLModel(target, name, model)
 
 
 def find(target: str) -> Any:
@@ -150,11 +151,12 @@ class MLModel(LoadedModel):
             _raise_load_error(target, "when it was asked for its name and schemas", error)
         self._pydantic = hasattr(self._input, "model_validate") or hasattr(self._input, "parse_obj")
         read = signatures.from_pydantic if self._pydantic else signatures.from_schema
+        # asked of the class: a wrapper that passes unknown names on must not be passed by
         style: Style = (
             "table"
-            if callable(getattr(model, "predict_table", None))
+            if callable(getattr(type(model), "predict_table", None))
             else "batch"
-            if callable(getattr(model, "predict_batch", None))
+            if callable(getattr(type(model), "predict_batch", None))
             else "record"
         )
         self._call = _predict_function(model)

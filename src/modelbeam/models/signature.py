@@ -103,7 +103,7 @@ def from_schema(schema: Any) -> Signature | None:
     for key, value in fields.items():
         required = type(key).__name__ != "Optional"
         name = key if isinstance(key, str) else getattr(key, "schema", None)
-        if not isinstance(name, str):
+        if not isinstance(name, str) or type(key).__name__ in ("Forbidden", "Hook", "Regex"):
             exact = False
             continue
         kind, nullable = _plain_type(value)
@@ -132,16 +132,12 @@ def from_pydantic(model: Any) -> Signature | None:
         kind, nullable = _plain_type(field.annotation)
         bounds, whole = _bounds(field.metadata)
         alias = field.validation_alias or field.alias or name
-        exact = exact and whole and kind != "any" and field.is_required() and isinstance(alias, str)
-        listed.append(
-            Column(
-                alias if isinstance(alias, str) else name,
-                kind,
-                nullable,
-                field.is_required(),
-                **bounds,
-            )
-        )
+        config = getattr(model, "model_config", {})
+        by_name = config.get("populate_by_name") or config.get("validate_by_name")
+        one_name = isinstance(alias, str) and (alias == name or not by_name)
+        exact = exact and whole and kind != "any" and field.is_required() and one_name
+        column = alias if isinstance(alias, str) else name
+        listed.append(Column(column, kind, nullable, field.is_required() and one_name, **bounds))
     return Signature(tuple(listed), exact)
 
 
@@ -149,8 +145,9 @@ def _plain_type(annotation: Any) -> tuple[Kind, bool]:
     """The kind that a type, a union of types or a ``schema.Or`` stands for, and if it has null."""
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return "any", False
-    if annotation in _KINDS:
-        return _KINDS[annotation], False
+    for plain, kind in _KINDS.items():  # not by look-up: an annotation may be a list
+        if annotation is plain:
+            return kind, False
     if type(annotation).__name__ == "Or":
         members = list(annotation.args)
     elif typing.get_origin(annotation) in (Union, types.UnionType):
@@ -262,25 +259,37 @@ def _arrow_of_one_type(
     columns: Sequence[Column],
     failures: list[Failure],
 ) -> tuple[Any, list[int], list[Failure]]:
-    """Leave out the records whose values are of another type than most in their column."""
-    names = [c.name for c in columns if c.kind == "any"] or sorted({k for r in records for k in r})
-    for name in names:
-        types_found = Counter(type(records[i].get(name)) for i in rows)
-        types_found.pop(type(None), None)
-        usual = max(types_found, key=lambda t: types_found[t], default=type(None))
-        for i in [i for i in rows if type(records[i].get(name)) not in (usual, type(None))]:
-            message = (
-                f"column '{name}' is {_show(records[i].get(name))}, most others "
-                f"of its batch are {usual.__name__}"
-            )
-            failures.append(Failure(i, "validate", "SchemaValidationError", message))
-        failed = {failure.row for failure in failures}
-        rows = [row for row in rows if row not in failed]
+    """Leave out the records whose values do not have the type that most have in their column."""
+    import pyarrow as pa
+
+    inferred = [c.name for c in columns if c.kind == "any"]
+    if not columns:
+        inferred = sorted({name for row in rows for name in records[row]})
+    for name in inferred:
+        found = Counter(filter(None, (_arrow_type(pa, records[row].get(name)) for row in rows)))
+        usual = found.most_common(1)[0][0] if found else pa.null()
+        fitting = []
+        for row in rows:
+            try:
+                pa.array([records[row].get(name)], usual)
+                fitting.append(row)
+            except (pa.ArrowException, OverflowError, ValueError, TypeError):
+                shown = _show(records[row].get(name))
+                message = f"column '{name}' is {shown}, not of the type {usual} of most others"
+                failures.append(Failure(row, "validate", "SchemaValidationError", message))
+        rows = fitting
     try:
-        return _arrow([records[i] for i in rows], columns), rows, failures
+        return _arrow([records[row] for row in rows], columns), rows, failures
     except (OverflowError, ValueError, TypeError) as error:
-        failures += [Failure.of(i, "validate", error) for i in rows]
+        failures += [Failure.of(row, "validate", error) for row in rows]
         return _arrow([], columns), [], failures
+
+
+def _arrow_type(pa: Any, value: Any) -> Any | None:
+    try:
+        return pa.infer_type([value]) if value is not None else None
+    except (OverflowError, ValueError, TypeError):
+        return None
 
 
 def _validated(

@@ -1,0 +1,541 @@
+"""The commit protocol without processes: attempts, manifests, publishing and its repetition."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import read_lines, shards
+
+from modelbeam import models, publish, storage
+from modelbeam.commit import (
+    Attempt,
+    Counts,
+    JobRecord,
+    Kind,
+    Manifest,
+    Output,
+    State,
+    Written,
+    earlier_record,
+    find_manifest,
+)
+from modelbeam.errors import OutputWriteError, ReconciliationError
+from modelbeam.failures import Failure, Position, error_line
+from modelbeam.formats import Format, from_suffix
+from modelbeam.plan import Split, plan_splits
+from modelbeam.split import predict_split
+from modelbeam.tasks import Task
+
+RECORDS = 6
+RECORD = JobRecord({"model": "m"}, 1 << 20, ())
+
+
+class Crash(BaseException):
+    """The process is gone: nothing that would tidy up may run after it."""
+
+
+class Job:
+    """A job of two splits of one file, and what its attempts and its publisher would do."""
+
+    def __init__(self, directory: Path, *, single: bool = False, source: str = "in.jsonl") -> None:
+        path = directory / ("out.jsonl" if single else "out")
+        self.output = Output(str(path), single, Format("jsonl"))
+        self.source = source
+        self.splits = [Split(i, source, 100 * i, 100 * i + 100, 200, 7, None) for i in range(2)]
+        self.publication = publish.Publication(
+            self.output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0
+        )
+        self.state = State(self.output, RECORD, fresh=True)
+        self.state.close()
+
+    def begin(self, split: int, failing: set[int], said: str = "") -> Callable[[], Manifest]:
+        """Write an attempt's files; what is returned commits it."""
+        attempt = Attempt(self.output.state, self.splits[split], self.output.format)
+        counts = Counts()
+        for row in range(RECORDS):
+            counts.read += 1
+            n = split * RECORDS + row
+            if row not in failing:
+                attempt.write_predictions(json.dumps({"n": n, "by": said}).encode() + b"\n", 1)
+                counts.predicted += 1
+                continue
+            failure, position = Failure(row, "predict", "E", said), Position(row + 1, 100 * split)
+            counts.add_failure(failure, position, self.source)
+            raw = json.dumps({"n": n}).encode()
+            attempt.write_errors(error_line(self.source, position, "m", failure, raw))
+        return lambda: attempt.commit(RECORD.fingerprint, counts, RECORDS)
+
+    def publish(self) -> dict[str, Any]:
+        """Publish, or go on publishing."""
+        return publish.publish(self.publication, self.splits)
+
+    def visible(self) -> dict[str, bytes]:
+        """What a user sees, by name."""
+        folder = Path(self.output.path).parent if self.output.single else Path(self.output.path)
+        return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """The published predictions."""
+        path = Path(self.output.path)
+        return read_lines(path) if self.output.single else shards(path)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """The published error lines."""
+        if not self.output.single:
+            return shards(Path(self.output.path), "errors")
+        path = Path(self.output.errors_file)
+        return read_lines(path) if path.exists() else []
+
+    def records(self) -> list[int]:
+        """The ``n`` of every record in predictions and errors."""
+        errors = [line["record"] for line in self.errors()]
+        return sorted(line["n"] for line in self.predictions() + errors)
+
+
+@pytest.fixture(params=[False, True], ids=["directory", "single file"])
+def job(tmp_path: Path, request: pytest.FixtureRequest) -> Job:
+    """A job with an empty state."""
+    return Job(tmp_path, single=request.param)
+
+
+def committed(directory: Path, single: bool) -> Job:
+    """A job whose splits are both committed, with failures in both."""
+    directory.mkdir()
+    made = Job(directory, single=single)
+    for split in range(2):
+        made.begin(split, {1, 4})()
+    return made
+
+
+def without_times(visible: dict[str, bytes]) -> dict[str, bytes]:
+    """The files but the description of the run, which tells the time and the paths."""
+    return {name: data for name, data in visible.items() if not name.endswith("run.json")}
+
+
+@contextmanager
+def failing_at(call: int, function: str, error: BaseException) -> Iterator[list[int]]:
+    """Let one call of a function of ``storage``, counted from 0, raise instead of being done."""
+    real, calls = getattr(storage, function), [0]
+
+    def raising(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call + 1:
+            raise error
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, function, raising)
+        yield calls
+
+
+# Attempts that disagree
+
+
+DISAGREEING = [{0, 1, 2}, {2, 3}, set()]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_three_attempts_leave_every_record_once_and_the_last_counts(job: Job, order: Any) -> None:
+    commits = [job.begin(0, failing, f"attempt {i}") for i, failing in enumerate(DISAGREEING)]
+    job.begin(1, set())()
+    for attempt in order:
+        commits[attempt]()
+    job.publish()
+    assert job.records() == list(range(2 * RECORDS))
+    failed = {line["record"]["n"] for line in job.errors()}
+    assert failed == DISAGREEING[order[-1]]
+    assert {line["by"] for line in job.predictions()[: RECORDS - len(failed)]} == {
+        f"attempt {order[-1]}"
+    }
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=str)
+def test_two_attempts_at_each_split_leave_every_record_once(job: Job, order: Any) -> None:
+    for split in range(2):
+        commits = [job.begin(split, failing) for failing in ({0, 5}, {5, 3})]
+        for attempt in order:
+            commits[attempt]()
+    run = job.publish()
+    assert job.records() == list(range(2 * RECORDS))
+    assert run["counts"] == {"read": 12, "predicted": 8, "failed": 4}
+
+
+def test_an_attempt_without_failures_leaves_no_errors_of_an_earlier_one(job: Job) -> None:
+    job.begin(0, {0, 1})()
+    job.begin(0, set())()
+    job.begin(1, set())()
+    job.publish()
+    assert job.errors() == []
+    assert len(job.predictions()) == 2 * RECORDS
+
+
+def test_a_model_that_fails_at_random_leaves_every_record_once(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"n": {n}, "x": 1.0}}\n' for n in range(200)))
+    output = Output(str(tmp_path / "out"), False, Format("jsonl"))
+    splits = plan_splits([storage.stat(str(source))], 1000)
+    assert len(splits) > 3
+    State(output, RECORD, fresh=True).close()
+    task = Task(output.state, RECORD.fingerprint, output.format, (), None, 1 << 20)
+    model = models.load("crash_models:Flaky", None, {"seed": 5})
+    for split in splits * 3:
+        predict_split(split, task, model)
+    publication = publish.Publication(output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0)
+    run = publish.publish(publication, splits)
+    predicted, errors = shards(tmp_path / "out"), shards(tmp_path / "out", "errors")
+    assert run["counts"] == {"read": 200, "predicted": len(predicted), "failed": len(errors)}
+    assert sorted(r["n"] for r in predicted + [e["record"] for e in errors]) == list(range(200))
+    assert min(len(predicted), len(errors)) > 50
+
+
+def test_an_attempt_that_crashed_before_its_manifest_counts_nothing(job: Job) -> None:
+    def crash(split: int, failing: set[int]) -> None:
+        with failing_at(0, "write_atomically", Crash()), pytest.raises(Crash):
+            job.begin(split, failing, "crashed")()
+
+    crash(0, {0, 1, 2})
+    job.begin(0, {3}, "retry")()
+    job.begin(1, set(), "other")()
+    crash(1, {4})
+    job.publish()
+    assert job.records() == list(range(2 * RECORDS))
+    assert {line["by"] for line in job.predictions()} == {"retry", "other"}
+
+
+def test_a_zombie_that_commits_after_the_choice_is_frozen_changes_nothing(job: Job) -> None:
+    zombie = job.begin(0, {0, 1, 2}, "zombie")
+    job.begin(0, {3}, "first")()
+    job.begin(1, set(), "first")()
+    with failing_at(0, "replace", Crash()), suppress(Crash):
+        job.publish()
+    zombie()
+    job.publish()
+    assert job.records() == list(range(2 * RECORDS))
+    assert {line["by"] for line in job.predictions()} == {"first"}
+    assert [line["record"]["n"] for line in job.errors()] == [3]
+
+
+def test_a_zombie_that_writes_after_the_end_is_an_error_to_itself_only(job: Job) -> None:
+    zombie = job.begin(0, {0}, "zombie")
+    for split in range(2):
+        job.begin(split, set(), "first")()
+    job.publish()
+    before = job.visible()
+    with pytest.raises(OSError, match="No such file"):
+        zombie()
+    assert job.visible() == before
+
+
+# Attempts and manifests
+
+
+def test_counts_that_do_not_add_up_are_never_committed(job: Job) -> None:
+    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt.write_predictions(b"{}\n", 1)
+    with pytest.raises(ReconciliationError, match="2 records read, 1 predicted"):
+        attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=1), 2)
+    attempt.abandon()
+    assert job.output.committed() == 0
+
+
+def test_lines_that_are_not_as_many_as_were_counted_are_never_committed(job: Job) -> None:
+    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt.write_predictions(b"{}\n", 1)
+    with pytest.raises(ReconciliationError, match="1 lines written"):
+        attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=2), 2)
+    attempt.abandon()
+    assert job.output.committed() == 0
+
+
+def test_an_abandoned_attempt_leaves_no_file(job: Job) -> None:
+    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt.write_predictions(b"{}\n", 1)
+    attempt.write_errors(b"{}\n")
+    attempt.abandon()
+    assert storage.names_in(storage.join(job.output.state, "attempts")) == []
+
+
+def test_an_attempt_whose_manifest_cannot_be_written_is_removed_when_abandoned(job: Job) -> None:
+    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt.write_predictions(b"{}\n", 1)
+    full = OSError(28, "No space left on device")
+    with failing_at(0, "write_atomically", full), pytest.raises(OSError, match="No space"):
+        attempt.commit(RECORD.fingerprint, Counts(read=1, predicted=1), 1)
+    attempt.abandon()
+    assert storage.names_in(storage.join(job.output.state, "attempts")) == []
+
+
+def test_a_split_without_records_is_an_empty_shard(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    for split in job.splits:
+        Attempt(job.output.state, split, job.output.format).commit(RECORD.fingerprint, Counts(), 0)
+    run = job.publish()
+    assert run["status"] == "succeeded"
+    assert {n: len(d) for n, d in job.visible().items() if n != "run.json"} == {
+        "_SUCCESS": 0,
+        "predictions-00000-of-00002.jsonl": 0,
+        "predictions-00001-of-00002.jsonl": 0,
+    }
+
+
+ODD_PATHS = ["in.jsonl", 'a "quoted" \\ path.jsonl', "grün.jsonl", "latin-\udce9.jsonl"]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS, ids=ascii)
+def test_a_manifest_is_read_as_it_was_written(path: str) -> None:
+    kinds = [Kind("predict", "E", 2, 3, 40, "bad", path)]
+    manifest = Manifest(
+        Split(3, path, 10, None, 99, 123456789, "gzip"),
+        "f" * 20,
+        Written("a.jsonl", 12),
+        Written("a.errors.jsonl", 34),
+        Counts(4, 2, 2, kinds),
+        5,
+        0.25,
+    )
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_a_manifest_of_another_job_or_another_state_of_the_file_is_none(job: Job) -> None:
+    job.begin(0, {0})()
+    split, state = job.splits[0], job.output.state
+    assert find_manifest(state, split, RECORD.fingerprint) is not None
+    assert find_manifest(state, split, "another") is None
+    changed = Split(0, split.path, split.start, split.end, split.size + 1, split.mtime_ns, None)
+    assert find_manifest(state, changed, RECORD.fingerprint) is None
+    touched = Split(0, split.path, split.start, split.end, split.size, 8, None)
+    assert find_manifest(state, touched, RECORD.fingerprint) is None
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"{}\n")])
+@pytest.mark.parametrize("kind", ["predictions", "errors"])
+def test_a_manifest_whose_file_is_missing_or_short_is_refused(
+    job: Job, kind: str, damage: Callable[[Path], Any]
+) -> None:
+    manifest = job.begin(0, {2})()
+    job.begin(1, {2})()
+    damage(Path(job.output.state, "attempts", getattr(manifest, kind).name))
+    assert find_manifest(job.output.state, job.splits[0], RECORD.fingerprint) is None
+    with pytest.raises(ReconciliationError, match=r"split 0 .* has no manifest"):
+        job.publish()
+    assert job.visible() == {}
+
+
+def test_a_split_that_was_not_committed_is_not_published(job: Job) -> None:
+    job.begin(0, set())()
+    with pytest.raises(ReconciliationError, match=r"split 1 .* has no manifest"):
+        job.publish()
+    assert job.visible() == {}
+
+
+# Publishing
+
+
+def test_error_lines_are_numbered_as_in_the_whole_file(job: Job) -> None:
+    job.begin(0, {0, 5})()
+    job.begin(1, {2})()
+    run = job.publish()
+    assert [line["line"] for line in job.errors()] == [1, 6, 9]
+    assert [line["offset"] for line in job.errors()] == [0, 0, 100]
+    assert run["failures"][0]["line"] == 1
+
+
+@pytest.mark.parametrize("path", ODD_PATHS, ids=ascii)
+def test_error_lines_are_numbered_whatever_the_path_is(tmp_path: Path, path: str) -> None:
+    job = Job(tmp_path, source=path)
+    job.begin(0, set())()
+    job.begin(1, {2})()
+    job.publish()
+    assert [line["line"] for line in job.errors()] == [9]
+
+
+def test_the_first_of_each_kind_of_failure_is_numbered_as_in_the_whole_file(job: Job) -> None:
+    job.begin(0, set())()
+    job.begin(1, {3, 4}, "why")()
+    assert job.publish()["failures"] == [
+        {
+            "stage": "predict",
+            "type": "E",
+            "count": 2,
+            "line": RECORDS + 4,
+            "offset": 100,
+            "error": "why",
+            "source": "in.jsonl",
+        }
+    ]
+
+
+def test_publishing_leaves_no_state_and_no_temporary_files(job: Job) -> None:
+    job.begin(0, {0})()
+    job.begin(1, set())()
+    job.publish()
+    names = ["out.errors.jsonl", "out.jsonl", "out.run.json"]
+    if not job.output.single:
+        names = ["_SUCCESS", "errors-00000-of-00002.jsonl", "predictions-00000-of-00002.jsonl"]
+        names += ["predictions-00001-of-00002.jsonl", "run.json"]
+    assert list(job.visible()) == names
+    assert not Path(job.output.state).exists()
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["directory", "single file"])
+@pytest.mark.parametrize("function", ["replace", "write_atomically"])
+def test_publishing_fails_at_any_call_and_is_repeated(
+    tmp_path: Path, single: bool, function: str
+) -> None:
+    whole = committed(tmp_path / "whole", single)
+    whole.publish()
+    for call in itertools.count():
+        job = committed(tmp_path / f"failed-at-{call}", single)
+        with failing_at(call, function, OSError(5, "Input/output error")) as calls:
+            try:
+                job.publish()
+                break
+            except OutputWriteError:
+                pass
+        assert calls[0] > call
+        assert "_SUCCESS" not in job.visible()
+        if function == "replace":
+            assert job.visible() == {}
+        job.publish()
+        assert without_times(job.visible()) == without_times(whole.visible())
+    assert call >= 3 if function == "replace" else call >= 2
+    assert without_times(job.visible()) == without_times(whole.visible())
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["directory", "single file"])
+@pytest.mark.parametrize("function", ["replace", "write_atomically", "append_file", "remove"])
+def test_publishing_is_killed_at_any_call_and_is_repeated(
+    tmp_path: Path, single: bool, function: str
+) -> None:
+    whole = committed(tmp_path / "whole", single)
+    whole.publish()
+    for call in itertools.count():
+        job = committed(tmp_path / f"killed-at-{call}", single)
+        try:
+            with failing_at(call, function, Crash()):
+                job.publish()
+            break
+        except Crash:
+            assert "_SUCCESS" not in job.visible()
+        job.publish()
+        assert without_times(job.visible()) == without_times(whole.visible())
+    assert without_times(job.visible()) == without_times(whole.visible())
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["a to z", "z to a"])
+@pytest.mark.parametrize("single", [False, True], ids=["directory", "single file"])
+def test_a_run_killed_while_its_state_is_removed_is_a_finished_run(
+    tmp_path: Path, single: bool, reverse: bool
+) -> None:
+    real = storage.remove_tree
+
+    def remove_some(path: str) -> None:
+        if path.endswith("ready"):  # that is before anything is published
+            return real(path)
+        for file in sorted(filter(Path.is_file, Path(path).rglob("*")), reverse=reverse):
+            if left[0] == 0:
+                raise Crash
+            left[0] -= 1
+            file.unlink()
+        return real(path)
+
+    for count in itertools.count():
+        left = [count]
+        job = committed(tmp_path / f"killed-after-{count}", single)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage, "remove_tree", remove_some)
+            try:
+                job.publish()
+                break
+            except Crash:
+                pass
+        _, finished = earlier_record(job.output)
+        assert publish.is_frozen(job.output) or finished is not None, f"after {count} files"
+    assert count > 4
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["directory", "single file"])
+def test_publishing_over_an_earlier_run_leaves_none_of_its_files(
+    tmp_path: Path, single: bool
+) -> None:
+    committed(tmp_path / "x", single).publish()
+    folder = tmp_path / "x" if single else tmp_path / "x" / "out"
+    (folder / "predictions-00006-of-00007.jsonl").touch()
+    (folder / "errors-00006-of-00007.jsonl").touch()
+    (folder / "notes.txt").write_text("not ours")
+    again = Job(tmp_path / "x", single=single)
+    for split in range(2):
+        again.begin(split, set(), "again")()
+    again.publish()
+    assert {line["by"] for line in again.predictions()} == {"again"}
+    assert "notes.txt" in again.visible()
+    if single:
+        assert again.errors() == []
+        assert "predictions-00006-of-00007.jsonl" in again.visible()
+    else:
+        assert not [n for n in again.visible() if n.startswith("errors") or "00007" in n]
+
+
+# Files
+
+
+def test_write_atomically_leaves_only_the_file(tmp_path: Path) -> None:
+    storage.write_atomically(str(tmp_path / "a"), b"one")
+    storage.write_atomically(str(tmp_path / "a"), b"two")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"two"}
+
+
+def test_write_atomically_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_atomically(str(tmp_path / "a"), b"one")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_atomically(str(tmp_path / "a"), b"two")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"one"}
+
+
+@pytest.mark.parametrize(
+    ("path", "forced", "base"),
+    [
+        ("a.jsonl", None, "a"),
+        ("a.b.jsonl.gz", None, "a.b"),
+        ("out.d/x.json", None, "out.d/x"),
+        ("out.d/x.jsonl.zst", None, "out.d/x"),
+        ("./x.jsonl", None, "./x"),
+        ("a.jsonl", "jsonl.gz", "a"),
+        ("my.data.jsonl", "jsonl.gz", "my.data"),
+        ("./x.jsonl", "jsonl.gz", "./x"),
+        ("out.d/x.jsonl", "jsonl.gz", "out.d/x"),
+        ("x.jsonl.gz", "jsonl", "x"),
+    ],
+)
+def test_the_companions_of_a_single_file_stand_beside_it(
+    path: str, forced: str | None, base: str
+) -> None:
+    written = Format(*{"jsonl": ("jsonl",), "jsonl.gz": ("jsonl", "gzip")}[forced or "jsonl"])
+    found = from_suffix(path)
+    assert found is not None
+    output = Output(path, True, written if forced else found)
+    assert output.run_file == base + ".run.json"
+    assert output.errors_file == base + ".errors.jsonl"
+    assert output.state == base + "._modelbeam"
+
+
+def test_the_files_of_a_directory_are_named_by_kind_and_place() -> None:
+    output = Output("dir", False, Format("jsonl", "gzip"))
+    assert output.state == "dir/_modelbeam"
+    assert output.run_file == "dir/run.json"
+    assert output.success_file == "dir/_SUCCESS"
+    assert output.shard("predictions", 4, 13) == "dir/predictions-00004-of-00013.jsonl.gz"
+    assert output.shard("errors", 4, 13) == "dir/errors-00004-of-00013.jsonl"

@@ -1,0 +1,394 @@
+"""Decoding straight into columns says what the reference says, or says nothing at all.
+
+Two decoders are held to it: the one in C, which answers line by line, and Polars, which stands in
+where there was no compiler and answers for whole blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from decimal import Decimal, getcontext
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from modelbeam.formats import jsonl_columns
+from modelbeam.formats.jsonl import LineBlock, count_lines, decode_records
+from modelbeam.models.signature import Column, Signature, to_batch
+
+
+def block_of(data: bytes) -> LineBlock:
+    count = count_lines(data) + (not data.endswith(b"\n") and data != b"")
+    return LineBlock(data, 0, 0, count)
+
+
+def reference(block: LineBlock, signature: Signature) -> pa.RecordBatch | str:
+    """The batch of a block whose every line is a record that fits; else why there is none."""
+    decoded = decode_records(block)
+    batch, rows, failures = to_batch(decoded.records, signature)
+    if decoded.failures or failures:
+        return f"failures: {decoded.failures + failures}"
+    if batch.num_rows != block.count or not (rows is None or rows == list(range(block.count))):
+        return f"{batch.num_rows} records on {block.count} lines"
+    return batch
+
+
+def shown(batch: pa.RecordBatch | str) -> str:
+    """All of a batch as text, in which even 0.0 and -0.0 differ."""
+    if isinstance(batch, str):
+        return batch
+    return f"{batch.schema.names} {batch.schema.types} {batch.to_pylist()!r}"
+
+
+def decode_columns(block: LineBlock, signature: Signature) -> pa.RecordBatch | None:
+    """What Polars makes of a block."""
+    if any(column.kind == "any" or column.bounded for column in signature.columns):
+        return None
+    return jsonl_columns.decode_polars(block, signature.columns)
+
+
+def check(data: bytes, signature: Signature) -> bool:
+    """Compare both with the reference; return whether Polars said anything."""
+    block = block_of(data)
+    check_lines(block, signature)
+    columns = decode_columns(block, signature)
+    if columns is not None:
+        assert shown(columns) == shown(reference(block, signature))
+    return columns is not None
+
+
+def check_lines(block: LineBlock, signature: Signature) -> jsonl_columns.Columns | None:
+    """Compare what the decoder in C says of each line with the reference."""
+    found = jsonl_columns.decode(block, signature)
+    if found is None:
+        with pytest.raises(UnicodeDecodeError):
+            block.data.decode()
+        return None
+    found.batch.validate(full=True)
+    decoded = decode_records(block)
+    batch, fitting, _ = to_batch(decoded.records, signature)
+    lines = decoded.rows if decoded.rows is not None else range(len(decoded.records))
+    lines = [lines[i] for i in fitting] if fitting is not None else lines
+    right = dict(zip(lines, batch.to_pylist(), strict=True))
+    rows = found.rows if found.rows is not None else list(range(block.count))
+    for line, row in zip(rows, found.batch.to_pylist(), strict=True):
+        assert line in right, "a line that the reference rejects"
+        assert repr(row) == repr(right[line])
+    passed_by = set(range(block.count)) - set(rows) - set(found.doubtful)
+    assert not any(block.lines[line].strip() for line in passed_by), "only blank lines are"
+    assert not set(rows) & set(found.doubtful)
+    return found
+
+
+def test_the_decoder_in_c_was_built() -> None:
+    assert jsonl_columns._library() is not None
+
+
+PLAIN = Signature((Column("x", "float"), Column("n", "int"), Column("b", "bool")), True)
+LOOSE = Signature(
+    (
+        Column("x", "float", nullable=True),
+        Column("n", "int", nullable=True, required=False),
+        Column("b", "bool", required=False),
+    ),
+    True,
+)
+ODD_NAMES = Signature((Column("x:y", "float"), Column('"', "float", nullable=True)), True)
+ONE = Signature((Column("x", "float"),), True)
+NULLABLE = Signature((Column("x", "float", nullable=True),), True)
+TEXTS = Signature(
+    (
+        Column("x", "float"),
+        Column("s", "str"),
+        Column("größe", "str", nullable=True, required=False),
+        Column("n", "int", nullable=True, required=False),
+    ),
+    True,
+)
+OPTIONAL = Signature((Column("x", "float", nullable=True, required=False),), True)
+
+plain_signature = st.sampled_from([PLAIN, ONE])
+any_signature = st.sampled_from([PLAIN, ONE, LOOSE, NULLABLE, OPTIONAL, TEXTS, TEXTS])
+
+good_value = st.one_of(
+    st.integers(-(2**63), 2**63 - 1).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["true", "false", "null", "0", "-0", "-0.0", "5.0", "1e5", "1E+05"]),
+)
+odd_value = st.sampled_from(  # as text, one after another
+    """NaN Infinity -Infinity nan inf 1e400 -1e400 1e-400 5e-324 1.7976931348623159e308
+    9007199254740993 9223372036854775807 9223372036854775808 -9223372036854775808
+    -9223372036854775809 18446744073709551615 18446744073709551616 123456789012345678901234567890
+    0.1000000000000000055511151231257827021181583404541015625 2.2250738585072011e-308 1.0e0
+    01 -01 00 1. .5 1e 1e+ - + +1 0x10 1_000 1f True None undefined 'x' " "x "x" "x": "1" "NaN"
+    "true" "\\ud800" "\\uD800" "\\ud83d\\ude00" "\\ude00\\ud83d" "\\u0078" "\\" "\\x" "é" [] {}
+    [1] [
+    ] { } [1,] {"x":1} {"x":null} {"n":1,"x":2} [{"x":1}] "a:b" "{}" "\\u0000" tru nul 1e5.0 1,2
+    """.split()  # noqa: SIM905
+)
+nested = st.builds(
+    lambda depth, text: text[0] * depth + "1" + text[1] * depth,
+    st.one_of(st.integers(1, 5), st.integers(1000, 1100), st.sampled_from([1023, 1024, 1025])),
+    st.sampled_from(["[]", ('{"x":', "}"), ('[{"a":', "}]")]),
+)
+value = st.one_of(good_value, good_value, good_value, odd_value, nested)
+key = st.sampled_from(
+    [
+        '"x"',
+        '"x"',
+        '"n"',
+        '"b"',
+        '"s"',
+        '"größe"',
+        '"z"',
+        '"X"',
+        '"x "',
+        '""',
+        '"\\u0078"',
+        '"x:y"',
+        '"\\""',
+        "x",
+    ]
+)
+space = st.sampled_from(["", "", "", " ", "\t", "\r", " \r "])
+
+
+@st.composite
+def record_of(draw: st.DrawFn, signature: Signature, values: st.SearchStrategy[str]) -> str:
+    """A record that fits the signature, or might, were it not for what is added or left out."""
+    kinds = {
+        "float": good_value,
+        "int": st.integers(-(2**63), 2**63 - 1).map(str),
+        "bool": st.sampled_from(["true", "false"]),
+        "str": st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(json.dumps)
+        | st.sampled_from(['""', '"é"', '"😀"', '"a\\u0000b"', '"abc"']),
+    }
+    pairs = [(json.dumps(c.name), draw(kinds[c.kind])) for c in signature.columns]
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
+        change = draw(st.sampled_from(["add", "drop", "replace", "twice", "shuffle"]))
+        at = draw(st.integers(0, max(len(pairs) - 1, 0)))
+        if change == "add":
+            pairs.insert(at, (draw(key), draw(values)))
+        elif change == "shuffle":
+            pairs = draw(st.permutations(pairs))
+        elif pairs and change == "drop":
+            del pairs[at]
+        elif pairs and change == "replace":
+            pairs[at] = (pairs[at][0], draw(values))
+        elif pairs:
+            pairs.append((pairs[at][0], draw(values)))
+    gap = draw(space)
+    return "{" + gap + f",{gap}".join(f"{k}{gap}:{gap}{v}" for k, v in pairs) + gap + "}"
+
+
+end = st.sampled_from(["\n"] * 16 + ["\r\n"] * 4 + ["\n\n", "\n \n", "", " ", "\r", ",\n"])
+MEAN_BYTES = b'\x00\x01\x0b\x0c\n\r\t "\\,:{}[]0-+.eEn\x7f\x80\xc0\xe9\xef\xbb\xbf\xff'
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> tuple[bytes, Signature]:
+    """A few lines, most of them right, and a few bytes of them changed."""
+    signature = draw(any_signature)
+    lines = draw(st.lists(st.tuples(record_of(signature, value), end), min_size=1, max_size=3))
+    text = "".join(record + ending for record, ending in lines)
+    data = bytearray(text.encode())
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(data) - 1))
+        new = draw(st.sampled_from(MEAN_BYTES) | st.integers(0, 255))
+        change = draw(st.sampled_from(["change", "insert", "delete", "copy"]))
+        if change == "change":
+            data[at] = new
+        elif change == "insert":
+            data.insert(at, new)
+        elif change == "copy":
+            to = draw(st.integers(0, len(data)))
+            data[at:at] = data[min(at, to) : max(at, to)]
+        elif len(data) > 1:
+            del data[at]
+    return bytes(data), signature
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(blocks())
+@example((b'{"x":1,"x":2}\n{}\n', NULLABLE))
+@example((b'{"x":1,"x":2}\n{}\n', OPTIONAL))
+@example((b'{"x":1,"b":"x"}\n{"z":3}\n', NULLABLE))
+@example((b'{"z":{"x":1}}\n', NULLABLE))
+@example((b'{"x":-0}\n', ONE))
+@example((b'{"x":1}{"x":2}\n\n', ONE))
+@example((b'{"x":\n1}\n{"x":2}{"x":3}\n', ONE))
+def test_the_columns_are_what_the_reference_says_or_nothing(
+    case: tuple[bytes, Signature],
+) -> None:
+    check(*case)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(record_of(PLAIN, good_value), min_size=1, max_size=4))
+def test_good_records_are_decoded_into_columns(lines: list[str]) -> None:
+    block = block_of("".join(line + "\n" for line in lines).encode())
+    said = reference(block, PLAIN)
+    assume(isinstance(said, pa.RecordBatch))
+    loaded = [json.loads(line, object_pairs_hook=list) for line in lines]
+    assume(all(len({k for k, _ in pairs}) == len(pairs) for pairs in loaded))
+    assume("\\" not in "".join(lines))
+    assert decode_columns(block, PLAIN) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"x": 1.5, "n": 2, "b": true}\n' * 3,
+        b'{"x":1.5,"n":2,"b":true}\r\n' * 3,
+        b' { "b" : true , "n" : 2 , "x" : 1.5 } \n' * 3,
+        b'{"x":1.5,"n":2,"b":true}\n{"x":1,"n":2,"b":false}',
+        b'{"x":1.5,"n":2,"b":true,"more":{"y":[1,"z: w"]}}\n' * 3,
+        '{"x":1.5,"n":2,"b":true,"größe":"x·y"}\n'.encode() * 3,
+    ],
+)
+def test_the_columns_are_not_shy(data: bytes) -> None:
+    assert check(data, PLAIN)
+
+
+KEY_WITHIN = b'{"x": 1, "s": {"x": 1}}'  # a doubt for Polars alone
+
+
+def test_null_in_a_nullable_column_is_decoded_in_c() -> None:
+    block = block_of(b'{"x": 1, "n": null, "b": true}\n{"x": null, "n": 2, "b": false}\n')
+    found = check_lines(block, LOOSE)
+    assert found is not None
+    assert found.doubtful == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b" ",
+        b"{}",
+        b"null",
+        b"[1]",
+        b'{"x": 1',
+        b'{"x": 1} {"x": 2}',
+        b'{"x": 1},',
+        b'{"x": "1"}',
+        b'{"x": true}',
+        b'{"x": null}',
+        b'{"x": NaN}',
+        b'{"x": 1e400}',
+        b'{"x": 1, "x": 2}',
+        b'{"x": 1, "\\u0078": 2}',
+        b'{"x": 1, "s": "\\ud800"}',
+        b'{"x": 1, "s": "\xff"}',
+        b'{"x": 1, "s": "\x01"}',
+        KEY_WITHIN,
+        b'{"x": 1, "s": ' + b"[" * 1024 + b"]" * 1024 + b"}",
+        b'\xef\xbb\xbf{"x": 1}',
+        b'{"x": 1}\x00',
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_one_doubtful_line_leaves_the_block_to_the_reference(line: bytes, place: str) -> None:
+    lines = [b'{"x": %d}' % n for n in range(100)]
+    lines[{"first": 0, "middle": 50, "last": 99}[place]] = line
+    block = block_of(b"".join(text + b"\n" for text in lines))
+    assert decode_columns(block, ONE) is None
+    found = check_lines(block, ONE)
+    if found is not None:
+        doubtful = [] if line == KEY_WITHIN or not line.strip() else [lines.index(line)]
+        assert found.doubtful == doubtful
+        assert found.batch.num_rows == 99 + (line == KEY_WITHIN)
+
+
+NUMBERS = [
+    *(lambda r: repr(struct.unpack("d", struct.pack("Q", r.getrandbits(64)))[0]),) * 3,
+    lambda r: repr(r.random() * 10 ** r.randint(-5, 5)),
+    lambda r: str(r.randrange(-(10 ** r.randint(1, 30)), 10 ** r.randint(1, 30))),
+    lambda r: f"{r.getrandbits(r.randint(1, 70))}.{r.getrandbits(60)}e{r.randint(-340, 310)}",
+    lambda r: str(((2 * (r.getrandbits(53) | 1 << 52)) + 1) << r.randint(0, 60)),  # half-way
+    lambda r: str(Decimal(2 * (r.getrandbits(53) | 1 << 52) + 1) / 2 ** r.randint(1, 60)),
+]
+
+
+def test_numbers_become_the_nearest_double() -> None:
+    chance = random.Random(1)
+    getcontext().prec = 200
+    texts = [chance.choice(NUMBERS)(chance).replace("E+", "e") for _ in range(100_000)]
+    block = block_of("".join(f'{{"x":{text}}}\n' for text in texts).encode())
+    found = jsonl_columns.decode(block, ONE)
+    assert found is not None
+    rows = found.rows if found.rows is not None else range(len(texts))
+    values = found.batch.column("x").to_pylist()
+    assert [
+        texts[row] for row, value in zip(rows, values, strict=True) if value != float(texts[row])
+    ] == []
+    assert len(values) > 97_000  # all but NaN, infinities and what overflows
+
+
+def test_a_column_of_strings_is_decoded_in_c_alone() -> None:
+    block = block_of('{"x": 1, "s": "äö", "größe": null}\n{"s": "", "x": 2}\n'.encode())
+    found = check_lines(block, TEXTS)
+    assert found is not None
+    assert found.batch.column("s").to_pylist() == ["äö", ""]
+    assert found.batch.column("größe").null_count == 2
+
+
+@pytest.mark.parametrize("kind", ["str", "any"])
+def test_a_signature_with_other_columns_is_left_to_the_reference(kind: Any) -> None:
+    signature = Signature((Column("x", "float"), Column("s", kind)), True)
+    assert decode_columns(block_of(b'{"x": 1, "s": "a"}\n'), signature) is None
+
+
+def test_a_signature_with_bounds_is_left_to_the_reference() -> None:
+    signature = Signature((Column("x", "float", at_least=0.0),), True)
+    assert decode_columns(block_of(b'{"x": -1}\n'), signature) is None
+
+
+def test_a_large_block_keeps_its_order() -> None:
+    chance = random.Random(1)
+    lines = [f'{{"x":{chance.random()!r},"n":{n},"b":true}}\n' for n in range(50_000)]
+    assert check("".join(lines).encode(), PLAIN)
+
+
+@pytest.mark.parametrize("bad", ["\n", '{"x":1,"n":1.5,"b":true}\n', '{"x":1\n,"n":2,"b":true}\n'])
+def test_one_bad_line_of_a_large_block_is_found(bad: str) -> None:
+    lines = [f'{{"x":0.5,"n":{n},"b":true}}\n' for n in range(50_000)]
+    for at in (1, 24_999, 49_998):
+        assert not check("".join([*lines[:at], bad, *lines[at + 1 :]]).encode(), PLAIN)
+
+
+def test_the_last_of_duplicate_keys_wins() -> None:
+    assert decode_records(block_of(b'{"x":1,"x":2}\n')).records == [{"x": 2}]
+
+
+def test_the_reference_says_which_lines_are_no_records() -> None:
+    lines = [b'{"x":1}', b"", b"[1]", b'"a"', b"1", b"true", b"null", b'{"x":', b' {"x":2}\r']
+    decoded = decode_records(block_of(b"\n".join(lines)))
+    assert (decoded.records, decoded.rows) == ([{"x": 1}, {"x": 2}], [0, 8])
+    assert [(failure.row, failure.stage, failure.type) for failure in decoded.failures] == [
+        *((row, "decode", "NotAnObjectError") for row in (2, 3, 4, 5, 6)),
+        (7, "decode", "JSONDecodeError"),
+    ]
+    words = [failure.error.rpartition("holds ")[2] for failure in decoded.failures[:-1]]
+    assert words == ["an array", "a string", "a number", "true or false", "null"]
+
+
+def test_a_record_is_judged_by_its_own_values_only() -> None:
+    signature = Signature((Column("x", "any"),), False)
+    records = [{"x": 1}, {"x": 2**63}, {"x": 3}, {"x": 4}]
+    batch, rows, failures = to_batch(records, signature)
+    assert batch.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 4}]
+    assert (rows, [failure.row for failure in failures]) == ([0, 2, 3], [1])
+
+
+def test_a_record_whose_nested_value_is_of_another_type_fails_alone() -> None:
+    signature = Signature((Column("x", "any"),), False)
+    records = [{"x": {"a": 1}}, {"x": {"a": "s"}}, {"x": {"a": 3}}]
+    batch, rows, failures = to_batch(records, signature)
+    assert batch.to_pylist() == [{"x": {"a": 1}}, {"x": {"a": 3}}]
+    assert (rows, [failure.row for failure in failures]) == ([0, 2], [1])
