@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal, Optional
 import pyarrow as pa
 import pytest
 import schema as s
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from small_models import Doubler
 
 import modelbeam
@@ -457,6 +465,18 @@ def test_a_field_of_several_names_is_required_under_none_of_them():
 def test_a_field_that_may_go_by_its_own_name_is_not_missing():
     found = fields_of(Annotated[float, Field(alias="X")], populate_by_name=True)
     assert missing_columns(found, [{"x": 1.0}]) == []
+
+
+def test_fields_that_a_validator_makes_of_others_are_not_missing():
+    class Renamed(BaseModel):
+        x: float
+
+        @model_validator(mode="before")
+        @classmethod
+        def rename(cls, data: dict[str, Any]) -> dict[str, Any]:
+            return {"x": data["size"]}
+
+    assert missing_columns(from_pydantic(Renamed), [{"size": 1.0}]) == []
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 ends with Python 3.13")

@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _parser(
         None,
         "modelbeam",
-        "Run any ML model over any data as an Apache Beam pipeline: on this machine, or with "
+        "Run any ML model over any data as an Apache Beam pipeline: on this machine, or with\n"
         "Beam's options on Flink, Spark or Dataflow.",
     )
     parser.add_argument("--version", action="version", version=f"modelbeam {__version__}")
@@ -116,7 +116,7 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="jsonl, jsonl.gz, jsonl.bz2 or jsonl.zst; by default read off the suffix")  # fmt: skip
     add("--keep", metavar="all|COL,COL",
         help="input columns carried into the output beside the predictions")  # fmt: skip
-    add("--max-errors", metavar="N|P%%",
+    add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
     add("--resume", action="store_true", default=None,
         help="finish an interrupted or failed run, doing only what is not done")  # fmt: skip
@@ -164,13 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     verbose = bool({"-v", "--verbose"} & set(arguments))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
     try:
-        signal.signal(signal.SIGTERM, _terminate)
         return _run(arguments)
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         error: ModelbeamError = InterruptedRunError("Stopped.")
     except InterruptedRunError as interrupted:
@@ -179,15 +178,33 @@ def run(arguments: Sequence[str]) -> int:
         error = failed
         if verbose:
             _print_traceback(failed)
-    print(f"modelbeam: {error}", file=sys.stderr)
+    except Exception as defect:
+        error = ModelbeamError(
+            f"{type(defect).__name__}: {defect}. This is a defect of modelbeam; run with "
+            f"--verbose and report it."
+        )
+        if verbose:
+            _print_traceback(defect)
+    message = " ".join(str(error).split())
+    if "--overwrite" in arguments:
+        message = message.replace("with --resume", "with --resume instead of --overwrite")
+    print(f"modelbeam: {message}", file=sys.stderr)
     return error.exit_code
 
 
-def _terminate(*_: object) -> NoReturn:
+def _end_at_once(*_: object) -> NoReturn:
+    """Before a job runs there is nothing to tidy, and imports in C must not be interrupted."""
+    os.write(2, b"modelbeam: Stopped.\n")
+    os._exit(InterruptedRunError.exit_code)
+
+
+def _end_the_job(*_: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the first one is being dealt with
     raise KeyboardInterrupt
 
 
-def _print_traceback(error: ModelbeamError) -> None:
+def _print_traceback(error: Exception) -> None:
     import traceback
 
     details = getattr(error, "details", None)
@@ -249,6 +266,8 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
     job = _job(flags, rest, "predict")
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end_the_job)
         done = run_job(job, told, started)
     except NothingPredictedError as error:
         if flags.json:
@@ -256,8 +275,7 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
         raise
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            "Stopped. Nothing was published; what is done is kept. Run the same command with "
-            "--resume to finish."
+            "Stopped. What is done is kept. Run the same command with --resume to finish."
         ) from None
     if flags.json:
         _print_json(done.description)
@@ -273,7 +291,7 @@ def _check(flags: argparse.Namespace, rest: list[str]) -> int:
     if flags.json:
         _print_json(found.to_dict())
     elif not flags.quiet:
-        print(found.to_text())
+        _say(found.to_text())
     return 1 if found.read and found.failed == found.read else 0
 
 
@@ -289,16 +307,16 @@ def _describe(flags: argparse.Namespace, rest: list[str]) -> int:
         return 0
     import json
 
-    print(f"name          {info.qualified_name}")
-    print(f"display name  {info.display_name}")
-    print(f"version       {info.version}")
-    print(f"description   {info.description}")
-    print(f"interface     {info.interface}, predicts by {info.style}")
-    print(f"package       {info.distribution or 'none (a module by itself)'}")
+    _say(f"name          {info.qualified_name}")
+    _say(f"display name  {info.display_name}")
+    _say(f"version       {info.version}")
+    _say(f"description   {info.description}")
+    _say(f"interface     {info.interface}, predicts by {info.style}")
+    _say(f"package       {info.distribution or 'none (a module by itself)'}")
     for title, schema in (("input", info.input_schema), ("output", info.output_schema)):
-        print(f"{title} schema")
+        _say(f"{title} schema")
         shown = json.dumps(schema, indent=2) if schema else "not expressible as JSON Schema"
-        print("\n".join("  " + line for line in shown.splitlines()))
+        _say("\n".join("  " + line for line in shown.splitlines()))
     return 0
 
 
@@ -307,14 +325,22 @@ def _completion(flags: argparse.Namespace, rest: list[str]) -> int:
 
     if rest:
         raise RequestError(f"unknown argument {rest[0]}. See modelbeam completion --help.")
-    print(shtab.complete(build_parser(), shell=flags.shell))
+    _say(shtab.complete(build_parser(), shell=flags.shell))
     return 0
 
 
 def _print_json(value: dict[str, Any]) -> None:
     import orjson
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode())
+    _say(orjson.dumps(value).decode())
+
+
+def _say(text: str) -> None:
+    """Print to stdout; if what reads it has ended, as with ``| head``, there is no more to say."""
+    try:
+        print(text)
+    except BrokenPipeError:
+        os._exit(0)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {

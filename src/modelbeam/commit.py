@@ -339,11 +339,12 @@ def check_output(output: Output, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output that exists, before anything else is done.
 
     Raises:
-        OutputExistsError: there is an output, or an unfinished run, and neither flag was given.
+        OutputExistsError: there is an output, or an unfinished run, and neither flag was given; or
+            what is to be resumed is no run of modelbeam's.
     """
-    if resume or overwrite:
-        return
     committed = output.committed()
+    if overwrite or (resume and (committed or storage.exists(output.run_file))):
+        return
     if committed:
         raise OutputExistsError(
             f"--output {output.path} holds an unfinished run ({committed} splits are done). Add "
@@ -367,17 +368,17 @@ def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | N
     """What an earlier run here was: its unfinished job, and ``run.json`` if it finished."""
     record = run = None
     path = join(output.state, "job.json")
-    if output.committed() and storage.exists(path):
-        record = JobRecord.from_dict(json.loads(storage.read_bytes(path)))
-    elif storage.exists(output.run_file):
-        try:
-            run = json.loads(storage.read_bytes(output.run_file))
+    try:
+        if output.committed() and storage.exists(path):
+            record = JobRecord.from_dict(json.loads(storage.read_bytes(path)))
+        elif storage.exists(path := output.run_file):
+            run = json.loads(storage.read_bytes(path))
             record = JobRecord.from_dict(run["job"])
-        except (ValueError, KeyError, TypeError):
-            raise ResumeError(
-                f"{output.run_file} was not written by modelbeam, so there is nothing to resume. "
-                f"Name another --output."
-            ) from None
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(
+            f"{path} is damaged, or not modelbeam's, so there is nothing to resume. Start again "
+            f"with --overwrite, or name another --output."
+        ) from None
     return record, run
 
 
@@ -397,8 +398,8 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
     ]
     before = {info.path: info for info in earlier.inputs}
     after = {info.path: info for info in now.inputs}
-    differences += [f"input {path} is gone" for path in before.keys() - after.keys()]
-    differences += [f"input {path} is new" for path in after.keys() - before.keys()]
+    differences += [f"input {path} is gone" for path in sorted(before.keys() - after.keys())]
+    differences += [f"input {path} is new" for path in sorted(after.keys() - before.keys())]
     changed = [p for p in before.keys() & after.keys() if before[p] != after[p]]
     committed = set(storage.names_in(join(output.state, "manifests")))
     for path in sorted(changed):
@@ -421,7 +422,7 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
 
 
 def _show(value: Any) -> str:
-    return "nothing" if value in (None, [], ()) else str(value)
+    return str(value) if value or value == 0 else "nothing"
 
 
 class State:
@@ -491,7 +492,10 @@ def find_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None
     path = join(state, "manifests", split.key + ".json")
     if not storage.exists(path):
         return None
-    manifest = Manifest.from_bytes(storage.read_bytes(path))
+    try:
+        manifest = Manifest.from_bytes(storage.read_bytes(path))
+    except (ValueError, KeyError, TypeError):  # cut short when the power went
+        return None
     then = manifest.split
     if manifest.fingerprint != fingerprint or (then.size, then.mtime_ns) != (
         split.size,

@@ -38,6 +38,12 @@ class Failure:
         return cls(row, stage, type(error).__name__, describe(error))
 
 
+def column_clash(row: int, column: str) -> Failure:
+    """The failure of a prediction that would hide a column which is kept of the input."""
+    message = f"column '{column}' is both kept and predicted; choose with --keep A,B"
+    return Failure(row, "encode", "ColumnClashError", message)
+
+
 class Position(NamedTuple):
     """Where a record is: its line from 1 (in the split until it is published) and byte offset."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -13,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from modelbeam import models
 from modelbeam.commit import Manifest, find_manifest
 from modelbeam.errors import ModelbeamError
-from modelbeam.failures import Failure
+from modelbeam.failures import Failure, column_clash
 from modelbeam.job import ModelSpec
 from modelbeam.models import mlmodel
 from modelbeam.models.base import LoadedModel
@@ -51,8 +52,8 @@ class PredictSplit(beam.DoFn):
     Args:
         model: what to predict with.
         task: how, or ``None`` if the local pool knows.
-        pool: name of the pool of processes to use if it is in this process; else the model is
-            loaded here, once for all threads.
+        pool: name of the local pool of processes to use; without one the model is loaded here,
+            once for all threads.
     """
 
     def __init__(self, model: ModelSpec, task: Task | None, pool: str | None) -> None:
@@ -64,13 +65,15 @@ class PredictSplit(beam.DoFn):
     def setup(self) -> None:
         """Find the pool, or load the model."""
         self._pool = find_pool(self._pool_name) if self._pool_name else None
-        self._loaded = None if self._pool else _acquire(self._shared, self._model)
+        self._loaded = None if self._pool_name else _acquire(self._shared, self._model)
 
     def process(self, element: str) -> Iterator[int]:
         """Predict the split that ``element`` describes; yields its index."""
         split = Split.from_json(element)
-        pool = self._pool
-        manifest = _predict_in_pool(pool, split) if pool else self._predict_here(split)
+        if self._pool_name:  # a pool that is gone has been closed: the job is over
+            manifest = _predict_in_pool(self._pool, split) if self._pool else None
+        else:
+            manifest = self._predict_here(split)
         if manifest is not None:
             self._read.inc(manifest.counts.read)
             self._failed.inc(manifest.counts.failed)
@@ -79,7 +82,7 @@ class PredictSplit(beam.DoFn):
     def _predict_here(self, split: Split) -> Manifest:
         task = self._task
         if task is None or self._loaded is None:
-            raise ModelbeamError("The local pool of this job is not in this process.")
+            raise ModelbeamError("PredictSplit was given neither a task nor a pool.")
         manifest = find_manifest(task.state, split, task.fingerprint)
         return manifest or predict_split(split, task, self._loaded)
 
@@ -120,9 +123,9 @@ class PublishSplits(beam.DoFn):
         """Publish; ``element`` holds the indices of the splits that are done."""
         complete = set(element) == set(range(len(self._splits)))
         splits = [Split.from_json(text) for text in self._splits]
-        pool = find_pool(self._pool_name) if self._pool_name else None
-        if pool is not None:
-            if complete:
+        if self._pool_name:
+            pool = find_pool(self._pool_name)
+            if pool is not None and complete:
                 pool.publish(splits)
         elif not complete:
             raise ModelbeamError(f"{len(set(element))} of {len(splits)} splits are done.")
@@ -146,8 +149,8 @@ class Predict(beam.PTransform):
 
     Args:
         model: ``[NAME=]module:Class``.
-        keep: ``"all"``, or the names of columns of the record that stand before the prediction's
-            (which win over columns of the same name).
+        keep: ``"all"``, or the names of columns of the record that stand before the prediction's;
+            a column that is both kept and predicted makes the record a failure.
         batch_size: records a call at most, for a model that takes batches. A batch never waits
             for another bundle.
         arguments: keyword arguments for the class's constructor.
@@ -209,11 +212,23 @@ class _PredictRecords(beam.DoFn):
 
     def _flush(self) -> Iterator[Any]:
         waiting, self._waiting = self._waiting, []
-        made = _predict_dicts(self._model, [w.value for w in waiting])
-        rows = range(len(waiting)) if made.rows is None else made.rows
+        rows, failures = [], []
+        for row, one in enumerate(waiting):
+            if isinstance(one.value, dict):
+                rows.append(row)
+            else:
+                error = f"a record is a dict, not a {type(one.value).__name__}"
+                failures.append(Failure(row, "validate", "NotAnObjectError", error))
+        kept = {row: self._kept(waiting[row].value) for row in rows}  # before the model sees it
+        made = _predict_dicts(self._model, [waiting[row].value for row in rows])
+        failures += [replace(failure, row=rows[failure.row]) for failure in made.failures]
+        rows = rows if made.rows is None else [rows[row] for row in made.rows]
         for row, prediction in zip(rows, made.values, strict=True):
-            yield waiting[row].with_value({**self._kept(waiting[row].value), **prediction})
-        for failure in made.failures:
+            if both := kept[row].keys() & prediction.keys():
+                failures.append(column_clash(row, min(both)))
+            else:
+                yield waiting[row].with_value({**kept[row], **prediction})
+        for failure in failures:
             value = {
                 "model": self._model.info.name,
                 "stage": failure.stage,
@@ -225,7 +240,7 @@ class _PredictRecords(beam.DoFn):
 
     def _kept(self, record: dict[str, Any]) -> dict[str, Any]:
         if self._keep == "all":
-            return record
+            return dict(record)
         return {name: record[name] for name in self._keep if name in record}
 
 
@@ -238,7 +253,7 @@ def _predict_dicts(model: LoadedModel, records: list[dict[str, Any]]) -> Predict
     batch, fitting, failures = to_batch(records, model.info.signature, model.validate)
     made = predict_table(model, batch, None)
     fitting = list(range(len(records))) if fitting is None else fitting
-    failures += [Failure(fitting[f.row], f.stage, f.type, f.error) for f in made.failures]
+    failures += [replace(failure, row=fitting[failure.row]) for failure in made.failures]
     rows = fitting if made.rows is None else [fitting[row] for row in made.rows]
     values = [row for piece in made.values for row in piece.to_pylist()]
     return Predictions(values, rows, failures)
@@ -268,7 +283,7 @@ class MLModelPredictOperation(beam.DoFn):
         """Build the model, once a process."""
         self._model = self._shared.acquire(lambda: mlmodel.find(self._target)(), tag=self._target)
 
-    def process(self, data: dict[str, Any], **_kwargs: Any) -> Iterator[Any]:
+    def process(self, data: dict[str, Any]) -> Iterator[Any]:
         """Predict one record."""
         yield self._model.predict(data=data)
 

@@ -8,7 +8,7 @@ predicted. Where most records fail, halving would cost two calls a record, so it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from modelbeam.failures import Failure
@@ -91,7 +91,7 @@ def predict_batch(
     values = [value for _, _, made in pieces for value in made]
     if not failures and not failed:
         return _as_dicts(values, None, [])
-    failures += [Failure(rows[f.row], f.stage, f.type, f.error) for f in failed]
+    failures += [replace(failure, row=rows[failure.row]) for failure in failed]
     return _as_dicts(values, [rows[i] for i in _covered(pieces)], failures)
 
 

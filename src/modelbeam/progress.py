@@ -39,13 +39,13 @@ def _text(plan: Plan, totals: Totals, rates: tuple[float, float]) -> str:
     records, done = rates
     parts = [
         count(totals.counts.read, "record"),
-        f"{size(totals.bytes)} of {size(plan.bytes)}",
+        f"{totals.counts.failed:,} failed",
         f"{records:,.0f}/s",
+        f"{size(totals.bytes)} of {size(plan.bytes)}",
     ]
     left = plan.bytes - totals.bytes
     if done > 0 and left > 0:
         parts.append(f"{duration(left / done)} left")
-    parts.append(f"{totals.counts.failed:,} failed")
     return ", ".join(parts)
 
 
@@ -103,7 +103,7 @@ class Bar:
         self._plan = plan
         self._bar = Progress(
             TaskProgressColumn(),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("{task.description}"),
             console=Console(stderr=True),
             transient=True,
@@ -145,6 +145,8 @@ def summary(run: Run) -> str:
     ]
     if description["splits_resumed"]:
         lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
+    if description.get("already_finished"):
+        lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
     for kind in run.failures:
         words = " ".join(kind["error"].split())
         words = words if len(words) <= 160 else words[:157] + "..."

@@ -193,6 +193,14 @@ def _single_moves(
     succeeded: bool,
 ) -> list[list[str]]:
     moves = []
+    if any(manifest.errors for manifest in manifests):
+        source = join(output.state, "ready", "errors.jsonl")
+        with storage.create(source) as handle:
+            for manifest, first in zip(manifests, first_lines, strict=True):
+                if manifest.errors is not None:
+                    name = join(output.state, "attempts", manifest.errors.name)
+                    _renumber(name, handle, manifest.split.path, first)
+        moves.append([source, output.errors_file])
     if succeeded:
         source = join(output.state, "attempts", manifests[0].predictions.name)
         if len(manifests) > 1:
@@ -202,14 +210,6 @@ def _single_moves(
                     name = join(output.state, "attempts", manifest.predictions.name)
                     storage.append_file(handle, name)
         moves.append([source, output.path])
-    if any(manifest.errors for manifest in manifests):
-        source = join(output.state, "ready", "errors.jsonl")
-        with storage.create(source) as handle:
-            for manifest, first in zip(manifests, first_lines, strict=True):
-                if manifest.errors is not None:
-                    name = join(output.state, "attempts", manifest.errors.name)
-                    _renumber(name, handle, manifest.split.path, first)
-        moves.append([source, output.errors_file])
     return moves
 
 
@@ -296,6 +296,8 @@ def _finish(output: Output) -> dict[str, Any]:
     old = [path for path in output.published() if path not in targets]
     if not output.single:
         storage.remove([output.success_file])
+    if storage.exists(moves[-1][0]):  # the old description must not stand by new predictions
+        storage.remove([output.run_file])
     moved: list[tuple[str, str]] = []
     try:
         for source, target in moves:

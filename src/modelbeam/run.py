@@ -204,29 +204,34 @@ def make_publication(plan: Plan, record: JobRecord, info: ModelInfo, started: fl
 
 
 def check_fit(plan: Plan, info: ModelInfo) -> None:
-    """Compare the columns that the model needs with those of the first records.
+    """Compare the columns that the model and ``--keep`` need with those of the first records.
 
     Raises:
         SchemaMismatchError: not one of the first records has a column that all must have.
     """
-    import orjson
-
     from modelbeam.formats import jsonl
 
     for split in plan.splits:
         if split.start == 0 and split.size:
             block = jsonl.first_block(split.path, split.compression, SAMPLE_RECORDS)
             records = jsonl.decode_records(block).records
-            missing = missing_columns(info.signature, records)
-            if missing:
-                columns = sorted({name for record in records for name in record})
-                raise SchemaMismatchError(
-                    f"--model {info.target} needs "
-                    + ", ".join(f"'{name}'{did_you_mean(name, columns)}" for name in missing)
-                    + f", which none of the first {len(records)} records of {split.path} has; "
-                    f"their columns are: {orjson.dumps(columns).decode()}."
-                )
+            columns = sorted({name for record in records for name in record})
+            wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
+            if plan.job.keep != "all" and records:
+                wanted["--keep names"] = [n for n in plan.job.keep if n not in columns]
+            for what, missing in wanted.items():
+                if missing:
+                    raise SchemaMismatchError(
+                        f"{what} {', '.join(_with_nearest(name, columns) for name in missing)}, "
+                        f"which none of the first {len(records)} records of {split.path} has. "
+                        f"Their columns are {', '.join(columns)}."
+                    )
             return
+
+
+def _with_nearest(name: str, columns: list[str]) -> str:
+    nearest = did_you_mean(name, columns).removeprefix("; ")
+    return f"'{name}' ({nearest})" if nearest else f"'{name}'"
 
 
 def run_job(job: Job, watcher: Watcher | None = None, started: Started | None = None) -> Run:
@@ -277,7 +282,7 @@ class _LocalRun:
                 return resumable.done
             state = State(self._plan.output, record, fresh=not resumable.resumes)
             if is_frozen(self._plan.output):
-                return Run.of(finish(self._plan.output))
+                return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
             publication = make_publication(self._plan, record, info, self._started)
             pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
@@ -348,7 +353,7 @@ class Resumable:
         if finished is None:
             self.resumes = True
         elif finished["status"] == "succeeded":
-            self.done = Run.of(finished)
+            self.done = Run.of({**finished, "already_finished": True})
         else:
             raise ResumeError(
                 f"--resume: the run in {plan.output.path} ended with every record failed. Mend "
@@ -418,7 +423,7 @@ class _RemoteRun:
         state = State(plan.output, record, fresh=not resumable.resumes)
         try:
             if is_frozen(plan.output):
-                return Run.of(finish(plan.output))
+                return finished_run(finish(plan.output))
             publication = make_publication(plan, record, info, self._started)
             pipeline = beam.Pipeline(options=engines.remote_options(job.beam_options))
             work = PredictSplit(job.model, make_task(plan, record), None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from modelbeam.commit import Attempt, Counts, Manifest
 from modelbeam.errors import OutputWriteError, ReconciliationError
-from modelbeam.failures import Failure, Position, error_line
+from modelbeam.failures import Failure, Position, column_clash, error_line
 from modelbeam.formats import jsonl, jsonl_columns
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
@@ -281,8 +281,7 @@ def _clashes(kept: list[bytes], piece: Any, table: bool) -> list[Failure]:
             continue
         both = orjson.loads(text).keys() & (names if table else piece[row].keys())
         if both:
-            message = f"column '{min(both)}' is both kept and predicted; choose with --keep A,B"
-            failures.append(Failure(row, "encode", "ColumnClashError", message))
+            failures.append(column_clash(row, min(both)))
     return failures
 
 
@@ -290,7 +289,7 @@ def _moved(failure: Failure, rows: Sequence[int] | None) -> Failure:
     """The failure with its row in the outer numbering."""
     if rows is None:
         return failure
-    return Failure(rows[failure.row], failure.stage, failure.type, failure.error)
+    return replace(failure, row=rows[failure.row])
 
 
 def _composed(outer: list[int] | None, inner: list[int] | None) -> list[int] | None:

@@ -52,7 +52,8 @@ class _Worker:
         started = pool.take_started()
         self.process, self._socket = started.process, started.socket
         self._connection = Connection(os.dup(self._socket.fileno()))
-        self._connection.send(("load", model.target, model.name, model.arguments, slots))
+        with contextlib.suppress(OSError):  # it is dead already, which the listener reports
+            self._connection.send(("load", model.target, model.name, model.arguments, slots))
         threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
 
     def call(self, kind: str, *arguments: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from schema import Schema, SchemaError
 
 
-class MLModelException(Exception):  # noqa: N818
+class MLModelException(Exception):
     """Any failure of a model."""
 
 

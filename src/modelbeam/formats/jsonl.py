@@ -127,8 +127,7 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
     Raises:
         InputReadError: the file cannot be read.
     """
-    info = storage.stat(path)
-    split = Split(0, path, 0, None, info.size, info.mtime_ns, compression_name)
+    split = Split(0, path, 0, None, 0, 0, compression_name)
     with _reading(split), storage.open_read(path) as handle:
         block = _Reader(split, handle).next_block(BLOCK_BYTES, BLOCK_BYTES)
     if not isinstance(block, LineBlock):

@@ -8,7 +8,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Literal, Union
 
@@ -127,6 +127,10 @@ def from_pydantic(model: Any) -> Signature | None:
         getattr(model.__pydantic_decorators__, name, None)
         for name in ("validators", "field_validators", "root_validators", "model_validators")
     )
+    renames = any(
+        decorator.info.mode == "before"
+        for decorator in model.__pydantic_decorators__.model_validators.values()
+    )
     listed, exact = [], not (forbids or has_validators)
     for name, field in fields.items():
         kind, nullable = _plain_type(field.annotation)
@@ -137,7 +141,8 @@ def from_pydantic(model: Any) -> Signature | None:
         one_name = isinstance(alias, str) and (alias == name or not by_name)
         exact = exact and whole and kind != "any" and field.is_required() and one_name
         column = alias if isinstance(alias, str) else name
-        listed.append(Column(column, kind, nullable, field.is_required() and one_name, **bounds))
+        required = field.is_required() and one_name and not renames
+        listed.append(Column(column, kind, nullable, required, **bounds))
     return Signature(tuple(listed), exact)
 
 
@@ -205,7 +210,7 @@ def to_batch(
         fitting, failures = _validated(records, validate)
         records = [records[i] for i in fitting]
         batch, rows, more = to_batch(records, signature)
-        failures += [Failure(fitting[f.row], f.stage, f.type, f.error) for f in more]
+        failures += [replace(failure, row=fitting[failure.row]) for failure in more]
         kept = fitting if rows is None else [fitting[i] for i in rows]
         return batch, kept, failures
     columns = signature.columns if signature else ()

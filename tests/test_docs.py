@@ -1,0 +1,155 @@
+"""The documentation is complete, up to date and names no flag that there is not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from modelbeam import models
+from modelbeam.cli import build_parser
+from modelbeam.models.signature import to_batch
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("README.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/README.md")])
+
+
+def _load_generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = _load_generate()
+COMMANDS = generate.commands(build_parser())
+ALL_PARSERS = {"modelbeam": build_parser(), **COMMANDS}
+
+
+def flags(parser: argparse.ArgumentParser) -> set[str]:
+    """Every flag of a parser."""
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+ALL_FLAGS = set().union(*map(flags, ALL_PARSERS.values()))
+
+
+@cache
+def beam_flags() -> set[str]:
+    """Every flag of Beam's pipeline options."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in (PipelineOptions, *PipelineOptions.__subclasses__()):
+        if "_add_argparse_args" in vars(options):
+            options._add_argparse_args(parser)
+    return flags(parser)
+
+
+# The help
+
+
+def test_the_page_of_the_command_line_is_up_to_date():
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert page == generate.cli_page(), "run: make docs"
+
+
+@pytest.mark.parametrize("name", ALL_PARSERS)
+def test_a_command_has_a_sentence_of_help_and_an_example(name):
+    parser = ALL_PARSERS[name]
+    assert re.fullmatch(r"[A-Z].*\.", parser.description or "", re.DOTALL)
+    usage = f"modelbeam {name}" if name in COMMANDS else "modelbeam predict"
+    assert re.search(rf"^examples?:\n(?:.*\n)*?.*{usage}", parser.epilog or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ALL_PARSERS)
+def test_every_flag_has_help(name):
+    without = [action.dest for action in ALL_PARSERS[name]._actions if not action.help]
+    assert without in ([], ["command"])  # the commands have a help text each
+
+
+def test_every_command_has_help_in_the_list_of_commands():
+    listed = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    assert [choice.dest for choice in listed._choices_actions if choice.help] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ALL_PARSERS)
+def test_no_page_of_help_shows_a_doubled_percent_sign(name):
+    assert "%%" not in ALL_PARSERS[name].format_help()
+
+
+# What the pages mention
+
+
+def fenced(text: str) -> Iterator[str]:
+    """The contents of fenced code blocks, continued lines joined."""
+    for block in re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield block.replace("\\\n", " ")
+
+
+def commands_in(text: str) -> Iterator[tuple[str, set[str]]]:
+    """Each modelbeam command in the fenced code of a page, and its flags."""
+    for block in fenced(text):
+        for line in block.splitlines():
+            found = re.search(r"(?:^|[\s(/])modelbeam ([a-z]+)\b([^|#]*)", line)
+            if found and found[1] in COMMANDS and not line.lstrip().startswith(("usage:", "#")):
+                yield found[1], set(re.findall(r"(?<!\S)--?[A-Za-z][\w-]*", found[2]))
+
+
+def inline_flags(text: str) -> Iterator[str]:
+    """The flags in inline code that begins with a flag or with modelbeam."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for code in re.findall(r"`([^`]+)`", prose):
+        if code.startswith(("-", "modelbeam ")):
+            yield from re.findall(r"(?<![\w-])(?:--[A-Za-z][\w-]*|-[A-Za-z](?!\w))", code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_only_flags_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    unknown = set(inline_flags(text)) - ALL_FLAGS
+    for command, used in commands_in(text):
+        unknown |= used - flags(COMMANDS[command])
+    assert unknown - beam_flags() == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_pages_links_lead_to_files(page):
+    text = page.read_text(encoding="utf-8")
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if target and "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_scan_finds_flags_where_they_stand():
+    code = "$ modelbeam predict --a x \\\n  --b=1 -c --keep d-e | jq --no  # --no\n"
+    text = f"`--keep all` and `jq --no`\n```\n{code}```\n"
+    assert set(inline_flags(text)) == {"--keep"}
+    assert list(commands_in(text)) == [("predict", {"--a", "--b", "-c", "--keep"})]
+
+
+def test_the_model_of_the_page_about_models_predicts(tmp_path, monkeypatch):
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    (tmp_path / "churn_of_the_page.py").write_text("import pyarrow.compute\n" + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = models.load("churn_of_the_page:Churn")
+    record = {"age": 30, "spend": 5.0, "unknown": 1}
+    assert model.predict(record) == {"leaves": True}
+    batch, _, _ = to_batch([record], model.info.signature)
+    assert model.predict_table(batch).to_pylist() == [{"leaves": True}]
+
+
+def test_the_examples_of_the_help_name_only_flags_that_exist():
+    for parser in COMMANDS.values():
+        for command, used in commands_in(f"```\n{parser.epilog}```\n"):
+            assert used <= flags(COMMANDS[command])
