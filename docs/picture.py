@@ -1,6 +1,6 @@
 """Draw ``terminal.svg``: what a terminal really showed, captured with ``tmux capture-pane -e -p``.
 
-``python docs/picture.py docs/terminal.svg FRAME.txt …`` puts the frames below each other. It needs ``rich``, which modelbeam brings.
+``python docs/picture.py docs/terminal.svg FRAME.txt …`` puts the frames below each other.
 """
 
 from __future__ import annotations

@@ -154,8 +154,8 @@ STEPS_TO_A_DIRECTORY = [
 ]
 STEPS_TO_A_FILE = [
     "write_atomically publish.json",
-    "replace out.jsonl",
     "replace out.errors.jsonl",
+    "replace out.jsonl",
     "replace out.run.json",
     "remove_tree _modelbeam",
 ]

@@ -219,7 +219,7 @@ def test_a_finished_run_of_another_job_is_refused_too(monkeypatch: pytest.Monkey
 def test_what_modelbeam_did_not_write_is_not_resumed() -> None:
     Path("out").mkdir()
     Path("out/run.json").write_text('{"someone": "else"}')
-    with pytest.raises(ResumeError, match="was not written by modelbeam"):
+    with pytest.raises(ResumeError, match="not modelbeam's"):
         predict(resume=True)
     assert files() == ["run.json"]
 
