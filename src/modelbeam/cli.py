@@ -330,9 +330,9 @@ def _completion(flags: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    import orjson
+    import json
 
-    _say(orjson.dumps(value).decode())
+    _say(json.dumps(value))
 
 
 def _say(text: str) -> None:

@@ -57,7 +57,7 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = ""
-    text = text or type(error).__name__
+    text = (text or type(error).__name__).encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
 
 
@@ -88,7 +88,7 @@ def error_line(
         **extra,
     }
     if failure.stage != "decode":
-        line["record"] = orjson.Fragment(raw) if b"\r" not in raw else orjson.loads(raw)
+        line["record"] = orjson.Fragment(without_returns(raw))
     else:
         try:
             line["record"] = raw.decode("utf-8")
@@ -96,7 +96,11 @@ def error_line(
             line["record_base64"] = base64.b64encode(raw).decode("ascii")
     try:
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a lone surrogate in the exception's message or in the path
-        for name in ("source", "error"):
-            line[name] = line[name].encode("utf-8", "backslashreplace").decode("utf-8")
+    except TypeError:  # a path that is not UTF-8
+        line["source"] = source.encode("utf-8", "backslashreplace").decode("utf-8")
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def without_returns(record: bytes) -> bytes:
+    """The text of a valid record, where a carriage return can only be white space, without any."""
+    return record.replace(b"\r", b" ")

@@ -23,8 +23,9 @@ DENSE = 0.5
 _RECENT = 0.9
 _ONE_BY_ONE = 16
 
-MODEL_ERRORS = (Exception, SystemExit)
-"""What a model may raise for a record without ending the job."""
+MODEL_ERRORS = BaseException
+"""What a model may raise for a record without ending the job: everything but the user's Ctrl-C,
+since extensions in Rust raise their panics outside of ``Exception``."""
 
 
 class WrongNumberOfPredictionsError(Exception):
@@ -60,6 +61,8 @@ def predict_records(model: LoadedModel, records: list[dict[str, Any]]) -> Predic
     for row, record in enumerate(records):
         try:
             append(predict(record))
+        except KeyboardInterrupt:
+            raise
         except MODEL_ERRORS as error:
             failures.append(Failure.of(row, "predict", error))
     failed = {failure.row for failure in failures}
@@ -110,6 +113,9 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
             raise NotAPredictionError(
                 f"predict_table() returned a {type(made).__name__}, not a pyarrow.RecordBatch"
             )
+        names = made.schema.names
+        if len(set(names)) < len(names):
+            raise NotAPredictionError(f"predict_table() returned two columns of a name: {names}")
         _check_number(made.num_rows, stop - start)
         return made
 
@@ -148,6 +154,8 @@ def call_in_batches(
             continue
         try:
             made = call(start, stop)
+        except KeyboardInterrupt:
+            raise
         except MODEL_ERRORS as error:
             if size > 1:
                 middle = start + size // 2
@@ -172,6 +180,8 @@ def _validate(
         try:
             valid.append(model.validate(record))
             rows.append(row)
+        except KeyboardInterrupt:
+            raise
         except MODEL_ERRORS as error:
             failures.append(Failure.of(row, "validate", error))
     return valid, rows, failures

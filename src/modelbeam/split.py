@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import orjson
 
 from modelbeam.commit import Attempt, Counts, Manifest
 from modelbeam.errors import OutputWriteError, ReconciliationError
-from modelbeam.failures import Failure, Position, column_clash, error_line
+from modelbeam.failures import Failure, Position, column_clash, error_line, without_returns
 from modelbeam.formats import jsonl, jsonl_columns
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
@@ -153,13 +155,23 @@ def _reject_long_line(
         f"({task.max_record_size}); 'record' is its beginning",
     )
     position = Position(line.line + 1, line.offset)
-    head = line.head.decode("utf-8", "ignore").encode()
+    head = _whole_characters(line.head)
     text = error_line(
         split.path, position, model.info.name, failure, head, record_bytes=line.length
     )
     attempt.write_errors(text)
     counts.add_failure(failure, position, split.path)
     counts.read += 1
+
+
+def _whole_characters(head: bytes) -> bytes:
+    """The beginning of a text without the character that was cut in two at its end."""
+    for cut in range(min(4, len(head))):
+        try:
+            return head[: len(head) - cut].decode("utf-8").encode()
+        except UnicodeDecodeError:
+            continue
+    return head
 
 
 @dataclass(slots=True)
@@ -220,7 +232,6 @@ def _merged(certain: jsonl_columns.Columns, batch: Any, rows: list[int]) -> tupl
     """The rows of two batches in the order of their lines."""
     if not rows:
         return certain.batch, certain.rows or []
-    import numpy as np
     import pyarrow as pa
 
     lines = np.array([*(certain.rows or []), *rows])
@@ -237,9 +248,9 @@ def _kept(
         return None
     lines = block.lines if rows is None else [block.lines[row] for row in rows]
     if keep == "all":
-        return [line if b"\r" not in line else orjson.dumps(orjson.loads(line)) for line in lines]
+        return [without_returns(line) for line in lines]
     dicts = records if isinstance(records, list) else map(orjson.loads, lines)
-    return [orjson.dumps({name: d[name] for name in keep if name in d}) for d in dicts]
+    return [jsonl.selected(d, line, keep) for d, line in zip(dicts, lines, strict=True)]
 
 
 def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> jsonl.Encoded:
@@ -261,7 +272,9 @@ def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> jsonl.
                 lost = {failure.row for failure in clashes}
                 good = [row for row in range(size) if row not in lost]
                 before = [before[row] for row in good]
-                piece = piece.take(good) if tables else [piece[row] for row in good]
+                piece = (
+                    piece.take(np.array(good, np.int64)) if tables else [piece[row] for row in good]
+                )
                 rows = [rows[row] for row in good]
         encoded = encode(piece, before)
         parts.append(encoded.data)
@@ -274,7 +287,8 @@ def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> jsonl.
 def _clashes(kept: list[bytes], piece: Any, table: bool) -> list[Failure]:
     """The predictions that have a column which is kept of the input too."""
     names = piece.schema.names if table else set().union(*piece)
-    tokens = [orjson.dumps(name) for name in names]
+    names = [name for name in names if isinstance(name, str)]  # others fail when encoded
+    tokens = [json.dumps(name, ensure_ascii=False).encode("utf-8", "replace") for name in names]
     failures = []
     for row, text in enumerate(kept):
         if b"\\" not in text and not any(token in text for token in tokens):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import orjson
 
 from modelbeam import compression, storage
 from modelbeam.errors import InputReadError
-from modelbeam.failures import Failure, Position
+from modelbeam.failures import Failure, Position, without_returns
 from modelbeam.plan import Split
 
 BLOCK_BYTES = 2 << 20
@@ -406,6 +407,49 @@ def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
         cast(pl.DataFrame, pl.from_arrow(batch)).write_ndjson(buffer)
         data = buffer.getvalue()
     return Encoded(_joined(data, kept), batch.num_rows, [])
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
+_LARGEST_EXACT = 1e18
+"""Above it a JSON integer may have become a float, which is not written back as it was."""
+
+
+def selected(record: dict[str, Any], line: bytes, names: Sequence[str]) -> bytes:
+    """The JSON object of some members of a record, their values as they were written.
+
+    Args:
+        record: the record.
+        line: its text.
+        names: the members, in the order of the result; those that it lacks are left out.
+    """
+    chosen = {name: record[name] for name in names if name in record}
+    for value in chosen.values():
+        if isinstance(value, (list, dict)) or (
+            isinstance(value, float) and not -_LARGEST_EXACT < value < _LARGEST_EXACT
+        ):
+            texts = _member_texts(without_returns(line))
+            return b"{" + b",".join(orjson.dumps(n) + b":" + texts[n] for n in chosen) + b"}"
+    return orjson.dumps(chosen)
+
+
+def _member_texts(record: bytes) -> dict[str, bytes]:
+    """The text of each member's value of a valid record; the last of duplicate keys wins."""
+    texts: dict[str, bytes] = {}
+    depth, key, start = 0, "", 0
+    for token in _TOKEN.finditer(record):
+        first = token[0][:1]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+        if depth == 1 and first == b":":
+            start = token.end()
+        elif start and (depth == 0 or (depth == 1 and first == b",")):
+            texts[key] = record[start : token.start()].strip()
+            start = 0
+        elif depth == 1 and not start and first == b'"':
+            key = orjson.loads(token[0])
+    return texts
 
 
 def _joined(lines: list[bytes] | bytes, kept: Sequence[bytes] | None) -> bytes:
