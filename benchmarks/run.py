@@ -281,10 +281,21 @@ def promises(setting: Setting) -> int:
     return setting.finish("promises", "What each promise costs", [found], [])
 
 
+def errors(setting: Setting) -> int:
+    """Measure what failing records cost: one in a million, and all of a million."""
+    from errors import measure
+
+    found = measure(setting.source(1_000_000), setting.work, setting.runs, setting.environment)
+    return setting.finish("errors", "What failing records cost", [found], [])
+
+
 def everything(setting: Setting) -> int:
     """Run all of these, one after another."""
     return max(
-        [benchmark(setting) for benchmark in (agree, peers, framework, memory, startup, promises)]
+        [
+            benchmark(setting)
+            for benchmark in (agree, peers, framework, memory, startup, errors, promises)
+        ]
     )
 
 
@@ -295,6 +306,7 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "framework": framework,
     "memory": memory,
     "startup": startup,
+    "errors": errors,
     "promises": promises,
 }
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def main(target: str, *frames: str) -> None:
     console = Console(record=True, width=92, file=io.StringIO(), force_terminal=True)
     for frame in frames:
         console.print(Text.from_ansi(Path(frame).read_text().rstrip() + "\n"))
-    console.save_svg(target, title="modelbeam predict")
+    svg = console.export_svg(title="modelbeam predict")
+    svg = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", svg, flags=re.DOTALL)  # nothing is fetched
+    Path(target).write_text(re.sub(r"\n\s*\n", "\n", svg))
 
 
 if __name__ == "__main__":

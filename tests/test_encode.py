@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelbeam.formats.jsonl import Encoded, encode_records, encode_table
+from modelbeam.formats.jsonl import Encoded, encode_records, encode_table, selected
 
 MEAN_FLOATS = [5.0, 1e22, 1e16, 1e21, 123456789012345680.0, -0.0, 0.0, 5e-324, 1e-7, 1e-5, 0.1]
 MEAN_STRINGS = [
@@ -294,6 +294,24 @@ def test_kept_members_stay_with_their_records_where_some_fail() -> None:
     ):
         assert lines_of(encoded) == [b'{"a":0,"y":1.0}', b'{"a":2,"y":3.0}']
         assert failed_rows(encoded) == [1]
+
+
+SELECTED = [
+    (b'{"id":1,"x":2}', b'{"id":1}'),
+    (b'{"x":1}', b"{}"),
+    (b'{ "x" : {"id":3} , "id" : [1, "]},"] }', b'{"id":[1, "]},"]}'),
+    (b'{"id":{"a":"\\"}"},"id":{"b":1}}', b'{"id":{"b":1}}'),
+    (b'{"\\u0069d":[1]}', b'{"id":[1]}'),
+    (b'{"x":"\\"id\\":[9]","id":[1]}', b'{"id":[1]}'),
+    (b'{"id":[\r1]}\r', b'{"id":[ 1]}'),
+    (b'{"id":123456789012345678901234567890}', b'{"id":123456789012345678901234567890}'),
+    (b'{"id":' + b"[" * 600 + b"]" * 600 + b"}", b'{"id":' + b"[" * 600 + b"]" * 600 + b"}"),
+]
+
+
+@pytest.mark.parametrize(("line", "kept"), SELECTED)
+def test_selected_members_keep_their_values_as_they_were_written(line: bytes, kept: bytes) -> None:
+    assert selected(orjson.loads(line), line, ["id"]) == kept
 
 
 def test_no_predictions_are_no_lines() -> None:

@@ -41,7 +41,7 @@ def build(
         | "Splits" >> beam.Create([split.to_json() for split in splits], reshuffle=False)
         | "Spread" >> beam.Reshuffle()
         | "PredictSplit" >> beam.ParDo(work)
-        | "Gather" >> beam.combiners.ToList()
+        | "Gather" >> beam.GroupByKey()  # a combiner would cost two more stages
         | "Publish" >> beam.ParDo(publishing)
     )
 
@@ -67,8 +67,8 @@ class PredictSplit(beam.DoFn):
         self._pool = find_pool(self._pool_name) if self._pool_name else None
         self._loaded = None if self._pool_name else _acquire(self._shared, self._model)
 
-    def process(self, element: str) -> Iterator[int]:
-        """Predict the split that ``element`` describes; yields its index."""
+    def process(self, element: str) -> Iterator[tuple[int, int]]:
+        """Predict the split that ``element`` describes; yields its index under one key."""
         split = Split.from_json(element)
         if self._pool_name:  # a pool that is gone has been closed: the job is over
             manifest = _predict_in_pool(self._pool, split) if self._pool else None
@@ -77,7 +77,7 @@ class PredictSplit(beam.DoFn):
         if manifest is not None:
             self._read.inc(manifest.counts.read)
             self._failed.inc(manifest.counts.failed)
-            yield split.index
+            yield 0, split.index
 
     def _predict_here(self, split: Split) -> Manifest:
         task = self._task
@@ -119,16 +119,17 @@ class PublishSplits(beam.DoFn):
         self._splits = [split.to_json() for split in splits]
         self._publication, self._pool_name = publication, pool
 
-    def process(self, element: list[int]) -> None:
+    def process(self, element: tuple[int, Iterable[int]]) -> None:
         """Publish; ``element`` holds the indices of the splits that are done."""
-        complete = set(element) == set(range(len(self._splits)))
+        done = set(element[1])
+        complete = done == set(range(len(self._splits)))
         splits = [Split.from_json(text) for text in self._splits]
         if self._pool_name:
             pool = find_pool(self._pool_name)
             if pool is not None and complete:
                 pool.publish(splits)
         elif not complete:
-            raise ModelbeamError(f"{len(set(element))} of {len(splits)} splits are done.")
+            raise ModelbeamError(f"{len(done)} of {len(splits)} splits are done.")
         elif self._publication is not None:
             publish(self._publication, splits)
 

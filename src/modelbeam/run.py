@@ -32,7 +32,7 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
 from modelbeam.plan import Split, default_split_size, find_inputs, plan_splits
 from modelbeam.publish import Publication, finish, is_frozen
-from modelbeam.spawn import Started, available_cores
+from modelbeam.spawn import Started, available_cores, collector_paused
 from modelbeam.storage import FileInfo
 from modelbeam.tasks import Task
 from modelbeam.workers import Totals, WorkerPool
@@ -303,9 +303,10 @@ class _LocalRun:
         """Run Beam in its own thread, so that the main one can always answer Ctrl-C."""
         plan, pool = self._plan, self._pool
         try:
-            import apache_beam as beam
+            with collector_paused():
+                import apache_beam as beam
 
-            from modelbeam.pipeline import PredictSplit, PublishSplits, build
+                from modelbeam.pipeline import PredictSplit, PublishSplits, build
 
             threads = min(len(plan.splits), plan.workers * 2)
             options = engines.local_options(plan.job.beam_options, threads)

@@ -12,6 +12,7 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from modelbeam.errors import JobError, ModelbeamError
+from modelbeam.spawn import collector_paused
 from modelbeam.tasks import Sample
 
 
@@ -56,11 +58,13 @@ class _Server:
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
-        import modelbeam.split  # noqa: F401 - what every model needs, while the parent starts
+        with collector_paused():
+            import modelbeam.split  # noqa: F401 - what every model needs, while the parent starts
 
-        _, target, name, arguments, slots = self._connection.recv()
-        if not self._load(target, name, arguments):
-            return
+            _, target, name, arguments, slots = self._connection.recv()
+            if not self._load(target, name, arguments):
+                return
+        gc.freeze()  # what is loaded stays
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()

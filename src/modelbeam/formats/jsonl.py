@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -72,7 +72,7 @@ class LineBlock:
 
     def raw(self, row: int) -> bytes:
         """The record's original bytes, without the line's end."""
-        return self.lines[row].rstrip(b"\r")
+        return self.lines[row].removesuffix(b"\r")
 
 
 class LongLine(NamedTuple):
@@ -108,6 +108,8 @@ class BlockReader:
         split = self._split
         with _reading(split):
             _check_unchanged(split)
+            if not split.size:
+                return  # not even the frame of a compression
             handle = storage.open_read(split.path)
         with handle:
             with _reading(split):
@@ -129,18 +131,23 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
         InputReadError: the file cannot be read.
     """
     split = Split(0, path, 0, None, 0, 0, compression_name)
-    with _reading(split), storage.open_read(path) as handle:
-        block = _Reader(split, handle).next_block(BLOCK_BYTES, BLOCK_BYTES)
-    if not isinstance(block, LineBlock):
-        return LineBlock(b"", 0, 0, 0)
+    first = LineBlock(b"", 0, 0, 0)
+    with _reading(split):
+        if storage.stat(path).size:
+            with storage.open_read(path) as handle:
+                reader = _Reader(split, handle)
+                for _ in range(2):  # a last line without a newline is a block of its own
+                    block = reader.next_block(BLOCK_BYTES, BLOCK_BYTES)
+                    if not isinstance(block, LineBlock):
+                        break
+                    first = replace(first, data=first.data + block.data) if first.data else block
     lines, records = 0, 0
-    for line in block.lines:
+    for line in first.lines:
         lines += 1
         records += bool(line.strip())
         if records == wanted:
             break
-    head = b"\n".join(block.lines[:lines])
-    return LineBlock(head, block.offset, 0, lines)
+    return replace(first, data=b"\n".join(first.lines[:lines]), count=lines, _lines=None)
 
 
 @contextmanager
@@ -212,7 +219,7 @@ class _Reader:
             if self._end is not None and self._position + cut > self._end:
                 cut = data.find(b"\n", self._end - 1 - self._position) + 1
             if cut == 0:
-                more = self._handle.read(size)
+                more = self._handle.read(max(size, len(data)))  # twice as much each time
                 if more:
                     self._back = data + more
                     continue
@@ -315,6 +322,8 @@ def decode_records(block: LineBlock, only: list[int] | None = None) -> Decoded:
 
 
 def _json_problem(error: orjson.JSONDecodeError) -> str:
+    if "UTF-8" in error.msg and "surrogates" in error.msg:
+        return "the line is not valid UTF-8"
     return f"{error.msg} (column {error.colno})"
 
 
@@ -483,6 +492,8 @@ def _not_finite(value: Any, name: str = "") -> str | None:
         return None if math.isfinite(value) else (name or "the prediction")
     if isinstance(value, np.ndarray):
         return _not_finite(value.tolist(), name)
+    if hasattr(value, "model_dump"):
+        return _not_finite(value.model_dump(), name)
     if is_dataclass(value) and not isinstance(value, type):
         return _not_finite({f.name: getattr(value, f.name) for f in fields(value)}, name)
     return _not_finite(value.value, name) if isinstance(value, enum.Enum) else None

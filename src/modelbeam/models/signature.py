@@ -304,7 +304,9 @@ def _validated(
     for row, record in enumerate(records):
         try:
             validate(record)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             failures.append(Failure.of(row, "validate", error))
         else:
             fitting.append(row)
