@@ -3,7 +3,37 @@
 One thread predicts the splits of one file again and again; each variant replaces a function by one
 that does less. Only the work on the splits is timed: no start-up, no Beam, no publishing.
 ``run.py promises`` starts it with the environment of one of modelbeam's workers.
-"""Seconds for the file with each promise kept, and with one of them switched off."""
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from harness import Table
+
+from modelbeam import commit, models, plan, split, storage
+from modelbeam.formats import Format, jsonl, jsonl_columns
+from modelbeam.models.base import LoadedModel
+from modelbeam.predicting import Predictions
+from modelbeam.tasks import Progress, Task
+
+MODELS = {"IrisTable": "columns", "IrisBatch": "lists of dicts", "NearlyNothing": "one dict"}
+Variant = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def measure(source: Path, runs: int) -> Table:
+    """Seconds for the file with each promise kept, and with one of them switched off."""
     heading = ["seconds for the file", *(f"{m} ({takes})" for m, takes in MODELS.items())]
     loaded = [models.load(f"iris_lr:{name}") for name in MODELS]
     times = {name: [[] for _ in loaded] for name in VARIANTS}
