@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -315,7 +314,7 @@ class WorkerPool:
     def worker_loaded(self, worker: _Worker, info: ModelInfo, grown: int) -> None:
         """A process has its model."""
         with self._changed:
-            if worker is self._workers[0]:
+            if self.info is None:  # the first one; the others start after it
                 self.info, self._model_bytes = info, grown
             else:
                 self._free.append(worker)
@@ -370,7 +369,6 @@ class Totals:
         self.bytes = 0
         self.splits = 0
         self.resumed = 0
-        self.seen = time.monotonic()
 
     def add(self, counts: Counts, done: int) -> None:
         """Add a split's."""
