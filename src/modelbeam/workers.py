@@ -48,6 +48,7 @@ class _Worker:
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
+        self._end: ModelbeamError | None = None
         started = pool.take_started()
         self.process, self._socket = started.process, started.socket
         self._connection = Connection(os.dup(self._socket.fileno()))
@@ -60,12 +61,12 @@ class _Worker:
         with self._lock:
             self._number += 1
             number = self._number
-            call = self._pending[number] = _Call(arguments)
-            try:
+            call = _Call(arguments)
+            if self._end is not None:
+                raise self._end
+            self._pending[number] = call
+            with contextlib.suppress(OSError):  # it died; the listener will say over which data
                 self._connection.send((kind, number, *arguments))
-            except OSError:
-                self._pending.pop(number, None)
-                raise self._death(call) from None
         call.answered.wait()
         if call.error is not None:
             raise call.error
@@ -83,12 +84,14 @@ class _Worker:
                     self._reply(kind, *rest)
         except (EOFError, OSError):
             self._connection.close()
+        self.process.wait()
         with self._lock:
             calls = list(self._pending.values())
             self._pending.clear()
-        self._pool.worker_ended(self, self._death(*calls))
+            self._end = self._death(calls)
+        self._pool.worker_ended(self._end)
         for call in calls:
-            call.finish(error=self._death(call))
+            call.finish(error=self._end)
 
     def _reply(self, kind: str, number: int, result: Any) -> None:
         call = self._pending[number]
@@ -100,7 +103,7 @@ class _Worker:
             del self._pending[number]
         call.finish(**{"result" if kind == "done" else "error": result})
 
-    def _death(self, *calls: _Call) -> ModelbeamError:
+    def _death(self, calls: list[_Call]) -> ModelbeamError:
         """The error that says how the process died, and over which data."""
         code = self.process.wait()
         how = f"exited with code {code}"
@@ -114,7 +117,8 @@ class _Worker:
             if call.progress is not None
         ]
         if not places:
-            return WorkerDiedError(f"The process that holds the model {how}.")
+            hint = " Run the same command with --resume." if self._pool.info is not None else ""
+            return WorkerDiedError(f"The process that holds the model {how}.{hint}")
         return WorkerDiedError(
             f"The process that holds the model {how} while it predicted "
             f"{' or '.join(places)}. Nothing was published. Mend the model or the data, then run "
@@ -320,7 +324,7 @@ class WorkerPool:
                 self._free.append(worker)
             self._changed.notify_all()
 
-    def worker_ended(self, worker: _Worker, error: ModelbeamError) -> None:  # noqa: ARG002
+    def worker_ended(self, error: ModelbeamError) -> None:
         """A process is gone: on purpose after :meth:`close`, else for a reason to report."""
         if not self._closing:
             self.stop(error)

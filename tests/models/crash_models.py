@@ -10,6 +10,7 @@ import ctypes
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def _wait() -> None:
 
 TROUBLES = {
     "wait": _wait,
-    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    # to this thread: a signal to the process may find another one, a while later
+    "segfault": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGSEGV),
     "exit": lambda: os._exit(3),
     "sleep": lambda: time.sleep(1000),
     "hold the interpreter lock": lambda: ctypes.PyDLL(None).sleep(1000),
