@@ -22,7 +22,7 @@ from unittest import mock
 
 from harness import Table
 
-from modelbeam import commit, models, plan, split, storage
+from modelbeam import commit, models, plan, predicting, split, storage
 from modelbeam.formats import Format, jsonl, jsonl_columns
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting import Predictions
@@ -94,9 +94,9 @@ def _no_isolation() -> Iterator[None]:
         return Predictions([model.predict_table(batch)], None, [])
 
     with (
-        mock.patch.object(split, "predict_records", records),
-        mock.patch.object(split, "predict_batch", lists),
-        mock.patch.object(split, "predict_table", tables),
+        mock.patch.object(predicting, "predict_records", records),
+        mock.patch.object(predicting, "predict_batch", lists),
+        mock.patch.object(predicting, "predict_table", tables),
     ):
         yield
 

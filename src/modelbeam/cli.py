@@ -164,8 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     verbose = bool({"-v", "--verbose"} & set(arguments))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end_at_once)
+    _on_stop(_end_at_once)
     try:
         return _run(arguments)
     except SystemExit as end:  # --help and --version
@@ -192,6 +191,12 @@ def run(arguments: Sequence[str]) -> int:
     return error.exit_code
 
 
+def _on_stop(handler: Callable[..., NoReturn] | signal.Handlers) -> None:
+    """Have Ctrl-C and SIGTERM answered by ``handler``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
 def _end_at_once(*_: object) -> NoReturn:
     """Before a job runs there is nothing to tidy, and imports in C must not be interrupted."""
     os.write(2, b"modelbeam: Stopped.\n")
@@ -199,8 +204,7 @@ def _end_at_once(*_: object) -> NoReturn:
 
 
 def _end_the_job(*_: object) -> NoReturn:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first one is being dealt with
+    _on_stop(signal.SIG_IGN)  # the first one is being dealt with
     raise KeyboardInterrupt
 
 
@@ -266,8 +270,7 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
     job = _job(flags, rest, "predict")
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _end_the_job)
+        _on_stop(_end_the_job)
         done = run_job(job, told, started)
     except NothingPredictedError as error:
         if flags.json:

@@ -57,7 +57,7 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = ""
-    text = (text or type(error).__name__).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = as_utf8(text or type(error).__name__)
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
 
 
@@ -78,7 +78,7 @@ def error_line(
     original text; bytes that are not UTF-8 are base64 under ``record_base64``.
     """
     line: dict[str, Any] = {
-        "source": source,
+        "source": as_utf8(source),
         "line": position.line,
         "offset": position.offset,
         "model": model,
@@ -94,11 +94,12 @@ def error_line(
             line["record"] = raw.decode("utf-8")
         except UnicodeDecodeError:
             line["record_base64"] = base64.b64encode(raw).decode("ascii")
-    try:
-        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a path that is not UTF-8
-        line["source"] = source.encode("utf-8", "backslashreplace").decode("utf-8")
-        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def as_utf8(text: str) -> str:
+    """The text with lone surrogates (of a path that is not UTF-8) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def without_returns(record: bytes) -> bytes:

@@ -20,12 +20,7 @@ from modelbeam.models import mlmodel
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
 from modelbeam.plan import Split
-from modelbeam.predicting import (
-    Predictions,
-    predict_batch,
-    predict_records,
-    predict_table,
-)
+from modelbeam.predicting import Predictions, predict
 from modelbeam.publish import Publication, publish
 from modelbeam.split import predict_split
 from modelbeam.tasks import Task
@@ -247,12 +242,10 @@ class _PredictRecords(beam.DoFn):
 
 def _predict_dicts(model: LoadedModel, records: list[dict[str, Any]]) -> Predictions:
     """Predict dicts with a model of any style; the values are dicts, one a prediction."""
-    if model.info.style == "record":
-        return predict_records(model, records)
-    if model.info.style == "batch":
-        return predict_batch(model, records, None)
+    if model.info.style != "table":
+        return predict(model, records, None)
     batch, fitting, failures = to_batch(records, model.info.signature, model.validate)
-    made = predict_table(model, batch, None)
+    made = predict(model, batch, None)
     fitting = list(range(len(records))) if fitting is None else fitting
     failures += [replace(failure, row=fitting[failure.row]) for failure in made.failures]
     rows = fitting if made.rows is None else [fitting[row] for row in made.rows]

@@ -13,6 +13,7 @@ from typing import Any
 
 from modelbeam.failures import Failure
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.signature import validated
 
 RECORDS_A_CALL = 4096
 """Records that a model taking lists of dicts gets in one call with ``--batch-size auto``."""
@@ -50,6 +51,21 @@ class Predictions:
     values: list[Any]
     rows: list[int] | None
     failures: list[Failure]
+
+
+def predict(model: LoadedModel, records: Any, batch_size: int | None) -> Predictions:
+    """Call a model in its own style.
+
+    Args:
+        model: loaded and ready.
+        records: a list of dicts, or a ``pyarrow.RecordBatch`` for style ``table``.
+        batch_size: records a call, or ``None`` for the model's best.
+    """
+    if model.info.style == "record":
+        return predict_records(model, records)
+    if model.info.style == "batch":
+        return predict_batch(model, records, batch_size)
+    return predict_table(model, records, batch_size)
 
 
 def predict_records(model: LoadedModel, records: list[dict[str, Any]]) -> Predictions:
@@ -175,16 +191,7 @@ def _validate(
     valid = model.validate_many(records)
     if valid is not None:
         return valid, list(range(len(records))), []
-    valid, rows, failures = [], [], []
-    for row, record in enumerate(records):
-        try:
-            valid.append(model.validate(record))
-            rows.append(row)
-        except KeyboardInterrupt:
-            raise
-        except MODEL_ERRORS as error:
-            failures.append(Failure.of(row, "validate", error))
-    return valid, rows, failures
+    return validated(records, model.validate)
 
 
 def _check_number(made: int, wanted: int) -> None:

@@ -29,6 +29,7 @@ from modelbeam.commit import (
     to_json,
 )
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
+from modelbeam.failures import as_utf8
 from modelbeam.plan import Split
 from modelbeam.storage import join
 
@@ -221,8 +222,7 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
     if first == 0:
         storage.append_file(target, source)
         return
-    name = path.encode("utf-8", "backslashreplace").decode()
-    prefix = orjson.dumps({"source": name, "line": 0})[: -len(b"0}")]
+    prefix = orjson.dumps({"source": as_utf8(path), "line": 0})[: -len(b"0}")]
     at = len(prefix)
     rest = b""
     with storage.open_read(source) as handle:

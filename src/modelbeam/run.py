@@ -251,7 +251,7 @@ def run_job(job: Job, watcher: Watcher | None = None, started: Started | None = 
     engines.check_flags(job.beam_options)
     plan = make_plan(job)
     if not engines.is_local(job.beam_options):
-        return _RemoteRun(plan, now).run()
+        return _run_remote(plan, now)
     return _LocalRun(plan, watcher or Silent(), now, started).run()
 
 
@@ -396,52 +396,47 @@ def finished_run(description: dict[str, Any] | None) -> Run:
     return run
 
 
-class _RemoteRun:
-    """One run on another runner: the workers load the model and publish by themselves.
+def _run_remote(plan: Plan, now: float) -> Run:
+    """Run on another runner: its workers load the model and publish by themselves.
 
     The state directory must be visible to all of them, and the model installed where they are.
     """
+    import apache_beam as beam
 
-    def __init__(self, plan: Plan, now: float) -> None:
-        self._plan, self._started = plan, now
+    from modelbeam.pipeline import PredictSplit, PublishSplits, build
 
-    def run(self) -> Run:
-        import apache_beam as beam
-
-        from modelbeam.pipeline import PredictSplit, PublishSplits, build
-
-        plan, job = self._plan, self._plan.job
-        pool = WorkerPool(job.model, 1, "threads")
+    job = plan.job
+    pool = WorkerPool(job.model, 1, "threads")
+    try:
+        info = pool.wait_loaded()
+    finally:
+        pool.close()
+    check_fit(plan, info)
+    record = make_record(plan, info)
+    resumable = Resumable(plan, record)
+    if resumable.done is not None:
+        return resumable.done
+    state = State(plan.output, record, fresh=not resumable.resumes)
+    try:
+        if is_frozen(plan.output):
+            return finished_run(finish(plan.output))
+        publication = make_publication(plan, record, info, now)
+        pipeline = beam.Pipeline(options=engines.remote_options(job.beam_options))
+        work = PredictSplit(job.model, make_task(plan, record), None)
+        build(pipeline, plan.splits, work, PublishSplits(plan.splits, publication, None))
         try:
-            info = pool.wait_loaded()
-        finally:
-            pool.close()
-        check_fit(plan, info)
-        record = make_record(plan, info)
-        resumable = Resumable(plan, record)
-        if resumable.done is not None:
-            return resumable.done
-        state = State(plan.output, record, fresh=not resumable.resumes)
-        try:
-            if is_frozen(plan.output):
-                return finished_run(finish(plan.output))
-            publication = make_publication(plan, record, info, self._started)
-            pipeline = beam.Pipeline(options=engines.remote_options(job.beam_options))
-            work = PredictSplit(job.model, make_task(plan, record), None)
-            build(pipeline, plan.splits, work, PublishSplits(plan.splits, publication, None))
-            try:
-                pipeline.run().wait_until_finish()
-            except ModelbeamError:
-                raise
-            except Exception as error:
-                raise JobError(f"The job failed on {publication.runner}: {error}") from error
-        except BaseException:
-            state.discard_if_empty()
+            pipeline.run().wait_until_finish()
+        except ModelbeamError:
             raise
-        finally:
-            state.close()
-        _, description = earlier_record(plan.output)
-        return finished_run(description)
+        except Exception as error:
+            raise JobError(f"The job failed on {publication.runner}: {error}") from error
+    except BaseException:
+        state.discard_if_empty()
+        raise
+    finally:
+        state.close()
+    _, description = earlier_record(plan.output)
+    return finished_run(description)
 
 
 def predict(

@@ -18,7 +18,7 @@ from modelbeam.formats import jsonl, jsonl_columns
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
 from modelbeam.plan import Split
-from modelbeam.predicting import predict_batch, predict_records, predict_table
+from modelbeam.predicting import predict
 from modelbeam.tasks import Progress, Report, Task
 
 RECORD_BLOCK = 256 << 10
@@ -38,7 +38,7 @@ def predict_split(
         split: which part of which file.
         task: how.
         model: loaded and ready.
-        report: called now and then with the progress so far, and at the end.
+        report: called before each block with the progress so far.
 
     Returns:
         The manifest, which is on disk when this returns.
@@ -192,12 +192,7 @@ def predict_lines(block: jsonl.LineBlock, task: Task, model: LoadedModel) -> Out
     if count == 0:
         return Outcome(b"", read, 0, failures)
     kept = _kept(block, rows, records, task.keep)
-    if model.info.style == "record":
-        made = predict_records(model, records)
-    elif model.info.style == "batch":
-        made = predict_batch(model, records, task.batch_size)
-    else:
-        made = predict_table(model, records, task.batch_size)
+    made = predict(model, records, task.batch_size)
     failures = failures + [_moved(failure, rows) for failure in made.failures]
     if kept is not None and made.rows is not None:
         kept = [kept[row] for row in made.rows]

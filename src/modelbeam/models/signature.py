@@ -207,7 +207,7 @@ def to_batch(
     """
     failures: list[Failure] = []
     if validate is not None and not (signature is not None and signature.exact):
-        fitting, failures = _validated(records, validate)
+        _, fitting, failures = validated(records, validate)
         records = [records[i] for i in fitting]
         batch, rows, more = to_batch(records, signature)
         failures += [replace(failure, row=fitting[failure.row]) for failure in more]
@@ -297,20 +297,24 @@ def _arrow_type(pa: Any, value: Any) -> Any | None:
         return None
 
 
-def _validated(
+def validated(
     records: list[dict[str, Any]], validate: Callable[[dict[str, Any]], Any]
-) -> tuple[list[int], list[Failure]]:
-    fitting, failures = [], []
+) -> tuple[list[Any], list[int], list[Failure]]:
+    """Validate records one by one.
+
+    Returns:
+        What ``validate`` returned for those that fit, their indices, and a failure for each other.
+    """
+    values, fitting, failures = [], [], []
     for row, record in enumerate(records):
         try:
-            validate(record)
+            values.append(validate(record))
+            fitting.append(row)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             failures.append(Failure.of(row, "validate", error))
-        else:
-            fitting.append(row)
-    return fitting, failures
+    return values, fitting, failures
 
 
 def missing_columns(signature: Signature | None, records: list[dict[str, Any]]) -> list[str]:
