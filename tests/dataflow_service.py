@@ -45,13 +45,13 @@ TOKEN = "token-of-the-stand-in"
 Counters = dict[str, int]
 
 
+Answer = tuple[int, dict[str, Any]]
+
+
 def google_error(code: int, status: str, message: str, *details: dict[str, Any]) -> Answer:
     """An error as Google's APIs write it."""
     error = {"code": code, "status": status, "message": message, "details": list(details)}
     return code, {"error": error}
-
-
-Answer = tuple[int, dict[str, Any]]
 
 
 def error_info(reason: str, **metadata: str) -> dict[str, Any]:
@@ -212,16 +212,13 @@ class StandIn:
         name, _, what = found[3].partition("/")
         job = self.jobs.get(name)
         if job is None:
-            return google_error(404, "NOT_FOUND", f"(1234567890abcdef): Information about job {name}"
-                                " could not be found in our system.")  # fmt: skip
+            missing = f"(1234567890abcdef): Information about job {name} could not be found in our"
+            return google_error(404, "NOT_FOUND", f"{missing} system.")
         if what == "metrics":
             return 200, {"metrics": job.metrics()}
         if what == "messages":
-            messages = enumerate(job.messages)
-            return 200, {"jobMessages": [
-                {"id": str(at), "messageText": text, "messageImportance": "JOB_MESSAGE_ERROR",
-                 "time": "2026-01-01T00:00:00Z"} for at, text in messages
-            ]}  # fmt: skip
+            common = {"messageImportance": "JOB_MESSAGE_ERROR", "time": "2026-01-01T00:00:00Z"}
+            return 200, {"jobMessages": [{**common, "messageText": text} for text in job.messages]}
         if method == "PUT":
             job.cancel(body)
         else:
@@ -405,8 +402,8 @@ class _Handler(RequestHandler):
             service.requests.append(request)
             if not service.allows(self.headers.get("Authorization", "")):
                 self._body()
-                self._answer(*google_error(401, "UNAUTHENTICATED", "Request had invalid "
-                    "authentication credentials. Expected OAuth 2 access token."))  # fmt: skip
+                said = "Request had invalid authentication credentials."
+                self._answer(*google_error(401, "UNAUTHENTICATED", said))
                 return
             for refused, answer in service.refusals.items():
                 if re.fullmatch(refused, request):

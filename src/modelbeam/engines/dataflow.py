@@ -161,20 +161,20 @@ class Service:
             from google.cloud import dataflow
         except ImportError:
             raise RequestError(_EXTRA) from None
-        self._api = dataflow
+        self._api: Any = dataflow
         endpoint, transport = place.endpoint, None
         if "localhost" in endpoint or "sandbox" in endpoint:  # the rule of Beam's own client
             transport = "rest"
         else:
             endpoint = re.sub("^https?://", "", endpoint)
-        settings = {
+        settings: dict[str, Any] = {
             "credentials": _credentials(place),
             "client_options": ClientOptions(api_endpoint=endpoint),
             "transport": transport,
         }
-        self._jobs = dataflow.JobsV1Beta3Client(**settings)
-        self._messages = dataflow.MessagesV1Beta3Client(**settings)
-        self._metrics = dataflow.MetricsV1Beta3Client(**settings)
+        self._jobs: Any = dataflow.JobsV1Beta3Client(**settings)
+        self._messages: Any = dataflow.MessagesV1Beta3Client(**settings)
+        self._metrics: Any = dataflow.MetricsV1Beta3Client(**settings)
 
     def close(self) -> None:
         """Close its connections."""
@@ -590,13 +590,16 @@ def _credentials(place: Place) -> Any:
         RequestError: there are none.
     """
     import google.auth
-    from google.auth import credentials, exceptions, impersonated_credentials
+    import google.auth.credentials
+    import google.auth.impersonated_credentials
+    from google.auth import exceptions
 
+    auth: Any = google.auth  # half typed
     if place.no_auth:
-        return credentials.AnonymousCredentials()
+        return auth.credentials.AnonymousCredentials()
     scopes = ["https://www.googleapis.com/auth/cloud-platform"]
     try:
-        found, _ = google.auth.default(scopes=scopes)
+        found, _ = auth.default(scopes=scopes)
     except exceptions.DefaultCredentialsError as error:
         raise RequestError(
             f"There are no usable Google Cloud credentials. {_CREDENTIALS_REMEDY} "
@@ -604,7 +607,7 @@ def _credentials(place: Place) -> Any:
         ) from None
     if place.impersonate:
         *delegates, target = place.impersonate.split(",")
-        found = impersonated_credentials.Credentials(
+        found = auth.impersonated_credentials.Credentials(
             source_credentials=found,
             target_principal=target,
             delegates=delegates,
