@@ -41,6 +41,12 @@ example:
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
 """,
+    "package": """\
+examples:
+  modelbeam package --model iris_model.iris_predict:IrisModel
+  modelbeam package --model iris_model.iris_predict:IrisModel --output worker/
+  docker build --platform linux/amd64 -t REGISTRY/IMAGE:TAG worker/
+""",
     "completion": """\
 example:
   eval "$(modelbeam completion bash)"        # in ~/.bashrc
@@ -81,6 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("-m", "--model", metavar="TARGET", required=True, help=_MODEL_HELP)
     _talk_flags(describe, progress=False)
+    package = _parser(
+        commands, "package", "Show what workers need for a model, and how each of it travels."
+    )
+    package.add_argument("-m", "--model", dest="models", action="append", required=True,
+        metavar="TARGET", help=_MODEL_HELP + "; repeatable")  # fmt: skip
+    package.add_argument("-o", "--output", metavar="DIR",
+        help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
+    _talk_flags(package, progress=False)
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser
@@ -323,6 +337,31 @@ def _describe(flags: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _package(flags: argparse.Namespace, rest: list[str]) -> int:
+    from modelbeam.package.build import build
+    from modelbeam.package.image import check_directory, write_dockerfile
+    from modelbeam.package.listing import package_list
+
+    if rest:
+        known = [f for f in flags_of("package") if f.startswith("--")]
+        raise RequestError(f"unknown flag {rest[0]}{did_you_mean(rest[0], known) or '.'}")
+    if flags.output:
+        check_directory(flags.output)
+    packages = package_list(flags.models)
+    written = []
+    if flags.output:
+        built = build(packages, flags.output)
+        written = [*built.wheels, built.requirements, write_dockerfile(built)]
+    if flags.json:
+        files = [str(path) for path in written]
+        _print_json({**packages.to_dict(), **({"written": files} if files else {})})
+        return 0
+    _say(packages.to_text())
+    for path in written:
+        print(f"written  {os.path.relpath(path)}", file=sys.stderr)
+    return 0
+
+
 def _completion(flags: argparse.Namespace, rest: list[str]) -> int:
     import shtab
 
@@ -350,5 +389,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "predict": _predict,
     "check": _check,
     "describe": _describe,
+    "package": _package,
     "completion": _completion,
 }

@@ -11,11 +11,13 @@
     │       ├── ModelNotFoundError the module or the class is not there
     │       ├── NotAModelError     the target is not a model
     │       ├── ModelLoadError     the model raised while it was imported or built
+    │       ├── PackageError       it cannot be brought to the workers
     │       └── SchemaMismatchError  its input schema does not fit the data's columns
     ├── JobError                   the job ran and failed (exit code 1)
     │   ├── InputReadError         an input vanished, changed or cannot be read
     │   ├── OutputWriteError       the output cannot be written
     │   ├── WorkerDiedError        the process that held the model died
+    │   ├── WorkerVersionError     a worker has other versions than the submission
     │   ├── TooManyErrorsError     more records failed than --max-errors allows
     │   ├── NothingPredictedError  there were records and every one of them failed
     │   └── ReconciliationError    the counts do not add up
@@ -73,6 +75,10 @@ class ModelLoadError(ModelError):
     """The model raised while it was imported or built."""
 
 
+class PackageError(ModelError):
+    """The model, or something that it needs, cannot be brought to the workers."""
+
+
 class SchemaMismatchError(ModelError):
     """The model needs columns that the data does not have."""
 
@@ -91,6 +97,10 @@ class OutputWriteError(JobError):
 
 class WorkerDiedError(JobError):
     """The process that held the model died."""
+
+
+class WorkerVersionError(JobError):
+    """A worker has other versions than the job was submitted with."""
 
 
 class TooManyErrorsError(JobError):
