@@ -137,7 +137,7 @@ class TestPreflight:
 
     def test_a_token_is_refused(self, service):
         service.accepts_key = False
-        with pytest.raises(RequestError, match="does not accept the credentials: .*Invalid JWT"):
+        with pytest.raises(RequestError, match=r"does not accept the credentials: .*Invalid JWT"):
             dataflow.preflight(service.flags)
 
     def test_the_api_is_not_enabled(self, service):
@@ -239,7 +239,7 @@ class TestSubmissionError:
     def test_credentials_of_a_person_without_a_quota_project(self):
         error = exceptions.Forbidden(
             "Your application is authenticating by using local Application Default Credentials. "
-            "The dataflow.googleapis.com API requires a quota project, which is not set by default.",
+            "The dataflow.googleapis.com API requires a quota project, which is not set.",
             error_info={"reason": "SERVICE_DISABLED"},
         )
         assert "set-quota-project" in str(dataflow.submission_error(error))
@@ -271,13 +271,9 @@ class TestSubmissionError:
         assert said in str(found)
 
     def test_what_google_said_is_found_below_what_beam_says(self):
-        try:
-            try:
-                raise exceptions.Forbidden("Permission 'storage.objects.create' denied.")
-            except exceptions.Forbidden:
-                raise OSError("Could not upload to GCS path gs://x: …")  # noqa: B904 (as Beam does)
-        except OSError as error:
-            assert "storage.objectAdmin" in str(dataflow.submission_error(error))
+        error = OSError("Could not upload to GCS path gs://x: ...")
+        error.__context__ = exceptions.Forbidden("Permission 'storage.objects.create' denied.")
+        assert "storage.objectAdmin" in str(dataflow.submission_error(error))
 
     def test_what_is_not_googles_is_left_alone(self):
         assert dataflow.submission_error(ValueError("a defect")) is None

@@ -433,7 +433,9 @@ def _explain(error: BaseException) -> ModelbeamError | None:
             f"is the key deleted? {_CREDENTIALS_REMEDY}"
         )
     if isinstance(error, GoogleAuthError):
-        return RequestError(f"The credentials cannot be used: {error}. {_CREDENTIALS_REMEDY}")
+        return RequestError(
+            f"The credentials cannot be used: {_sentence(str(error))} {_CREDENTIALS_REMEDY}"
+        )
     if isinstance(error, GoogleAPICallError) and error.code is not None:
         return _explain_answer(error)
     return None
@@ -535,13 +537,17 @@ def _field(entry: Any, name: str) -> str:
 def _text(error: Any) -> str:
     """The service's own words as a sentence: without the request and the ids in its logs."""
     text = re.sub(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ", "", str(error.message).strip())
-    text = " ".join(re.sub(r"\([0-9a-f]{12,16}\): ", "", text).split())
+    return _sentence(re.sub(r"\([0-9a-f]{12,16}\): ", "", text))
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _short(error: BaseException) -> str:
     """The innermost reason that a transport gives, such as ``Connection refused``."""
-    text = " ".join(str(error.args[0] if error.args else error).split())
+    text = _sentence(str(error.args[0] if error.args else error))
     refused = re.search(r"(Connection refused|Name or service not known|timed out)[^)'\"]*", text)
     host = re.search(r"host='([^']+)', port=(\d+)", text)
     where = f"{host[1]}:{host[2]}, " if host else ""
@@ -560,8 +566,7 @@ def reason(texts: Iterable[str]) -> str:
 
     ordered = sorted(dict.fromkeys(texts), key=rank)
     if ordered and rank(ordered[0]) == 1:
-        text = " ".join(ordered[0].split())
-        ordered[0] = f"{text if text.endswith('.') else text + '.'} {_QUOTA_REMEDY}"
+        ordered[0] = f"{_sentence(ordered[0])} {_QUOTA_REMEDY}"
     return "\n".join(ordered)
 
 
