@@ -21,6 +21,14 @@ LADDER = [
     "modelbeam.compression",
     "modelbeam.spawn",
     "modelbeam.engines",
+    "modelbeam.engines.java_options",
+    "modelbeam.engines.options",
+    "modelbeam.engines.remote_job",
+    "modelbeam.engines.causes",
+    "modelbeam.engines.portable",
+    "modelbeam.engines.flink",
+    "modelbeam.engines.spark",
+    "modelbeam.engines.dataflow",
     "modelbeam.formats",
     "modelbeam.plan",
     "modelbeam.job",
@@ -49,7 +57,12 @@ LADDER = [
     "modelbeam.package.flags",
     "modelbeam.package.image",
     "modelbeam.package.clean",
+    "modelbeam.staging",
     "modelbeam.pipeline",
+    "modelbeam.result",
+    "modelbeam.prepare",
+    "modelbeam.local",
+    "modelbeam.remote",
     "modelbeam.run",
     "modelbeam.check",
     "modelbeam.progress",
@@ -60,7 +73,14 @@ LADDER = [
 """Every module, the lowest first."""
 
 BEAM_AT_ONCE = {"modelbeam.pipeline"}
-BEAM_WHEN_CALLED = {"modelbeam.engines", "modelbeam.storage", "modelbeam.run"}
+BEAM_WHEN_CALLED = {
+    "modelbeam.engines.dataflow",
+    "modelbeam.engines.options",
+    "modelbeam.engines.portable",
+    "modelbeam.local",
+    "modelbeam.remote",
+    "modelbeam.storage",
+}
 
 HEAVY = ["apache_beam", "numpy", "pandas", "polars", "pyarrow", "sklearn"]
 

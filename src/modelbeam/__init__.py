@@ -13,7 +13,8 @@ from modelbeam._version import __version__
 if TYPE_CHECKING:
     from modelbeam.errors import JobError, ModelbeamError, ModelError, RequestError
     from modelbeam.pipeline import MLModelPredictOperation, Predict
-    from modelbeam.run import Run, predict
+    from modelbeam.result import Run
+    from modelbeam.run import predict
 
 __all__ = [
     "JobError",
@@ -34,7 +35,7 @@ _HOMES = {
     "ModelbeamError": "modelbeam.errors",
     "Predict": "modelbeam.pipeline",
     "RequestError": "modelbeam.errors",
-    "Run": "modelbeam.run",
+    "Run": "modelbeam.result",
     "predict": "modelbeam.run",
 }
 

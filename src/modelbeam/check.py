@@ -7,11 +7,12 @@ from typing import Any
 
 import orjson
 
-from modelbeam import engines, formats
+from modelbeam import formats
+from modelbeam.engines import options
 from modelbeam.errors import RequestError
 from modelbeam.job import Job, ModelSpec
 from modelbeam.models.base import ModelInfo
-from modelbeam.run import SAMPLE_RECORDS, Plan, check_fit, make_plan, make_record, make_task
+from modelbeam.prepare import SAMPLE_RECORDS, Plan, check_fit, make_plan, make_record, make_task
 from modelbeam.tasks import Sample
 from modelbeam.workers import WorkerPool
 
@@ -47,7 +48,7 @@ class Check:
                 "splits": len(self.plan.splits),
                 "split_size": self.plan.split_size,
                 "workers": self.plan.workers,
-                "runner": engines.runner_of(self.plan.job.beam_options) or "DirectRunner",
+                "runner": options.runner_of(self.plan.job.beam_options) or "DirectRunner",
                 "output": self.plan.output.path,
             },
             "sample": {
@@ -70,7 +71,7 @@ class Check:
             f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
             f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
             f"{count(plan.workers, 'worker')}, "
-            f"{engines.runner_of(plan.job.beam_options) or 'the local runner'}",
+            f"{options.runner_of(plan.job.beam_options) or 'the local runner'}",
             f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
             f"{'one file' if plan.output.single else 'a directory of shards'})",
             f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
@@ -112,7 +113,7 @@ def check_job(job: Job) -> Check:
     Raises:
         RequestError: what a run would refuse as well.
     """
-    engines.check_flags(job.beam_options)
+    options.check_flags(job.beam_options)
     plan = make_plan(job)
     pool = WorkerPool(job.model, 1, "threads")
     try:

@@ -136,6 +136,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="finish an interrupted or failed run, doing only what is not done")  # fmt: skip
     add("--overwrite", action="store_true", default=None,
         help="replace an output that exists, once the new one is complete")  # fmt: skip
+    add("--detach", action="store_true", default=None,
+        help="on Flink, Spark ...: submit and leave; the same command with --resume "
+        "follows the job")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
@@ -247,13 +250,13 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _job(flags: argparse.Namespace, rest: list[str], command: str) -> Any:
-    from modelbeam import engines
+    from modelbeam.engines import options
     from modelbeam.job import build_job
 
-    engines.quiet_logs(flags.verbose)
+    options.quiet_logs(flags.verbose)
     if rest:
         own = [f for f in flags_of(command) if f.startswith("--")]
-        engines.check_flags(rest, own)
+        options.check_flags(rest, own)
     settings = {name: value for name, value in vars(flags).items() if name not in _TALK}
     if settings["batch_size"] is not None and settings["batch_size"].isdigit():
         settings["batch_size"] = int(settings["batch_size"])
@@ -270,7 +273,7 @@ def flags_of(command: str) -> list[str]:
 
 
 def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
-    from modelbeam.engines import is_local
+    from modelbeam.engines.options import is_local
     from modelbeam.spawn import available_cores, start_worker
 
     # first of all, so that the model's process and this one import their libraries side by side
@@ -278,14 +281,15 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
     local = not flags.config and is_local(rest) and workers >= 1
     started = start_worker(workers) if local else None
     from modelbeam.errors import NothingPredictedError
-    from modelbeam.progress import summary, watcher
+    from modelbeam.progress import left_running, summary, watcher
+    from modelbeam.remote import Submitted
     from modelbeam.run import run_job
 
     job = _job(flags, rest, "predict")
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
         _on_stop(_end_the_job)
-        done = run_job(job, told, started)
+        done = run_job(job, told, started, choose=_cancel_or_leave)
     except NothingPredictedError as error:
         if flags.json:
             _print_json(error.run.description)  # type: ignore[attr-defined]
@@ -294,11 +298,35 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
         raise InterruptedRunError(
             "Stopped. What is done is kept. Run the same command with --resume to finish."
         ) from None
+    if isinstance(done, Submitted):
+        if flags.json:
+            _print_json(done.to_dict())
+        if not flags.quiet:
+            print(left_running(done), file=sys.stderr)
+        return 0
     if flags.json:
         _print_json(done.description)
     if not flags.quiet:
         print(summary(done), file=sys.stderr)
     return 0
+
+
+def _cancel_or_leave(job: Any) -> bool:
+    """After Ctrl-C: whether to cancel the job. Without a terminal nobody can be asked: it is."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    _on_stop(_end_the_job)  # a second Ctrl-C, at the question, cancels
+    print(f"\nThe job runs on {job.engine}{f' ({job.link})' if job.link else ''}.", file=sys.stderr)
+    try:
+        while True:
+            print("Cancel it, or leave it running? [c/l] ", end="", file=sys.stderr, flush=True)
+            answer = sys.stdin.readline().strip().lower()
+            if answer in ("c", "cancel", "l", "leave"):
+                return answer.startswith("c")
+            if not answer:  # Enter, or the end of input
+                return True
+    except KeyboardInterrupt:
+        return True
 
 
 def _check(flags: argparse.Namespace, rest: list[str]) -> int:

@@ -20,6 +20,10 @@
     │   ├── WorkerVersionError     a worker has other versions than the submission
     │   ├── TooManyErrorsError     more records failed than --max-errors allows
     │   ├── NothingPredictedError  there were records and every one of them failed
+    │   ├── EngineError            the engine refused, lost or cancelled the job
+    │   │   ├── EngineUnreachableError  it does not answer
+    │   │   ├── JobNotFoundError   it answers, and does not know the job
+    │   │   └── InvisibleStateError  its workers do not see the job's state
     │   └── ReconciliationError    the counts do not add up
     └── InterruptedRunError        Ctrl-C or a termination signal (exit code 130)
 
@@ -109,6 +113,22 @@ class TooManyErrorsError(JobError):
 
 class NothingPredictedError(JobError):
     """There were records and not one could be predicted."""
+
+
+class EngineError(JobError):
+    """The engine refused, lost or cancelled the job."""
+
+
+class EngineUnreachableError(EngineError):
+    """The engine does not answer."""
+
+
+class JobNotFoundError(EngineError):
+    """The engine answers, and does not know the job."""
+
+
+class InvisibleStateError(EngineError):
+    """The engine's workers do not see the job's state, or its inputs."""
 
 
 class ReconciliationError(JobError):

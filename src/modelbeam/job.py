@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,7 @@ class Job(BaseModel):
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)
     max_record_size: int = Field(default=32 * MIB, ge=1)
+    detach: bool = False
     beam_options: tuple[str, ...] = ()
 
     @field_validator("models", mode="before")
@@ -124,6 +126,15 @@ class Job(BaseModel):
         """Whether the output is one file (it has a data suffix) and not a directory of shards."""
         return not self.output.endswith("/") and formats.from_suffix(self.output) is not None
 
+    def on_any_machine(self) -> Job:
+        """The same job with its local paths made absolute, as other machines need them."""
+        return self.model_copy(
+            update={
+                "inputs": tuple(_absolute(path) for path in self.inputs),
+                "output": _absolute(self.output),
+            }
+        )
+
     def checked(self) -> Job:
         """Return the job itself if it can be run by this version.
 
@@ -145,6 +156,12 @@ class Job(BaseModel):
                 formats.parse(value, flag)
         formats.from_suffix(self.output)
         return self
+
+
+def _absolute(path: str) -> str:
+    if storage.is_url(path):
+        return path
+    return os.path.abspath(path) + ("/" if path.endswith("/") else "")
 
 
 def parse_size(text: str) -> int:

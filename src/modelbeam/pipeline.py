@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -11,29 +13,36 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from modelbeam import models
-from modelbeam.commit import Manifest, find_manifest
-from modelbeam.errors import ModelbeamError
+from modelbeam import models, storage, versions
+from modelbeam.commit import find_manifest
+from modelbeam.engines.causes import encode
+from modelbeam.errors import InvisibleStateError, JobError, ModelbeamError, ReconciliationError
 from modelbeam.failures import Failure, column_clash
 from modelbeam.job import ModelSpec
 from modelbeam.models import mlmodel
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
-from modelbeam.plan import Split
+from modelbeam.plan import PLAN_FILE, Split
 from modelbeam.predicting import Predictions, predict
-from modelbeam.publish import Publication, publish
+from modelbeam.publish import Publication, is_published, publish
 from modelbeam.split import predict_split
+from modelbeam.storage import join
 from modelbeam.tasks import Task
-from modelbeam.workers import WorkerPool, find_pool
+from modelbeam.workers import find_pool
 
 
-def build(
-    pipeline: beam.Pipeline, splits: list[Split], work: PredictSplit, publishing: PublishSplits
-) -> None:
-    """The job: descriptors in, manifests and then an output out; data never crosses a shuffle."""
+def build(pipeline: beam.Pipeline, splits: Any, work: beam.DoFn, publishing: beam.DoFn) -> None:
+    """The job: descriptors in, manifests and then an output out; data never crosses a shuffle.
+
+    Args:
+        pipeline: Beam's.
+        splits: the transform that makes the descriptors.
+        work: predicts and commits the split that a descriptor tells of.
+        publishing: publishes once all splits are committed.
+    """
     (
         pipeline
-        | "Splits" >> beam.Create([split.to_json() for split in splits], reshuffle=False)
+        | "Splits" >> splits
         | "Spread" >> beam.Reshuffle()
         | "PredictSplit" >> beam.ParDo(work)
         | "Gather" >> beam.GroupByKey()  # a combiner would cost two more stages
@@ -41,92 +50,220 @@ def build(
     )
 
 
-class PredictSplit(beam.DoFn):
-    """Predicts one split and commits it; a split that is committed already is skipped.
+def build_local(pipeline: beam.Pipeline, splits: list[Split], pool: str) -> None:
+    """The job on this machine: the processes of a pool hold the model and know all else."""
+    created = beam.Create([split.to_json() for split in splits], reshuffle=False)
+    build(pipeline, created, PredictSplitInPool(pool), PublishSplitsInPool(splits, pool))
+
+
+def build_remote(pipeline: beam.Pipeline, work: WorkerJob) -> None:
+    """The job on an engine: its workers load the model, and read the plan from the job's state."""
+    build(pipeline, ReadPlan(work), PredictSplit(work), PublishSplits(work))
+
+
+class PredictSplitInPool(beam.DoFn):
+    """Has one split predicted and committed by a local pool; a committed one is skipped.
+
+    It never raises: Beam would print the traceback and change the exception's text. The pool's
+    owner reports what failed.
 
     Args:
-        model: what to predict with.
-        task: how, or ``None`` if the local pool knows.
-        pool: name of the local pool of processes to use; without one the model is loaded here,
-            once for all threads.
+        pool: the pool's name.
     """
 
-    def __init__(self, model: ModelSpec, task: Task | None, pool: str | None) -> None:
-        self._model, self._task, self._pool_name = model, task, pool
-        self._shared = Shared()
-        self._read = Metrics.counter("modelbeam", "records_read")
-        self._failed = Metrics.counter("modelbeam", "records_failed")
+    def __init__(self, pool: str) -> None:
+        self._pool_name = pool
 
     def setup(self) -> None:
-        """Find the pool, or load the model."""
-        self._pool = find_pool(self._pool_name) if self._pool_name else None
-        self._loaded = None if self._pool_name else _acquire(self._shared, self._model)
+        """Find the pool."""
+        self._pool = find_pool(self._pool_name)
 
     def process(self, element: str) -> Iterator[tuple[int, int]]:
         """Predict the split that ``element`` describes; yields its index under one key."""
+        pool = self._pool
+        if pool is None:  # it has been closed: the job is over
+            return
         split = Split.from_json(element)
-        if self._pool_name:  # a pool that is gone has been closed: the job is over
-            manifest = _predict_in_pool(self._pool, split) if self._pool else None
-        else:
-            manifest = self._predict_here(split)
+        try:
+            task = pool.wait_open()
+            manifest = find_manifest(task.state, split, task.fingerprint)
+            if manifest is None:
+                manifest = pool.predict(split)
+            else:
+                pool.skip(split, manifest)
+        except Exception as error:
+            pool.stop(error)
+            return
         if manifest is not None:
-            self._read.inc(manifest.counts.read)
-            self._failed.inc(manifest.counts.failed)
             yield 0, split.index
 
-    def _predict_here(self, split: Split) -> Manifest:
-        task = self._task
-        if task is None or self._loaded is None:
-            raise ModelbeamError("PredictSplit was given neither a task nor a pool.")
-        manifest = find_manifest(task.state, split, task.fingerprint)
-        return manifest or predict_split(split, task, self._loaded)
 
-
-def _predict_in_pool(pool: WorkerPool, split: Split) -> Manifest | None:
-    """Have a split predicted; ``None`` if the job has failed, which the pool's owner reports.
-
-    Raising would make Beam print the traceback and change the exception's text.
-    """
-    try:
-        task = pool.wait_open()
-        manifest = find_manifest(task.state, split, task.fingerprint)
-        if manifest is None:
-            return pool.predict(split)
-        pool.skip(split, manifest)
-        return manifest
-    except Exception as error:
-        pool.stop(error)
-        return None
-
-
-class PublishSplits(beam.DoFn):
-    """Publishes once every split is committed.
+class PublishSplitsInPool(beam.DoFn):
+    """Has a local pool publish once every split is committed.
 
     Args:
         splits: all of the job.
-        publication: what else publishing needs, or ``None`` if the local pool knows.
-        pool: name of the local pool, which then keeps the description of the run.
+        pool: the pool's name; it keeps the description of the run.
     """
 
-    def __init__(
-        self, splits: list[Split], publication: Publication | None, pool: str | None
-    ) -> None:
+    def __init__(self, splits: list[Split], pool: str) -> None:
         self._splits = [split.to_json() for split in splits]
-        self._publication, self._pool_name = publication, pool
+        self._pool_name = pool
 
     def process(self, element: tuple[int, Iterable[int]]) -> None:
         """Publish; ``element`` holds the indices of the splits that are done."""
-        done = set(element[1])
-        complete = done == set(range(len(self._splits)))
-        splits = [Split.from_json(text) for text in self._splits]
-        if self._pool_name:
-            pool = find_pool(self._pool_name)
-            if pool is not None and complete:
-                pool.publish(splits)
-        elif not complete:
-            raise ModelbeamError(f"{len(done)} of {len(splits)} splits are done.")
-        elif self._publication is not None:
-            publish(self._publication, splits)
+        pool = find_pool(self._pool_name)
+        if pool is not None and set(element[1]) == set(range(len(self._splits))):
+            pool.publish([Split.from_json(text) for text in self._splits])
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What an engine's workers are told of a job; plain data.
+
+    Attributes:
+        model: what to predict with.
+        task: how.
+        publication: what publishing needs beside the manifests.
+        splits: how many there are; they stand in the state's ``plan.jsonl``, a line each.
+        versions: what the workers' software must be, by distribution.
+        flags: of Beam's, those that say how storage is reached.
+    """
+
+    model: ModelSpec
+    task: Task
+    publication: Publication
+    splits: int
+    versions: dict[str, str]
+    flags: tuple[str, ...]
+
+    def open(self) -> bool:
+        """Make sure that this worker is the right one, and sees the job's state.
+
+        Returns:
+            Whether there is anything to do: an engine may repeat a step of a job whose output is
+            published already and whose state is therefore gone.
+
+        Raises:
+            WorkerVersionError: its software differs from the submission's.
+            InvisibleStateError: it does not see the state.
+        """
+        versions.compare(self.versions, versions.here(self.versions))
+        if storage.exists(join(self.task.state, PLAN_FILE)):
+            return True
+        if not is_published(self.publication):
+            raise InvisibleStateError(
+                f"The worker on {socket.gethostname()} does not see {self.task.state}, where the "
+                f"job keeps its state. --output must be on storage that the workers share with "
+                f"the submitting machine: a mounted file system, or a URL such as gs:// or s3://."
+            )
+        return False
+
+    def plan(self) -> list[Split]:
+        """All splits, in order."""
+        lines = storage.read_bytes(join(self.task.state, PLAN_FILE)).splitlines()
+        return [Split.from_json(line.decode()) for line in lines]
+
+
+class _WorkerFn(beam.DoFn):
+    """What the steps on an engine have in common: one word of every error survives the engine."""
+
+    def __init__(self, work: WorkerJob) -> None:
+        self._work = work
+
+    @contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except ModelbeamError as error:
+            raise RuntimeError(encode(error)) from error
+        except Exception as error:
+            text = f"{doing} on {socket.gethostname()}: {type(error).__name__}: {error}"
+            raise RuntimeError(encode(JobError(text))) from error
+
+
+class _ReadPlan(_WorkerFn):
+    """Yields the descriptors of all splits."""
+
+    def process(self, _: Any) -> Iterator[str]:
+        with self._told("reading the plan"):
+            plan = self._work.plan() if self._work.open() else []
+        for split in plan:
+            yield split.to_json()
+
+
+class ReadPlan(beam.PTransform):
+    """The descriptors of the splits; the pipeline itself stays small however many there are.
+
+    Args:
+        work: the job.
+    """
+
+    def __init__(self, work: WorkerJob) -> None:
+        super().__init__()
+        self._work = work
+
+    def expand(self, begin: Any) -> Any:
+        """Wire the transform."""
+        return begin | beam.Impulse() | "ReadPlan" >> beam.ParDo(_ReadPlan(self._work))
+
+
+class PredictSplit(_WorkerFn):
+    """Predicts one split on an engine's worker and commits it; a committed one is skipped.
+
+    The model is loaded once a process, for all its threads.
+
+    Args:
+        work: the job.
+    """
+
+    def __init__(self, work: WorkerJob) -> None:
+        super().__init__(work)
+        self._shared = Shared()
+        self._read = Metrics.counter("modelbeam", "records_read")
+        self._failed = Metrics.counter("modelbeam", "records_failed")
+        self._splits = Metrics.counter("modelbeam", "splits_done")
+
+    def setup(self) -> None:
+        """Check the worker, and load the model."""
+        with self._told("starting"):
+            self._open = self._work.open()
+            self._loaded = _acquire(self._shared, self._work.model)
+
+    def process(self, element: str) -> Iterator[tuple[int, int]]:
+        """Predict the split that ``element`` describes; yields its index under one key."""
+        split, task = Split.from_json(element), self._work.task
+        if not self._open:
+            return
+        with self._told(f"predicting {split.path} from byte {split.start}"):
+            manifest = find_manifest(task.state, split, task.fingerprint)
+            if manifest is None:
+                manifest = predict_split(split, task, self._loaded)
+        self._read.inc(manifest.counts.read)
+        self._failed.inc(manifest.counts.failed)
+        self._splits.inc()
+        yield 0, split.index
+
+
+class PublishSplits(_WorkerFn):
+    """Publishes on an engine's worker once every split is committed.
+
+    Args:
+        work: the job.
+    """
+
+    def process(self, element: tuple[int, Iterable[int]]) -> None:
+        """Publish; ``element`` holds the indices of the splits that are done."""
+        with self._told("publishing"):
+            if not self._work.open():
+                return
+            done = len(set(element[1]))
+            if done != self._work.splits:
+                raise ReconciliationError(
+                    f"{done} of {self._work.splits} splits arrived at the publishing step. "
+                    f"Nothing was published. Run the same command with --resume."
+                )
+            publish(self._work.publication, self._work.plan())
 
 
 def _acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
@@ -282,4 +419,13 @@ class MLModelPredictOperation(beam.DoFn):
         yield self._model.predict(data=data)
 
 
-__all__ = ["MLModelPredictOperation", "Predict", "PredictSplit", "PublishSplits", "build"]
+__all__ = [
+    "MLModelPredictOperation",
+    "Predict",
+    "PredictSplit",
+    "PublishSplits",
+    "WorkerJob",
+    "build",
+    "build_local",
+    "build_remote",
+]

@@ -14,6 +14,9 @@ from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
 from modelbeam.storage import FileInfo
 
 MIB = 1 << 20
+PLAN_FILE = "plan.jsonl"
+"""In a job's state, where an engine's workers read it: the splits, one a line."""
+
 SPLITS_WANTED = 64
 SMALLEST_SPLIT = 1 * MIB
 LARGEST_SPLIT = 64 * MIB

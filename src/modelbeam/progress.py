@@ -7,7 +7,9 @@ import time
 from typing import Any
 
 from modelbeam.check import count, size
-from modelbeam.run import Plan, Run
+from modelbeam.prepare import Plan
+from modelbeam.remote import Submitted
+from modelbeam.result import Run
 from modelbeam.workers import Totals
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -43,6 +45,8 @@ def _text(plan: Plan, totals: Totals, rates: tuple[float, float]) -> str:
         f"{records:,.0f}/s",
         f"{size(totals.bytes)} of {size(plan.bytes)}",
     ]
+    if totals.tasks is not None:
+        parts.append(f"{count(totals.splits, 'split')} done, {count(totals.tasks, 'task')} at work")
     left = plan.bytes - totals.bytes
     if done > 0 and left > 0:
         parts.append(f"{duration(left / done)} left")
@@ -84,6 +88,10 @@ class Lines:
             self._due = time.monotonic() + SECONDS_BETWEEN_LINES
             print(f"modelbeam: {_text(self._plan, totals, rates)}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Write a line at once."""
+        print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+
     def end(self) -> None:
         """Nothing is left open."""
 
@@ -120,6 +128,13 @@ class Bar:
                 completed=totals.bytes,
                 description=_text(self._plan, totals, rates),
             )
+
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(f"modelbeam: {text}", highlight=False, soft_wrap=True)
+        else:
+            print(f"modelbeam: {text}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away; the summary stands in its place."""
@@ -161,4 +176,13 @@ def summary(run: Run) -> str:
             f"failed records in {run.errors[0]}"
             + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
         )
+    return "\n".join(lines)
+
+
+def left_running(job: Submitted) -> str:
+    """What a person needs to know of a job that goes on without this process."""
+    lines = [f"the job {job.name} runs on {job.engine}"]
+    if job.link:
+        lines.append(f"its page: {job.link}")
+    lines.append("the same command with --resume follows it to its end")
     return "\n".join(lines)

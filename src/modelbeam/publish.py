@@ -85,6 +85,18 @@ def is_frozen(output: Output) -> bool:
     return storage.exists(join(output.state, "publish.json"))
 
 
+def is_published(publication: Publication) -> bool:
+    """Whether this very run is published already, state and all."""
+    path = publication.output.run_file
+    if not storage.exists(path):
+        return False
+    run = json.loads(storage.read_bytes(path))
+    return bool(
+        run.get("job") == json.loads(to_json(publication.record.to_dict()))
+        and run.get("started") == _time(publication.started)
+    )
+
+
 def finish(output: Output) -> dict[str, Any]:
     """Finish a publish that was interrupted, and return the description of that run."""
     with _writing(output):

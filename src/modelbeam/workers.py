@@ -366,9 +366,13 @@ class WorkerPool:
 
 
 class Totals:
-    """Sums over splits: records, bytes, splits done, and of these done by an earlier run."""
+    """Sums over splits: records, bytes, splits done, and of these done by an earlier run.
+
+    ``tasks`` is how many tasks an engine has at work, where it tells.
+    """
 
     def __init__(self) -> None:
+        self.tasks: int | None = None
         self.counts = Counts()
         self.bytes = 0
         self.splits = 0

@@ -1,4 +1,4 @@
-"""Beam's options and runners: which flags are Beam's, and how the local runner is set up."""
+"""Beam's options: which flags are Beam's, short names of runners, and each engine's defaults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from modelbeam.engines.java_options import JAVA_OPTIONS
 from modelbeam.errors import RequestError, did_you_mean
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
@@ -16,6 +17,9 @@ It is named in full, since ``DirectRunner`` first looks for another runner's bin
 """
 
 _FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+_FLUSH = "data_buffer_time_limit_ms=1000"
+"""Experiment that has workers tell of each finished split within a second, not in one go."""
 
 
 def quiet_logs(verbose: bool) -> None:
@@ -29,9 +33,14 @@ def quiet_logs(verbose: bool) -> None:
 
 def runner_of(flags: Sequence[str]) -> str | None:
     """The value of ``--runner`` among Beam's flags."""
+    return value_of(flags, "--runner")
+
+
+def value_of(flags: Sequence[str], name: str) -> str | None:
+    """The value that one flag has among Beam's flags, or ``None``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--runner")
-    found: str | None = parser.parse_known_args(list(flags))[0].runner
+    parser.add_argument(name, dest="value")
+    found: str | None = parser.parse_known_args(list(flags))[0].value
     return found
 
 
@@ -39,6 +48,27 @@ def is_local(flags: Sequence[str]) -> bool:
     """Whether the flags name no runner, or one that works in this process."""
     runner = runner_of(flags)
     return runner is None or runner.rsplit(".", 1)[-1].lower() in {n.lower() for n in LOCAL_RUNNERS}
+
+
+def engine_of(flags: Sequence[str]) -> str:
+    """The engine that the flags ask for: a key of ``remote_job``'s table, or ``local``.
+
+    Beam's long form counts as well: a ``PortableRunner`` beside a ``--flink_master`` is Flink.
+    """
+    if is_local(flags):
+        return "local"
+    name = (runner_of(flags) or "").rsplit(".", 1)[-1].lower().removesuffix("runner")
+    if name in ("flink", "spark", "dataflow", "prism"):
+        return name
+    return "flink" if flink_address(flags) else "portable"
+
+
+def flink_address(flags: Sequence[str]) -> str | None:
+    """The URL of Flink's REST interface, unless Flink runs inside the job server."""
+    master = value_of(flags, "--flink_master")
+    if not master or master.startswith("["):
+        return None
+    return (master if "://" in master else f"http://{master}").rstrip("/")
 
 
 def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
@@ -61,6 +91,10 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
     for cls in classes:
         if "_add_argparse_args" in vars(cls):
             cls._add_argparse_args(parser)
+    for name, takes_value in JAVA_OPTIONS.get(engine_of(flags), {}).items():
+        if f"--{name}" not in parser._option_string_actions:
+            settings: Any = {} if takes_value else {"nargs": "?"}
+            parser.add_argument(f"--{name}", **settings)
     _, unknown = parser.parse_known_args(list(flags))
     if not unknown:
         return
@@ -116,8 +150,20 @@ def local_options(flags: Sequence[str], threads: int) -> Any:
     return options
 
 
-def remote_options(flags: Sequence[str]) -> Any:
-    """``PipelineOptions`` for any other runner, the flags as they are."""
-    from apache_beam.options.pipeline_options import PipelineOptions
+def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
+    """``PipelineOptions`` for an engine: the flags as they are, and defaults that are not given.
 
-    return PipelineOptions(list(flags))
+    Args:
+        flags: the user's.
+        defaults: written ``--name=value`` or ``--name``; one whose name is among the flags is
+            left out.
+    """
+    from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+
+    given = {flag.split("=", 1)[0] for flag in flags}
+    added = [flag for flag in defaults if flag.split("=", 1)[0] not in given]
+    options = PipelineOptions([*flags, *added])
+    debug = options.view_as(DebugOptions)
+    if debug.lookup_experiment(_FLUSH.split("=", 1)[0]) is None:
+        debug.add_experiment(_FLUSH)
+    return options

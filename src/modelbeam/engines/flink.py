@@ -1,0 +1,191 @@
+"""Flink, through the REST interface of its JobManager (as of Flink 1.19).
+
+The job is found there by its name, which is unique, so it makes no difference whether a job server
+submitted it or Beam uploaded it as one jar; and it is still found when a job server has died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from modelbeam.engines import portable
+from modelbeam.engines.options import flink_address, value_of
+from modelbeam.engines.portable import TIMEOUT, PortableJob
+from modelbeam.engines.remote_job import JobState, Status
+from modelbeam.errors import EngineError, EngineUnreachableError, JobNotFoundError, RequestError
+
+_STATES: dict[str, JobState] = {
+    "INITIALIZING": "starting",
+    "CREATED": "starting",
+    "RECONCILING": "starting",
+    "FINISHED": "done",
+    "FAILED": "failed",
+    "CANCELED": "cancelled",
+}
+"""All others mean that it runs, restarts included."""
+
+
+class Cluster:
+    """A Flink cluster's REST interface.
+
+    Args:
+        url: its address, ``http://host:port``.
+    """
+
+    def __init__(self, url: str) -> None:
+        import requests
+
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+
+    def get(self, path: str, method: str = "GET") -> Any:
+        """Ask for a path under ``/v1``.
+
+        Raises:
+            EngineUnreachableError: it does not answer, or with a server's error.
+            JobNotFoundError: the path is of a job that it does not know.
+        """
+        import requests
+
+        try:
+            answer = self._session.request(method, f"{self.url}/v1/{path}", timeout=TIMEOUT)
+        except requests.RequestException as error:
+            reason = getattr(error, "args", None) and type(error).__name__
+            raise EngineUnreachableError(f"{self.url} does not answer ({reason})") from None
+        if answer.status_code == 404:
+            raise JobNotFoundError(f"{self.url} does not know {path}")
+        if not answer.ok:
+            raise EngineUnreachableError(f"{self.url} answers {answer.status_code} to {path}")
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise EngineUnreachableError(f"{self.url} is no Flink cluster") from None
+
+    def version(self) -> str:
+        """Its version, as ``1.19.3``."""
+        return str(self.get("config")["flink-version"])
+
+    def slots(self) -> int:
+        """How many task slots it has."""
+        return int(self.get("overview")["slots-total"])
+
+    def find(self, name: str) -> str | None:
+        """The id of the latest job of that name."""
+        jobs = [job for job in self.get("jobs/overview")["jobs"] if job["name"] == name]
+        return str(max(jobs, key=lambda job: job["start-time"])["jid"]) if jobs else None
+
+
+class FlinkJob:
+    """A job on a Flink cluster.
+
+    Args:
+        cluster: where it runs.
+        name: its unique name.
+        submitted: the job as the job service sees it, if this process submitted it; Flink itself
+            hears of it only once the job server has staged everything.
+    """
+
+    engine = "Flink"
+
+    def __init__(self, cluster: Cluster, name: str, submitted: PortableJob | None) -> None:
+        self._cluster, self._name, self._submitted = cluster, name, submitted
+        self.identity = {"engine": "flink", "rest": cluster.url, "name": name}
+        self._id: str | None = None
+
+    @property
+    def link(self) -> str | None:
+        """Its page in Flink's web interface, once Flink knows it."""
+        return f"{self._cluster.url}/#/job/running/{self._id}/overview" if self._id else None
+
+    def find(self) -> bool:
+        """Whether Flink knows the job."""
+        self._id = self._id or self._cluster.find(self._name)
+        return self._id is not None
+
+    def poll(self) -> Status:
+        """See :class:`.RemoteJob`."""
+        if not self.find():
+            if self._submitted is None:
+                raise JobNotFoundError(f"{self._cluster.url} has no job {self._name}")
+            status = self._submitted.poll()
+            return status if status.over and status.state != "done" else Status("starting")
+        job = self._cluster.get(f"jobs/{self._id}")
+        state = _STATES.get(job["state"], "running")
+        splits = tasks = None
+        for vertex in job["vertices"]:
+            if "PredictSplit" in vertex["name"]:
+                splits = vertex["metrics"]["write-records"]
+                tasks = vertex["tasks"]["RUNNING"]
+        return Status(state, splits=splits, tasks=tasks)
+
+    def cause(self) -> str:
+        """See :class:`.RemoteJob`."""
+        if self._id is None:
+            return self._submitted.cause() if self._submitted else ""
+        said = self._cluster.get(f"jobs/{self._id}/exceptions")
+        entries = said.get("exceptionHistory", {}).get("entries", [])
+        texts = [entry.get("stacktrace", "") for entry in entries]
+        return "\n".join([said.get("root-exception") or "", *texts])
+
+    def cancel(self) -> None:
+        """See :class:`.RemoteJob`."""
+        if self.find():
+            self._cluster.get(f"jobs/{self._id}?mode=cancel", "PATCH")
+        elif self._submitted is not None:
+            self._submitted.cancel()
+
+    def close(self) -> None:
+        """Stop the loopback worker, if there is one."""
+        if self._submitted is not None:
+            self._submitted.close()
+
+
+def preflight(flags: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.preflight`.
+
+    Without a job server Beam uploads the pipeline as one jar, which holds the staged files too; so
+    neither this machine nor a job server's has to stay.
+    """
+    added = portable.preflight(flags)
+    address = flink_address(flags)
+    if address is None:
+        return added
+    cluster = Cluster(address)
+    try:
+        version, slots = cluster.version(), cluster.slots()
+    except EngineError as error:
+        raise RequestError(
+            f"--flink_master: {error}. Give the address of the JobManager's web interface, such "
+            f"as --flink_master localhost:8081."
+        ) from None
+    if slots == 0:
+        raise RequestError(
+            f"--flink_master: the cluster at {address} has no task slots; no TaskManager is there."
+        )
+    added.append(f"--parallelism={slots}")
+    if value_of(flags, "--job_endpoint") is None:
+        added.append("--flink_submit_uber_jar")
+        added.append(f"--flink_version={'.'.join(version.split('.')[:2])}")
+    return added
+
+
+submission_error = portable.submission_error
+
+
+def follow(result: Any, flags: Sequence[str]) -> FlinkJob | PortableJob:
+    """The job that was just submitted; without a cluster's address, by the job service alone."""
+    submitted = portable.follow(result, flags)
+    submitted.engine = FlinkJob.engine
+    address = flink_address(flags)
+    if address is None:
+        return submitted
+    return FlinkJob(Cluster(address), value_of(flags, "--job_name") or "", submitted)
+
+
+def attach(identity: dict[str, str]) -> FlinkJob:
+    """The job that an earlier process submitted."""
+    job = FlinkJob(Cluster(identity["rest"]), identity["name"], None)
+    if not job.find():
+        raise JobNotFoundError(f"{identity['rest']} has no job {identity['name']}")
+    return job

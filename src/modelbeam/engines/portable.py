@@ -1,0 +1,208 @@
+"""Any engine behind Beam's job service: Prism, a job server, Beam's own embedded one.
+
+The protocol is Beam's ``beam_job_api.proto``; counters are its monitoring infos.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from modelbeam.engines import causes
+from modelbeam.engines.options import engine_of, value_of
+from modelbeam.engines.remote_job import JobState, Status
+from modelbeam.errors import (
+    EngineError,
+    EngineUnreachableError,
+    JobNotFoundError,
+    ModelbeamError,
+    RequestError,
+)
+
+_STATES: dict[str, JobState] = {
+    "STOPPED": "starting",
+    "STARTING": "starting",
+    "RUNNING": "running",
+    "DRAINING": "running",
+    "CANCELLING": "running",
+    "UPDATING": "running",
+    "DONE": "done",
+    "DRAINED": "done",
+    "UPDATED": "done",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+}
+
+TIMEOUT = 20
+"""Seconds that one question to an engine may take."""
+
+PRISM_PAGE_PORT = 8074
+"""Where Prism's web page is unless it was told otherwise."""
+
+
+class PortableJob:
+    """A job that a job service knows by its id.
+
+    Args:
+        service: a ``JobServiceStub``, or the servicer itself if it is in this process.
+        job_id: the id there.
+        endpoint: ``host:port`` of the service, or ``None`` if it ends with this process.
+        engine: its name for people.
+        result: Beam's ``PipelineResult``, if this process submitted the job.
+    """
+
+    def __init__(
+        self, service: Any, job_id: str, endpoint: str | None, engine: str, result: Any = None
+    ) -> None:
+        self.engine = engine
+        self.link: str | None = None
+        self.identity: dict[str, str] = {}
+        if endpoint:
+            self.identity = {"engine": "portable", "endpoint": endpoint, "job": job_id}
+            self.identity["name"] = engine
+        self._service, self._job_id, self._result = service, job_id, result
+        self._errors: list[str] = []
+        self._listener = threading.Thread(target=self._listen, name="messages", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        from apache_beam.portability.api import beam_job_api_pb2 as api
+
+        try:
+            for message in self._service.GetMessageStream(
+                api.JobMessagesRequest(job_id=self._job_id)
+            ):
+                if message.HasField("message_response"):
+                    response = message.message_response
+                    if response.importance >= api.JobMessage.JOB_MESSAGE_WARNING:
+                        self._errors.append(response.message_text)
+        except Exception:  # the service is gone, which poll() reports
+            return
+
+    def poll(self) -> Status:
+        """See :class:`.RemoteJob`."""
+        from apache_beam.portability.api import beam_job_api_pb2 as api
+
+        answer = self._ask("GetState", api.GetJobStateRequest(job_id=self._job_id))
+        state = _STATES.get(api.JobState.Enum.Name(answer.state), "starting")
+        counted = self._counters() if state in ("running", "done") else {}
+        return Status(
+            state,
+            splits=counted.get("splits_done"),
+            read=counted.get("records_read"),
+            failed=counted.get("records_failed"),
+        )
+
+    def _counters(self) -> dict[str, int]:
+        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from apache_beam.runners.portability.portable_runner import PortableMetrics
+
+        try:
+            request = api.GetJobMetricsRequest(job_id=self._job_id)
+            return counters(PortableMetrics(self._ask("GetJobMetrics", request)))
+        except Exception:  # not every service has them while the job runs
+            return {}
+
+    def _ask(self, method: str, request: Any) -> Any:
+        import grpc
+
+        call = getattr(self._service, method)
+        remote = not hasattr(self._service, "_jobs")  # a servicer in this process has no time-out
+        try:
+            return call(request, timeout=TIMEOUT) if remote else call(request)
+        except LookupError:
+            raise JobNotFoundError(f"the job service does not know job {self._job_id}") from None
+        except grpc.RpcError as error:
+            code = error.code() if hasattr(error, "code") else None
+            details = error.details() if hasattr(error, "details") else str(error)
+            unknown = "not" in str(details) and "exist" in str(details)
+            if code == grpc.StatusCode.NOT_FOUND or unknown:
+                raise JobNotFoundError(f"the job service says: {details}") from None
+            where = self.identity.get("endpoint", "the job service")
+            raise EngineUnreachableError(
+                f"{where} does not answer ({getattr(code, 'name', code)}: {details})"
+            ) from None
+
+    def cause(self) -> str:
+        """See :class:`.RemoteJob`."""
+        self._listener.join(5)
+        return "\n".join(self._errors)
+
+    def cancel(self) -> None:
+        """See :class:`.RemoteJob`."""
+        from apache_beam.portability.api import beam_job_api_pb2 as api
+
+        self._ask("Cancel", api.CancelJobRequest(job_id=self._job_id))
+
+    def close(self) -> None:
+        """Stop the loopback worker, if there is one."""
+        if self._result is not None:
+            self._result._cleanup()
+
+
+def counters(results: Any) -> dict[str, int]:
+    """modelbeam's own counters among Beam's metric results, summed over the steps."""
+    found: dict[str, int] = {}
+    for result in results.query()["counters"]:
+        if result.key.metric.namespace == "modelbeam":
+            value = max(result.attempted or 0, result.committed or 0)
+            found[result.key.metric.name] = found.get(result.key.metric.name, 0) + value
+    return found
+
+
+def preflight(flags: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.preflight`."""
+    import grpc
+
+    endpoint = value_of(flags, "--job_endpoint")
+    if not endpoint or endpoint == "embed":
+        return []
+    channel = grpc.insecure_channel(endpoint)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
+    except grpc.FutureTimeoutError:
+        raise RequestError(
+            f"--job_endpoint {endpoint} does not answer. Is the job server running there?"
+        ) from None
+    finally:
+        channel.close()
+    return []
+
+
+def submission_error(flags: Sequence[str], error: Exception) -> ModelbeamError:
+    """See :func:`.remote_job.submission_error`."""
+    runner = value_of(flags, "--runner")
+    return EngineError(
+        f"The job could not be submitted to {runner}: {causes.paragraph(_text(error))}"
+    )
+
+
+def _text(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    text = details() if callable(details) else str(error)
+    return text or f"{type(error).__name__}: {error}"
+
+
+def follow(result: Any, flags: Sequence[str]) -> PortableJob:
+    """The job that was just submitted to a job service."""
+    endpoint = value_of(flags, "--job_endpoint")
+    lasting = endpoint if endpoint and endpoint != "embed" else None
+    name = {"prism": "Prism", "spark": "Spark"}.get(engine_of(flags), "the job service")
+    return PortableJob(result._job_service, result._job_id, lasting, name, result)
+
+
+def attach(identity: dict[str, str]) -> PortableJob:
+    """The job that an earlier process submitted to a job service."""
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2_grpc
+
+    channel = grpc.insecure_channel(identity["endpoint"])
+    try:
+        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
+    except grpc.FutureTimeoutError:
+        raise EngineUnreachableError(f"{identity['endpoint']} does not answer") from None
+    service = beam_job_api_pb2_grpc.JobServiceStub(channel)
+    job = PortableJob(service, identity["job"], identity["endpoint"], identity["name"])
+    job.poll()
+    return job

@@ -1,0 +1,127 @@
+"""A job on an engine, as the process that submitted it sees it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from modelbeam.errors import ModelbeamError
+
+JobState = Literal["starting", "running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job is, in the engine's own figures; what it does not tell is ``None``.
+
+    Attributes:
+        state: where it is between its start and its end.
+        splits: how many its metrics count as done.
+        read, failed: records.
+        tasks: how many tasks of the model's step run now.
+    """
+
+    state: JobState
+    splits: int | None = None
+    read: int | None = None
+    failed: int | None = None
+    tasks: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+class RemoteJob(Protocol):
+    """One job on one engine.
+
+    Attributes:
+        engine: the engine's name for people, such as ``Flink``.
+        identity: what :func:`attach` needs to find it again; plain strings, no secret.
+        link: its page in the engine's web interface, or ``None``.
+    """
+
+    engine: str
+    identity: dict[str, str]
+    link: str | None
+
+    def poll(self) -> Status:
+        """Ask the engine.
+
+        Raises:
+            EngineUnreachableError: it does not answer.
+            JobNotFoundError: it no longer knows the job.
+        """
+
+    def cause(self) -> str:
+        """The engine's text on why the job failed, traces and all; empty if it has none."""
+
+    def cancel(self) -> None:
+        """Ask the engine to cancel it.
+
+        Raises:
+            EngineUnreachableError: it does not answer.
+        """
+
+    def close(self) -> None:
+        """Stop what was started in this process for the job; the job itself goes on."""
+
+
+_ENGINES = {
+    "flink": "modelbeam.engines.flink",
+    "spark": "modelbeam.engines.spark",
+    "dataflow": "modelbeam.engines.dataflow",
+    "prism": "modelbeam.engines.portable",
+    "portable": "modelbeam.engines.portable",
+}
+"""Each module has the functions below, under the same names and without ``engine``."""
+
+
+def preflight(engine: str, flags: Sequence[str]) -> list[str]:
+    """Make sure that the engine is there, before anything is packaged or submitted.
+
+    Returns:
+        Beam's flags that this engine needs beside the user's, as ``--name=value``.
+
+    Raises:
+        RequestError: it does not answer, or a flag that it needs is missing.
+    """
+    added: list[str] = _module(engine).preflight(flags)
+    return added
+
+
+def submission_error(engine: str, flags: Sequence[str], error: Exception) -> ModelbeamError:
+    """What an exception of ``pipeline.run()`` comes to: the job could not be submitted."""
+    made: ModelbeamError = _module(engine).submission_error(flags, error)
+    return made
+
+
+def follow(engine: str, result: Any, flags: Sequence[str]) -> RemoteJob:
+    """The job that ``pipeline.run()`` has just submitted.
+
+    Args:
+        engine: a key of the table above.
+        result: Beam's ``PipelineResult``.
+        flags: Beam's flags that it was submitted with, defaults and ``--job_name`` included (Beam
+            itself changes some of the options made of them).
+    """
+    job: RemoteJob = _module(engine).follow(result, flags)
+    return job
+
+
+def attach(identity: dict[str, str]) -> RemoteJob:
+    """The job that an earlier process submitted.
+
+    Raises:
+        EngineUnreachableError: its engine does not answer.
+        JobNotFoundError: its engine does not know it.
+    """
+    job: RemoteJob = _module(identity["engine"]).attach(identity)
+    return job
+
+
+def _module(engine: str) -> Any:
+    return importlib.import_module(_ENGINES[engine])

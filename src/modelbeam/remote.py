@@ -1,0 +1,396 @@
+"""Running a job on an engine: submit it, follow it to its end or leave it, find it again."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from modelbeam import staging, storage
+from modelbeam.commit import JobRecord, Manifest, Output, State, earlier_record, to_json
+from modelbeam.engines import causes, options, remote_job
+from modelbeam.engines.remote_job import RemoteJob, Status
+from modelbeam.errors import (
+    EngineError,
+    EngineUnreachableError,
+    InterruptedRunError,
+    JobError,
+    JobNotFoundError,
+    ModelbeamError,
+    OutputExistsError,
+    RequestError,
+)
+from modelbeam.models.base import ModelInfo
+from modelbeam.plan import PLAN_FILE
+from modelbeam.prepare import (
+    Plan,
+    Resumable,
+    Watcher,
+    check_fit,
+    make_publication,
+    make_record,
+    make_task,
+    too_many_errors,
+)
+from modelbeam.publish import finish, is_frozen
+from modelbeam.result import Run, finished_run
+from modelbeam.storage import join
+from modelbeam.workers import Totals, WorkerPool
+
+POLL_SECONDS = 1.0
+"""Between two questions to the engine."""
+
+PATIENCE_SECONDS = 120.0
+"""How long an engine may not answer before the submitting process gives up on it."""
+
+Choice = Callable[[RemoteJob], bool]
+"""Asks, after Ctrl-C, whether to cancel the job (else it is left running)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that was left running on its engine.
+
+    Attributes:
+        engine: its name.
+        name: the job's there.
+        link: its page, or ``None``.
+        output: where the predictions will be.
+    """
+
+    engine: str
+    name: str
+    link: str | None
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "status": "submitted",
+            "engine": self.engine,
+            "job": self.name,
+            "link": self.link,
+            "output": self.output,
+        }
+
+
+def always_cancel(_: RemoteJob) -> bool:
+    """The choice where nobody can be asked."""
+    return True
+
+
+class RemoteRun:
+    """One run on an engine.
+
+    Args:
+        plan: the job's.
+        watcher: told of the progress.
+        now: when it started, in seconds since the epoch.
+        choose: asked after Ctrl-C.
+    """
+
+    def __init__(self, plan: Plan, watcher: Watcher, now: float, choose: Choice) -> None:
+        self._plan, self._watcher, self._started, self._choose = plan, watcher, now, choose
+        self._job = plan.job
+        self._flags = plan.job.beam_options
+        self._engine = options.engine_of(self._flags)
+
+    def run(self) -> Run | Submitted:
+        """Run it.
+
+        Raises:
+            RequestError: the request is wrong; nothing was submitted.
+            JobError: the job failed.
+            InterruptedRunError: it was cancelled.
+        """
+        info = self._load()
+        check_fit(self._plan, info)
+        record = make_record(self._plan, info)
+        resumable = Resumable(self._plan, record)
+        if resumable.done is not None:
+            return resumable.done
+        running = still_running(self._plan.output)
+        if running is not None:
+            if not self._job.resume:
+                raise busy(self._plan.output, running)
+            self._watcher.note(f"the job is still running on {running.engine}: following it")
+            self._watcher.begin(self._plan)
+            return self._follow(running)
+        added = remote_job.preflight(self._engine, self._flags)
+        state = State(self._plan.output, record, fresh=not resumable.resumes)
+        try:
+            if is_frozen(self._plan.output):
+                return finished_run(finish(self._plan.output))
+            self._watcher.begin(self._plan)
+            job = self._submit(info, record, added)
+            return self._follow(job)
+        except (JobError, RequestError) as error:
+            if not isinstance(error, EngineUnreachableError):
+                state.discard_if_empty()
+            raise
+        finally:
+            self._watcher.end()
+            state.close()
+
+    def _load(self) -> ModelInfo:
+        """Load the model here, in a process that ends again, to see that it can be."""
+        pool = WorkerPool(self._job.model, 1, "threads", None)
+        try:
+            return pool.wait_loaded()
+        finally:
+            pool.close()
+
+    def _submit(self, info: ModelInfo, record: JobRecord, added: list[str]) -> RemoteJob:
+        import apache_beam as beam
+
+        from modelbeam.pipeline import WorkerJob, build_remote
+
+        output = self._plan.output
+        staged = staging.prepare(self._job.model, self._flags, self._watcher.note)
+        plan = "".join(split.to_json() + "\n" for split in self._plan.splits)
+        storage.write_atomically(join(output.state, PLAN_FILE), plan.encode())
+        work = WorkerJob(
+            model=self._job.model,
+            task=make_task(self._plan, record),
+            publication=make_publication(self._plan, record, info, self._started),
+            splits=len(self._plan.splits),
+            versions=staged.versions,
+            flags=self._flags,
+        )
+        defaults = [f"--job_name={_job_name(info)}", *staged.flags, *added]
+        made = options.remote_options(self._flags, defaults)
+        flags = [*self._flags, *defaults]
+        pipeline = beam.Pipeline(options=made)
+        build_remote(pipeline, work)
+        with _signals_kept():
+            try:
+                result = pipeline.run()
+            except ModelbeamError:
+                raise
+            except Exception as error:
+                raise remote_job.submission_error(self._engine, self._flags, error) from error
+        job = remote_job.follow(self._engine, result, flags)
+        if job.identity:
+            storage.write_atomically(join(output.state, _IDENTITY), to_json(job.identity))
+        self._watcher.note(f"submitted to {job.engine} as {_name(job)}")
+        return job
+
+    def _follow(self, job: RemoteJob) -> Run | Submitted:
+        """Follow it to its end, unless it is to be left."""
+        try:
+            if self._job.detach:
+                return self._left(job)
+            return self._followed(job)
+        except KeyboardInterrupt:
+            if self._choose(job):
+                self._cancel(job)
+                raise InterruptedRunError(
+                    f"The job was cancelled on {job.engine}. What is done is kept. Run the same "
+                    f"command with --resume to finish."
+                ) from None
+            return self._left(job)
+        finally:
+            self._watcher.end()
+            job.close()
+
+    def _left(self, job: RemoteJob) -> Submitted:
+        with suppress(EngineError):
+            job.poll()  # for the link, if the engine has it already
+        return Submitted(job.engine, _name(job), job.link, self._plan.output.path)
+
+    def _cancel(self, job: RemoteJob) -> None:
+        """Cancel it and wait for its end, so that nothing is written after this returns."""
+        job.cancel()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if job.poll().over:
+                    return
+            except EngineError:
+                return
+            time.sleep(POLL_SECONDS / 4)
+
+    def _followed(self, job: RemoteJob) -> Run:
+        counted = _Counted(self._plan.output)
+        linked = False
+        limit = self._job.max_errors
+        for status in self._statuses(job):
+            totals = counted.update(status)
+            if job.link and not linked:
+                linked = True
+                self._watcher.note(f"its page: {job.link}")
+            self._watcher.update(totals)
+            if limit is not None and not limit.endswith("%") and totals.counts.failed > int(limit):
+                self._cancel(job)
+                raise too_many_errors(limit, totals)
+            if status.over:
+                break
+        finished = self._published()
+        if finished is not None:
+            return finished_run(finished)
+        raise self._failure(job, status)
+
+    def _statuses(self, job: RemoteJob) -> Iterator[Status]:
+        """What the engine answers once a second; that it does not for a while is no failure."""
+        silent_since = None
+        while True:
+            try:
+                status = job.poll()
+                silent_since = None
+                yield status
+            except JobNotFoundError:
+                if self._published() is not None:
+                    yield Status("done")
+                raise JobError(
+                    f"{job.engine} no longer knows the job {_name(job)}; it may have been "
+                    f"restarted. What is done is kept. Run the same command with --resume."
+                ) from None
+            except EngineUnreachableError as error:
+                silent_since = silent_since or time.monotonic()
+                if self._published() is not None:
+                    yield Status("done")
+                if time.monotonic() - silent_since > PATIENCE_SECONDS:
+                    raise EngineUnreachableError(
+                        f"Lost {job.engine}: {error}. The job {_name(job)} may go on. Run the "
+                        f"same command with --resume to follow it, or to finish it if it ended."
+                    ) from None
+            time.sleep(POLL_SECONDS)
+
+    def _published(self) -> dict[str, Any] | None:
+        """The description of this very run, once it is published."""
+        output = self._plan.output
+        if output.committed():
+            return None
+        _, description = earlier_record(output)
+        return description
+
+    def _failure(self, job: RemoteJob, status: Status) -> ModelbeamError:
+        where = f" ({job.link})" if job.link else ""
+        again = "What is done is kept. Run the same command with --resume to finish."
+        if status.state == "cancelled":
+            return JobError(f"The job was cancelled on {job.engine}{where}. {again}")
+        if status.state == "done":
+            return JobError(
+                f"The job ended on {job.engine}{where}, and {self._plan.output.path} does not hold "
+                f"its result. Is it on storage that the workers share with this machine? {again}"
+            )
+        try:
+            text = job.cause()
+        except EngineError as unreachable:
+            text = str(unreachable)
+        failure = causes.decode(text) or JobError(
+            f"The job failed on {job.engine}{where}: {causes.paragraph(text)}. {again}"
+        )
+        failure.details = text  # type: ignore[attr-defined]
+        return failure
+
+
+_IDENTITY = "engine.json"
+"""In the state directory: how to find the job that was submitted."""
+
+
+def still_running(output: Output) -> RemoteJob | None:
+    """The job that an earlier process submitted for this output, if its engine still runs it.
+
+    An engine that does not answer is taken for one that is gone: should the job go on after all,
+    the commit protocol keeps the output whole.
+    """
+    path = join(output.state, _IDENTITY)
+    if not storage.exists(path):
+        return None
+    try:
+        job = remote_job.attach(json.loads(storage.read_bytes(path)))
+        if not job.poll().over:
+            return job
+        job.close()
+    except (EngineError, ValueError, KeyError):
+        return None
+    return None
+
+
+def busy(output: Output, job: RemoteJob) -> OutputExistsError:
+    """The error for an output that a job on an engine still writes."""
+    where = f", {job.link}" if job.link else ""
+    return OutputExistsError(
+        f"--output {output.path}: the job {_name(job)} is still running on {job.engine}{where}. "
+        f"Add --resume to follow it, or cancel it there first."
+    )
+
+
+def _name(job: RemoteJob) -> str:
+    return job.identity.get("name") or job.identity.get("job") or "unnamed"
+
+
+def _job_name(info: ModelInfo) -> str:
+    """Unique, and such that every engine takes it (Dataflow: lower case, digits and dashes)."""
+    model = re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-")[:30]
+    user = re.sub(r"[^a-z0-9]+", "-", _user().lower()).strip("-")[:12]
+    stamp = time.strftime("%m%d-%H%M%S", time.gmtime())
+    parts = [part for part in ("modelbeam", model, user, stamp, os.urandom(2).hex()) if part]
+    return "-".join(parts)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Beam's job servers take SIGINT for themselves; Ctrl-C is ours to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in kept:
+            signal.signal(number, handler)
+
+
+class _Counted:
+    """Totals while a job runs: the engine's own figures, and the manifests as far as they go.
+
+    Engines differ in what they tell before a task ends; the manifests, where this machine sees
+    them, are as exact as can be. Listing them is done at most a tenth of the time.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._directory = join(output.state, "manifests")
+        self._seen: set[str] = set()
+        self._totals = Totals()
+        self._due = 0.0
+
+    def update(self, status: Status) -> Totals:
+        """The totals by now."""
+        began = time.monotonic()
+        if began >= self._due:
+            for name in storage.names_in(self._directory):
+                if name.endswith(".json") and name not in self._seen:
+                    self._read(name)
+            self._due = time.monotonic() + 9 * (time.monotonic() - began)
+        totals = self._totals.copy()
+        totals.tasks = status.tasks
+        totals.splits = max(totals.splits, status.splits or 0)
+        totals.counts.read = max(totals.counts.read, status.read or 0)
+        totals.counts.failed = max(totals.counts.failed, status.failed or 0)
+        return totals
+
+    def _read(self, name: str) -> None:
+        try:
+            manifest = Manifest.from_bytes(storage.read_bytes(join(self._directory, name)))
+        except (OSError, ValueError, KeyError, TypeError):  # published and gone, or half there
+            return
+        self._seen.add(name)
+        self._totals.add(manifest.counts, manifest.split.bytes)
