@@ -6,6 +6,9 @@ the real ones, and send what they would send to Google; what answers is this mod
 - ``/v1b3/…``: the requests that Beam 2.77's Dataflow client makes (create, get, list and update a
   job; messages; metrics), in the wire format of Google's ``google-cloud-dataflow-client``. A job
   goes through PENDING and RUNNING to the end that the test sets. Errors have the form of Google's.
+- The same over gRPC, which is how Beam speaks with Google: HTTP is for ``localhost`` only. A client
+  in the ``environment`` believes that it is connected to ``dataflow.googleapis.com``. Its variables
+  name this server as gRPC's proxy, and a throw-away certificate as the one to trust.
 - ``/token``: where a service account's key is exchanged for a token. The signature of the request
   is checked, and every other request must carry the token or a signature of the key.
 - ``/storage/…``: ``gcp-storage-emulator`` from PyPI, in memory.
@@ -20,29 +23,43 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gcp_storage_emulator.handlers import buckets
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 from google.auth import jwt
+from google.cloud import dataflow
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 PROJECT = "stand-in-project"
 REGION = "europe-west1"
 BUCKET = "stand-in-bucket"
+HOST = "dataflow.googleapis.com"
 TOKEN = "token-of-the-stand-in"
 
 Counters = dict[str, int]
+
+assert error_details_pb2  # the messages must be known for errors to be put together of them
 
 
 Answer = tuple[int, dict[str, Any]]
@@ -106,14 +123,17 @@ class StandIn:
         self._server.daemon_threads = True
         self.url = f"http://localhost:{self._server.server_port}"
         self.key_file = self._write_key()
+        self.roots_file = directory / "throw-away-roots.pem"
 
     def __enter__(self) -> StandIn:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._grpc_server, self.grpc_port = _serve_grpc(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         for job in self.jobs.values():
             job.kill()
+        self._grpc_server.stop(None)
         self._server.shutdown()
         self._server.server_close()
 
@@ -147,12 +167,15 @@ class StandIn:
         return {
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.key_file),
             "STORAGE_EMULATOR_HOST": self.url,
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(self.roots_file),
+            "grpc_proxy": self.url,
+            "no_grpc_proxy": "localhost,127.0.0.1",
             "NO_GCE_CHECK": "true",
         }
 
     @property
     def flags(self) -> list[str]:
-        """What a client's command line needs."""
+        """What a client's command line needs to speak HTTP; without the last, it speaks gRPC."""
         return [
             "--runner=dataflow",
             f"--project={PROJECT}",
@@ -199,6 +222,17 @@ class StandIn:
         except ValueError:
             return False
         return True
+
+    def refusal(self, request: str, authorization: str) -> Answer | None:
+        """Note a request, and refuse it if it is to be refused."""
+        self.requests.append(request)
+        if not self.allows(authorization):
+            said = "Request had invalid authentication credentials."
+            return google_error(401, "UNAUTHENTICATED", said)
+        for refused, answer in self.refusals.items():
+            if re.fullmatch(refused, request):
+                return answer
+        return None
 
     def dataflow(self, method: str, path: str, body: Any) -> Answer:
         """Answer a request to Dataflow's API."""
@@ -392,6 +426,17 @@ class _Handler(RequestHandler):
     def do_DELETE(self) -> None:
         self._serve("DELETE")
 
+    def do_CONNECT(self) -> None:
+        """Be the proxy to what calls itself Dataflow."""
+        if self.path != f"{HOST}:443":
+            self.send_error(403, f"no way to {self.path}")
+            return
+        self.send_response(200)
+        self.end_headers()
+        there = socket.create_connection(("127.0.0.1", self._service.grpc_port))
+        threading.Thread(target=_pump, args=(self.connection, there), daemon=True).start()
+        _pump(there, self.connection)
+
     def _serve(self, method: str) -> None:
         service, path = self._service, self.path.split("?")[0]
         request = f"{method} {path}"
@@ -399,17 +444,11 @@ class _Handler(RequestHandler):
             self._answer(*self._token())
             return
         with service.lock:
-            service.requests.append(request)
-            if not service.allows(self.headers.get("Authorization", "")):
+            refused = service.refusal(request, self.headers.get("Authorization", ""))
+            if refused:
                 self._body()
-                said = "Request had invalid authentication credentials."
-                self._answer(*google_error(401, "UNAUTHENTICATED", said))
+                self._answer(*refused)
                 return
-            for refused, answer in service.refusals.items():
-                if re.fullmatch(refused, request):
-                    self._body()
-                    self._answer(*answer)
-                    return
             if path.startswith("/v1b3/"):
                 content = self._body()
                 self._answer(
@@ -435,6 +474,94 @@ class _Handler(RequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(1 << 16):
+            target.sendall(part)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+class _Grpc(grpc.GenericRpcHandler):
+    """The same answers over gRPC; how requests are spelt over HTTP is how they are known here."""
+
+    _METHODS = MappingProxyType(
+        {
+            "JobsV1Beta3/CreateJob": ("POST", "", "CreateJobRequest", "Job"),
+            "JobsV1Beta3/GetJob": ("GET", "/{}", "GetJobRequest", "Job"),
+            "JobsV1Beta3/UpdateJob": ("PUT", "/{}", "UpdateJobRequest", "Job"),
+            "JobsV1Beta3/ListJobs": ("GET", "", "ListJobsRequest", "ListJobsResponse"),
+            "MessagesV1Beta3/ListJobMessages": (
+                "GET", "/{}/messages", "ListJobMessagesRequest", "ListJobMessagesResponse"),
+            "MetricsV1Beta3/GetJobMetrics": (
+                "GET", "/{}/metrics", "GetJobMetricsRequest", "JobMetrics"),
+        }
+    )  # fmt: skip
+
+    def __init__(self, service: StandIn) -> None:
+        self._service = service
+
+    def service(self, details: Any) -> Any:
+        known = self._METHODS.get(details.method.removeprefix("/google.dataflow.v1beta3."))
+        if known is None:
+            return None
+        method, path, asked, answered = known
+        authorization = dict(details.invocation_metadata).get("authorization", "")
+        question, answer = getattr(dataflow, asked).pb(), getattr(dataflow, answered).pb()
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            jobs = f"/v1b3/projects/{request.project_id}/locations/{request.location}/jobs"
+            whole = jobs + path.format(getattr(request, "job_id", ""))
+            body = json_format.MessageToDict(request.job) if hasattr(request, "job") else None
+            service = self._service
+            with service.lock:
+                code, content = service.refusal(f"{method} {whole}", authorization) or (0, {})
+                if not code:
+                    code, content = service.dataflow(method, whole, body)
+            if code != 200:
+                self._abort(context, content["error"])
+            return json_format.ParseDict(content, answer(), ignore_unknown_fields=True)
+
+        return grpc.unary_unary_rpc_method_handler(
+            call, question.FromString, answer.SerializeToString
+        )
+
+    def _abort(self, context: grpc.ServicerContext, error: dict[str, Any]) -> None:
+        status = status_pb2.Status(
+            code=grpc.StatusCode[error["status"]].value[0], message=error["message"]
+        )
+        for detail in error["details"]:
+            json_format.ParseDict(detail, status.details.add())
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+def _serve_grpc(service: StandIn) -> tuple[grpc.Server, int]:
+    """Start the gRPC server, with a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the stand-in's own")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    service.roots_file.write_bytes(certificate)
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[_Grpc(service)])
+    credentials = grpc.ssl_server_credentials([(private, certificate)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return server, port
 
 
 def _metric(origin: str, name: str, value: int, context: dict[str, str]) -> dict[str, Any]:

@@ -354,7 +354,9 @@ class TestJob:
         with pytest.raises(JobNotFoundError):
             job.poll()
 
-    @pytest.mark.parametrize(("code", "status"), [(503, "UNAVAILABLE"), (429, "RATE"), (500, "X")])
+    @pytest.mark.parametrize(
+        ("code", "status"), [(503, "UNAVAILABLE"), (429, "RESOURCE_EXHAUSTED"), (500, "INTERNAL")]
+    )
     def test_trouble_that_passes(self, service, code, status):
         job = submitted(service)
         service.refuse(GET, google_error(code, status, "trouble"))
