@@ -23,8 +23,8 @@ LADDER = [
     "modelbeam.engines",
     "modelbeam.engines.java_options",
     "modelbeam.engines.options",
-    "modelbeam.engines.remote_job",
     "modelbeam.engines.causes",
+    "modelbeam.engines.remote_job",
     "modelbeam.engines.portable",
     "modelbeam.engines.flink",
     "modelbeam.engines.spark",
@@ -64,6 +64,7 @@ LADDER = [
     "modelbeam.local",
     "modelbeam.remote",
     "modelbeam.run",
+    "modelbeam.doctor",
     "modelbeam.check",
     "modelbeam.progress",
     "modelbeam.cli",
@@ -74,6 +75,7 @@ LADDER = [
 
 BEAM_AT_ONCE = {"modelbeam.pipeline"}
 BEAM_WHEN_CALLED = {
+    "modelbeam.doctor",
     "modelbeam.engines.dataflow",
     "modelbeam.engines.options",
     "modelbeam.engines.portable",

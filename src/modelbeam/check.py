@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 
 from modelbeam import formats
+from modelbeam.doctor import Examination, examine
 from modelbeam.engines import options
 from modelbeam.errors import RequestError
 from modelbeam.job import Job, ModelSpec
@@ -27,6 +29,7 @@ class Check:
     info: ModelInfo
     plan: Plan
     samples: list[tuple[str, Sample]]
+    engine: Examination | None = None
 
     @property
     def read(self) -> int:
@@ -60,6 +63,7 @@ class Check:
                     for path, sample in self.samples
                 ],
             },
+            "engine": asdict(self.engine)["findings"] if self.engine else None,
         }
 
     def to_text(self) -> str:
@@ -86,6 +90,8 @@ class Check:
             lines.append(f"failed   {path}:{line} {stage}, {kind}: {' '.join(error.split())}")
         if len(failures) > EXAMPLES:
             lines.append(f"         and {len(failures) - EXAMPLES} more")
+        if self.engine is not None:
+            lines.append(self.engine.to_text())
         return "\n".join(lines)
 
 
@@ -107,14 +113,17 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
-def check_job(job: Job) -> Check:
+def check_job(job: Job, note: Callable[[str], None]) -> Check:
     """Load the model, try it on the first records of the first files, and make the plan.
+
+    If the job is for an engine, that and its workers are examined as well.
 
     Raises:
         RequestError: what a run would refuse as well.
     """
     options.check_flags(job.beam_options)
-    plan = make_plan(job)
+    local = options.is_local(job.beam_options)
+    plan = make_plan(job if local else job.on_any_machine())
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
@@ -128,7 +137,7 @@ def check_job(job: Job) -> Check:
                 break
     finally:
         pool.close()
-    return Check(info, plan, samples)
+    return Check(info, plan, samples, None if local else examine(plan, note))
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:

@@ -139,6 +139,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--detach", action="store_true", default=None,
         help="on Flink, Spark ...: submit and leave; the same command with --resume "
         "follows the job")  # fmt: skip
+    add("--no-packages", dest="packages", action="store_false", default=None,
+        help="on Flink, Spark ...: the workers have the model and its libraries installed; "
+        "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
@@ -332,11 +335,17 @@ def _cancel_or_leave(job: Any) -> bool:
 def _check(flags: argparse.Namespace, rest: list[str]) -> int:
     from modelbeam.check import check_job
 
-    found = check_job(_job(flags, rest, "check"))
+    def note(text: str) -> None:
+        if not flags.quiet and not flags.no_progress:
+            print(f"modelbeam: {text}", file=sys.stderr)
+
+    found = check_job(_job(flags, rest, "check"), note)
     if flags.json:
         _print_json(found.to_dict())
     elif not flags.quiet:
         _say(found.to_text())
+    if found.engine is not None and not found.engine.healthy:
+        return RequestError.exit_code
     return 1 if found.read and found.failed == found.read else 0
 
 

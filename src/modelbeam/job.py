@@ -62,6 +62,8 @@ class Job(BaseModel):
     split_size: int | None = Field(default=None, ge=1)
     max_record_size: int = Field(default=32 * MIB, ge=1)
     detach: bool = False
+    packages: bool = True
+    """Whether an engine's workers are sent what the model needs; they may have it already."""
     beam_options: tuple[str, ...] = ()
 
     @field_validator("models", mode="before")

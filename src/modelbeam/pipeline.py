@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 from modelbeam import models, storage, versions
 from modelbeam.commit import find_manifest
 from modelbeam.engines.causes import encode
-from modelbeam.errors import InvisibleStateError, JobError, ModelbeamError, ReconciliationError
+from modelbeam.errors import (
+    InvisibleStateError,
+    JobError,
+    ModelbeamError,
+    OutputWriteError,
+    ReconciliationError,
+)
 from modelbeam.failures import Failure, column_clash
 from modelbeam.job import ModelSpec
 from modelbeam.models import mlmodel
@@ -165,28 +173,30 @@ class WorkerJob:
         return [Split.from_json(line.decode()) for line in lines]
 
 
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Raise what goes wrong on a worker such that its message survives every engine."""
+    try:
+        yield
+    except ModelbeamError as error:
+        raise RuntimeError(encode(error)) from error
+    except Exception as error:
+        text = f"{doing} on {socket.gethostname()}: {type(error).__name__}: {error}"
+        raise RuntimeError(encode(JobError(text))) from error
+
+
 class _WorkerFn(beam.DoFn):
-    """What the steps on an engine have in common: one word of every error survives the engine."""
+    """What the steps on an engine have in common."""
 
     def __init__(self, work: WorkerJob) -> None:
         self._work = work
-
-    @contextmanager
-    def _told(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except ModelbeamError as error:
-            raise RuntimeError(encode(error)) from error
-        except Exception as error:
-            text = f"{doing} on {socket.gethostname()}: {type(error).__name__}: {error}"
-            raise RuntimeError(encode(JobError(text))) from error
 
 
 class _ReadPlan(_WorkerFn):
     """Yields the descriptors of all splits."""
 
     def process(self, _: Any) -> Iterator[str]:
-        with self._told("reading the plan"):
+        with told("reading the plan"):
             plan = self._work.plan() if self._work.open() else []
         for split in plan:
             yield split.to_json()
@@ -226,7 +236,7 @@ class PredictSplit(_WorkerFn):
 
     def setup(self) -> None:
         """Check the worker, and load the model."""
-        with self._told("starting"):
+        with told("starting"):
             self._open = self._work.open()
             self._loaded = _acquire(self._shared, self._work.model)
 
@@ -235,7 +245,7 @@ class PredictSplit(_WorkerFn):
         split, task = Split.from_json(element), self._work.task
         if not self._open:
             return
-        with self._told(f"predicting {split.path} from byte {split.start}"):
+        with told(f"predicting {split.path} from byte {split.start}"):
             manifest = find_manifest(task.state, split, task.fingerprint)
             if manifest is None:
                 manifest = predict_split(split, task, self._loaded)
@@ -254,7 +264,7 @@ class PublishSplits(_WorkerFn):
 
     def process(self, element: tuple[int, Iterable[int]]) -> None:
         """Publish; ``element`` holds the indices of the splits that are done."""
-        with self._told("publishing"):
+        with told("publishing"):
             if not self._work.open():
                 return
             done = len(set(element[1]))
@@ -264,6 +274,76 @@ class PublishSplits(_WorkerFn):
                     f"Nothing was published. Run the same command with --resume."
                 )
             publish(self._work.publication, self._work.plan())
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """What workers are asked when an engine is examined; plain data.
+
+    Attributes:
+        model: what they must be able to load.
+        place: a directory that the submitting process made beside the job's state.
+        secret: what it wrote there, so that another machine's directory of that name is noticed.
+        inputs: path, size in bytes and modification time in ns of some input files.
+        versions, flags: as in :class:`WorkerJob`.
+    """
+
+    model: ModelSpec
+    place: str
+    secret: str
+    inputs: tuple[tuple[str, int, int], ...]
+    versions: dict[str, str]
+    flags: tuple[str, ...]
+
+    def answer(self) -> None:
+        """Try everything, and leave an answer in the place.
+
+        Raises:
+            ModelbeamError: something is not as it must be.
+        """
+        host = socket.gethostname()
+        versions.compare(self.versions, versions.here(self.versions))
+        file = join(self.place, PLAN_FILE)
+        if not storage.exists(file) or storage.read_bytes(file).decode() != self.secret:
+            raise InvisibleStateError(
+                f"the worker on {host} does not see {self.place}. --output must be on storage that "
+                f"the workers share with the submitting machine."
+            )
+        for path, size, _ in self.inputs:
+            if not storage.exists(path):
+                raise InvisibleStateError(
+                    f"the worker on {host} does not see the input {path}. --input must be on "
+                    f"storage that the workers share with the submitting machine."
+                )
+            if (found := storage.stat(path).size) != size:
+                raise InvisibleStateError(
+                    f"the input {path} has {found} bytes for the worker on {host} and {size} here: "
+                    f"it is another file."
+                )
+        models.load(self.model.target, self.model.name, self.model.arguments)
+        try:
+            content = json.dumps({"host": host}).encode()
+            storage.write_atomically(join(self.place, f"answer-{os.urandom(4).hex()}"), content)
+        except OSError as error:
+            raise OutputWriteError(
+                f"the worker on {host} cannot write to {self.place}: {error.strerror or error}."
+            ) from error
+
+
+class Probe(beam.DoFn):
+    """Answers whether a worker can do the job.
+
+    Args:
+        work: what is asked.
+    """
+
+    def __init__(self, work: ProbeJob) -> None:
+        self._work = work
+
+    def process(self, _: Any) -> None:
+        """Answer."""
+        with told("answering"):
+            self._work.answer()
 
 
 def _acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
@@ -423,6 +503,8 @@ __all__ = [
     "MLModelPredictOperation",
     "Predict",
     "PredictSplit",
+    "Probe",
+    "ProbeJob",
     "PublishSplits",
     "WorkerJob",
     "build",

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from modelbeam import staging, storage
+from modelbeam import storage
 from modelbeam.commit import JobRecord, Manifest, Output, State, earlier_record, to_json
 from modelbeam.engines import causes, options, remote_job
 from modelbeam.engines.remote_job import RemoteJob, Status
@@ -42,6 +42,7 @@ from modelbeam.prepare import (
 )
 from modelbeam.publish import finish, is_frozen
 from modelbeam.result import Run, finished_run
+from modelbeam.staging import stage
 from modelbeam.storage import join
 from modelbeam.workers import Totals, WorkerPool
 
@@ -154,7 +155,7 @@ class RemoteRun:
         from modelbeam.pipeline import WorkerJob, build_remote
 
         output = self._plan.output
-        staged = staging.prepare(self._job.model, self._flags, self._watcher.note)
+        staged = stage(self._job, self._watcher.note)
         plan = "".join(split.to_json() + "\n" for split in self._plan.splits)
         storage.write_atomically(join(output.state, PLAN_FILE), plan.encode())
         work = WorkerJob(

@@ -67,6 +67,7 @@ def predict(
     split_size: int | str | None = None,
     max_record_size: int | str | None = None,
     detach: bool = False,
+    packages: bool = True,
     beam_options: list[str] | None = None,
     on_progress: Callable[[Totals], None] | None = None,
 ) -> Run | Submitted:
@@ -88,6 +89,7 @@ def predict(
         split_size: bytes a split, such as ``"64MB"``.
         max_record_size: bytes that a record may have.
         detach: submit to an engine and return at once.
+        packages: whether an engine's workers are sent what the model needs.
         beam_options: flags for Beam's ``PipelineOptions``.
         on_progress: called ten times a second with the totals so far.
 
@@ -115,6 +117,7 @@ def predict(
             "split_size": split_size,
             "max_record_size": max_record_size,
             "detach": detach,
+            "packages": packages,
             "beam_options": beam_options,
         }
     )

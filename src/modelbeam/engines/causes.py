@@ -63,8 +63,15 @@ def paragraph(text: str) -> str:
     java = [match for line in lines if (match := _JAVA_ERROR.match(line)) and match[2]]
     root = ours or (f"{java[-1][1].rsplit('.', 1)[-1]}: {java[-1][2]}" if java else "")
     root = root or next((line for line in lines if line), "it gave no reason")
+    if re.search(r"\bdocker\b", root):
+        return (
+            "the workers run in Docker unless told otherwise, and Docker did not start one. Start "
+            "Docker there, or say where the workers are with --environment_type=EXTERNAL or "
+            "PROCESS and --environment_config"
+        )
     if not ours and any(sign in text for sign in _WORKER_LOST):
         root = f"a worker was lost ({root})"
+    root = root.rstrip(". ")
     return root if len(root) <= MAX_LENGTH else root[: MAX_LENGTH - 3] + "..."
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from modelbeam.engines import causes
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import (
     EngineError,
@@ -179,7 +180,8 @@ class Service:
     def close(self) -> None:
         """Close its connections."""
         for client in (self._jobs, self._messages, self._metrics):
-            client.transport.close()
+            with suppress(Exception):
+                client.transport.close()
 
     def check(self) -> None:
         """Ask for the latest job, to learn whether the service answers and lets us in."""
@@ -297,18 +299,12 @@ class DataflowJob:
 
     def close(self) -> None:
         """See :class:`.RemoteJob`."""
-        with suppress(Exception):
-            self._service.close()
+        self._service.close()
 
 
-def follow(result: Any, options: Any = None) -> DataflowJob:
-    """The job that was just submitted.
-
-    Args:
-        result: Beam's ``DataflowPipelineResult``.
-        options: unused; the result knows what it was submitted with.
-    """
-    del options
+def follow(result: Any, flags: Sequence[str]) -> DataflowJob:
+    """The job that was just submitted; the result knows what it was submitted with."""
+    del flags
     place = Place.of(result._options)
     return DataflowJob(Service(place), place, result.job_id(), new=True)
 
@@ -327,17 +323,15 @@ def attach(identity: dict[str, str]) -> DataflowJob:
     return job
 
 
-def preflight(options: Any) -> None:
-    """Find out before anything is built or uploaded whether a job can be submitted.
-
-    Args:
-        options: ``PipelineOptions``, or the flags.
+def preflight(flags: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.preflight`; found out before anything is built or uploaded.
 
     Raises:
         RequestError: an option, the client libraries, the credentials, a permission, the API or
             the bucket is missing.
         EngineError: the service does not answer, or has no room.
     """
+    options = _pipeline_options(flags)
     cloud = _cloud(options)
     missing = [name for name in _NEEDED if not getattr(cloud, name)]
     if missing:
@@ -355,16 +349,29 @@ def preflight(options: Any) -> None:
     try:
         service.check()
         _check_bucket(found[1], options, place)
+        _check_options(options)
     except ModelbeamError:
         raise
     except Exception as error:
-        explained = submission_error(error)
+        explained = _explained(error)
         if explained is None:
             raise
         raise explained from error
     finally:
-        with suppress(Exception):
-            service.close()
+        service.close()
+    # Beam would pickle the submitting program's __main__, of which the steps need nothing.
+    asked = any(flag.split("=", 1)[0] == "--save_main_session" for flag in flags)
+    return [] if asked else ["--no_save_main_session"]
+
+
+def _check_options(options: Any) -> None:
+    """Raise if Beam would refuse the options once the pipeline is built."""
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    problems = PipelineOptionsValidator(options, DataflowRunner()).validate()
+    if problems:
+        raise RequestError(f"Beam refuses the options: {' '.join(map(_sentence, problems))}")
 
 
 def _check_bucket(name: str, options: Any, place: Place) -> None:
@@ -372,7 +379,7 @@ def _check_bucket(name: str, options: Any, place: Place) -> None:
     from apache_beam.io.gcp.gcsio import create_storage_client
     from google.api_core.exceptions import Forbidden, NotFound
 
-    client = create_storage_client(_pipeline_options(options), not place.no_auth)
+    client = create_storage_client(options, not place.no_auth)
     try:
         bucket = client.get_bucket(name, timeout=TIMEOUT, retry=None)
     except NotFound:
@@ -396,8 +403,16 @@ def _check_bucket(name: str, options: Any, place: Place) -> None:
         )
 
 
-def submission_error(error: BaseException) -> ModelbeamError | None:
-    """What an exception out of submitting means to the user; ``None`` if it is not Google's."""
+def submission_error(flags: Sequence[str], error: BaseException) -> ModelbeamError:
+    """See :func:`.remote_job.submission_error`."""
+    del flags
+    return _explained(error) or EngineError(
+        f"The job could not be submitted to Dataflow: {causes.paragraph(str(error) or repr(error))}"
+    )
+
+
+def _explained(error: BaseException) -> ModelbeamError | None:
+    """What an exception out of Google's libraries means; ``None`` if it is not of theirs."""
     one: BaseException | None = error
     while one is not None:
         explained = _explain(one)
@@ -576,7 +591,7 @@ def _following_error(error: Exception, job_id: str) -> ModelbeamError:
         return JobNotFoundError(f"Dataflow does not know the job {job_id}: {_text(error)}")
     if getattr(error, "code", None) == 429:  # of requests, not of machines
         return EngineUnreachableError(f"Dataflow wants fewer questions (429): {_text(error)}")
-    explained = submission_error(error)
+    explained = _explained(error)
     if explained is None:
         return EngineUnreachableError(f"Dataflow does not answer: {error}")
     if type(explained) is EngineError:  # the service's own trouble passes
@@ -621,14 +636,13 @@ def _credentials(place: Place) -> Any:
     return found
 
 
-def _pipeline_options(options: Any) -> Any:
-    """``PipelineOptions``, of flags if it is those that were given."""
+def _pipeline_options(flags: Sequence[str]) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    return options if hasattr(options, "view_as") else PipelineOptions(list(options))
+    return PipelineOptions(list(flags))
 
 
 def _cloud(options: Any) -> Any:
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-    return _pipeline_options(options).view_as(GoogleCloudOptions)
+    return options.view_as(GoogleCloudOptions)

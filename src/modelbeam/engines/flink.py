@@ -170,6 +170,15 @@ def preflight(flags: Sequence[str]) -> list[str]:
     return added
 
 
+def describe(flags: Sequence[str]) -> str:
+    """See :func:`.remote_job.describe`."""
+    address = flink_address(flags)
+    if address is None:
+        return portable.describe(flags)
+    cluster = Cluster(address)
+    return f"Flink {cluster.version()} at {address}, {cluster.slots()} slots"
+
+
 submission_error = portable.submission_error
 
 

@@ -71,6 +71,23 @@ def flink_address(flags: Sequence[str]) -> str | None:
     return (master if "://" in master else f"http://{master}").rstrip("/")
 
 
+def is_loopback(flags: Sequence[str]) -> bool:
+    """Whether the workers are threads of the submitting process.
+
+    That is what Beam does by itself for engines on this very machine.
+    """
+    environment = value_of(flags, "--environment_type")
+    if environment is not None:
+        return environment.upper() == "LOOPBACK"
+    engine = engine_of(flags)
+    if engine == "flink":
+        return flink_address(flags) is None and value_of(flags, "--job_endpoint") is None
+    if engine == "spark":
+        master = value_of(flags, "--spark_master_url") or "local[4]"
+        return master.startswith("local") and "--spark_submit_uber_jar" not in flags
+    return engine == "prism" or value_of(flags, "--job_endpoint") == "embed"
+
+
 def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
     """Refuse flags that neither modelbeam nor Beam knows.
 

@@ -9,11 +9,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from modelbeam.engines import causes
-from modelbeam.engines.options import engine_of, value_of
+from modelbeam.engines.options import engine_of, runner_of, value_of
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import (
-    EngineError,
     EngineUnreachableError,
     JobNotFoundError,
     ModelbeamError,
@@ -36,6 +34,9 @@ _STATES: dict[str, JobState] = {
 
 TIMEOUT = 20
 """Seconds that one question to an engine may take."""
+
+PREFLIGHT_TIMEOUT = 10
+"""Seconds in which a job service must answer for the first time."""
 
 PRISM_PAGE_PORT = 8074
 """Where Prism's web page is unless it was told otherwise."""
@@ -156,11 +157,13 @@ def preflight(flags: Sequence[str]) -> list[str]:
     import grpc
 
     endpoint = value_of(flags, "--job_endpoint")
-    if not endpoint or endpoint == "embed":
+    if not endpoint:
         return []
+    if endpoint == "embed":
+        return ["--environment_type=LOOPBACK"]
     channel = grpc.insecure_channel(endpoint)
     try:
-        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
+        grpc.channel_ready_future(channel).result(timeout=PREFLIGHT_TIMEOUT)
     except grpc.FutureTimeoutError:
         raise RequestError(
             f"--job_endpoint {endpoint} does not answer. Is the job server running there?"
@@ -170,18 +173,15 @@ def preflight(flags: Sequence[str]) -> list[str]:
     return []
 
 
-def submission_error(flags: Sequence[str], error: Exception) -> ModelbeamError:
-    """See :func:`.remote_job.submission_error`."""
-    runner = value_of(flags, "--runner")
-    return EngineError(
-        f"The job could not be submitted to {runner}: {causes.paragraph(_text(error))}"
-    )
+def describe(flags: Sequence[str]) -> str:
+    """See :func:`.remote_job.describe`."""
+    endpoint = value_of(flags, "--job_endpoint")
+    return f"a job service at {endpoint}" if endpoint else f"{runner_of(flags)}, started by Beam"
 
 
-def _text(error: Exception) -> str:
-    details = getattr(error, "details", None)
-    text = details() if callable(details) else str(error)
-    return text or f"{type(error).__name__}: {error}"
+def submission_error(_: Exception) -> ModelbeamError | None:
+    """See :func:`.remote_job.submission_error`; a job service's words are as good as any."""
+    return None
 
 
 def follow(result: Any, flags: Sequence[str]) -> PortableJob:

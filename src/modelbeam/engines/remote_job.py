@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from modelbeam.errors import ModelbeamError
+from modelbeam.engines import causes
+from modelbeam.engines.options import runner_of
+from modelbeam.errors import EngineError, ModelbeamError
 
 JobState = Literal["starting", "running", "done", "failed", "cancelled"]
 
@@ -89,14 +91,24 @@ def preflight(engine: str, flags: Sequence[str]) -> list[str]:
     Raises:
         RequestError: it does not answer, or a flag that it needs is missing.
     """
-    added: list[str] = _module(engine).preflight(flags)
-    return added
+    return list(_module(engine).preflight(flags) or [])
+
+
+def describe(engine: str, flags: Sequence[str]) -> str:
+    """The engine in a few words, such as ``Flink 1.19.3 with 4 slots``."""
+    return str(_module(engine).describe(flags))
 
 
 def submission_error(engine: str, flags: Sequence[str], error: Exception) -> ModelbeamError:
     """What an exception of ``pipeline.run()`` comes to: the job could not be submitted."""
-    made: ModelbeamError = _module(engine).submission_error(flags, error)
-    return made
+    explained: ModelbeamError | None = _module(engine).submission_error(error)
+    if explained is not None:
+        return explained
+    details = getattr(error, "details", None)  # of gRPC's exceptions
+    text = (details() if callable(details) else "") or f"{type(error).__name__}: {error}"
+    return EngineError(
+        f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
+    )
 
 
 def follow(engine: str, result: Any, flags: Sequence[str]) -> RemoteJob:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from modelbeam.engines import portable
 
 preflight = portable.preflight
+describe = portable.describe
 submission_error = portable.submission_error
 follow = portable.follow
 attach = portable.attach
