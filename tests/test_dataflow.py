@@ -91,13 +91,13 @@ def submitted(service: StandIn) -> dataflow.DataflowJob:
     """A job in the stand-in, and what follows it."""
     _, answer = service._create({"name": "a-job"})
     options = PipelineOptions(service.flags)
-    return dataflow.follow(SimpleNamespace(_options=options, job_id=lambda: answer["id"]))
+    return dataflow.follow(SimpleNamespace(_options=options, job_id=lambda: answer["id"]), [])
 
 
 class TestPreflight:
     def test_what_can_be_submitted_passes_without_a_word(self, service):
-        dataflow.preflight(service.flags)
-        dataflow.preflight(PipelineOptions(service.flags))
+        assert dataflow.preflight(service.flags) == ["--no_save_main_session"]
+        assert dataflow.preflight([*service.flags, "--save_main_session"]) == []
 
     def test_every_missing_option_is_named_with_an_example(self):
         with pytest.raises(RequestError) as raised:
@@ -187,6 +187,11 @@ class TestPreflight:
         assert "you lack storage.objects.create" in str(raised.value)
         assert "roles/storage.objectAdmin" in str(raised.value)
 
+    def test_what_beam_itself_refuses(self, service):
+        image = ["--sdk_container_image=a:1", "--worker_harness_container_image=b:1"]
+        with pytest.raises(RequestError, match=r"Beam refuses the options: .*container_image"):
+            dataflow.preflight([*service.flags, *image])
+
     def test_an_endpoint_where_nobody_listens(self, service):
         with pytest.raises(EngineUnreachableError, match="localhost:1, Connection refused"):
             dataflow.preflight([*service.flags, "--dataflow_endpoint=http://localhost:1"])
@@ -215,11 +220,11 @@ class TestSubmissionError:
         error = exceptions.ResourceExhausted(
             "Resource exhausted.", details=[error_details_pb2.QuotaFailure(violations=[violation])]
         )
-        assert "(CPUS in europe-west1, limit 8)" in str(dataflow.submission_error(error))
+        assert "(CPUS in europe-west1, limit 8)" in str(dataflow.submission_error([], error))
 
     def test_a_quota_of_machines_comes_as_403(self):
         error = exceptions.Forbidden("Quota 'CPUS' exceeded. Limit: 24.0 in region us-central1.")
-        found = dataflow.submission_error(error)
+        found = dataflow.submission_error([], error)
         assert isinstance(found, EngineError)
         assert "Quota 'CPUS' exceeded. Limit: 24.0" in str(found)
 
@@ -233,7 +238,7 @@ class TestSubmissionError:
             details=[error_details_pb2.Help(links=[page]), info],
             error_info=info,
         )
-        found = str(dataflow.submission_error(error))
+        found = str(dataflow.submission_error([], error))
         assert f"Enable it at {API_PAGE}?project=9" in found
 
     def test_credentials_of_a_person_without_a_quota_project(self):
@@ -242,7 +247,7 @@ class TestSubmissionError:
             "The dataflow.googleapis.com API requires a quota project, which is not set.",
             error_info={"reason": "SERVICE_DISABLED"},
         )
-        assert "set-quota-project" in str(dataflow.submission_error(error))
+        assert "set-quota-project" in str(dataflow.submission_error([], error))
 
     @pytest.mark.parametrize(
         ("permission", "role"),
@@ -255,7 +260,7 @@ class TestSubmissionError:
     )
     def test_each_permission_has_a_role(self, permission, role):
         error = exceptions.Forbidden(f"Permission '{permission}' denied on storage.googleapis.com")
-        assert role in str(dataflow.submission_error(error))
+        assert role in str(dataflow.submission_error([], error))
 
     @pytest.mark.parametrize(
         ("error", "kind", "said"),
@@ -266,17 +271,21 @@ class TestSubmissionError:
         ],
     )
     def test_other_answers(self, error, kind, said):
-        found = dataflow.submission_error(error)
+        found = dataflow.submission_error([], error)
         assert type(found) is kind
         assert said in str(found)
 
     def test_what_google_said_is_found_below_what_beam_says(self):
         error = OSError("Could not upload to GCS path gs://x: ...")
         error.__context__ = exceptions.Forbidden("Permission 'storage.objects.create' denied.")
-        assert "storage.objectAdmin" in str(dataflow.submission_error(error))
+        assert "storage.objectAdmin" in str(dataflow.submission_error([], error))
 
     def test_what_is_not_googles_is_left_alone(self):
-        assert dataflow.submission_error(ValueError("a defect")) is None
+        found = dataflow.submission_error([], RuntimeError("The file x.whl cannot be found."))
+        assert type(found) is EngineError
+        assert str(found) == (
+            "The job could not be submitted to Dataflow: The file x.whl cannot be found."
+        )
 
 
 class TestJob:
