@@ -63,7 +63,7 @@ def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     differing.sort(key=lambda name: name.startswith(FILE))  # versions say more than files
     said = [_difference(name, expected[name], found[name]) for name in differing[:SHOWN]]
     if len(differing) > SHOWN:
-        said.append(f"and {len(differing) - SHOWN} more differences")
+        said.append(f"and {len(differing) - SHOWN} more")
     raise WorkerVersionError(
         f"the worker on {socket.gethostname()} is not what the job was submitted with: "
         f"{'; '.join(said)}. {_remedy(differing)}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modelbeam.errors import PackageError, RequestError
 from modelbeam.job import ModelSpec
+from modelbeam.models import kind_of
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import (
     Item,
@@ -90,6 +92,7 @@ class _Listing:
 
     def of(self, targets: Sequence[str], loaded: Iterable[str]) -> PackageList:
         for target in targets:
+            kind_of(target)  # refuses what is no target at all
             found = find_model(target)
             self._visit(found, "the model's module", None)
         if self._loose:
@@ -125,8 +128,15 @@ class _Listing:
             return
         if found.file is None:
             return  # a bare namespace: what is taken from it is found by its own name
-        if found.name.partition(".")[0] not in self._loose:
+        top = found.name.partition(".")[0]
+        if top not in self._loose:
             self._add_loose(found, why)
+        elif not _is_below(found.file, self._loose[top]):
+            raise PackageError(
+                f"the module '{found.name}' is in the namespace '{top}', which is spread over "
+                f"{self._loose[top].top} and {found.top}. It can be brought to workers only as a "
+                f"distribution: write a pyproject.toml and install it with pip."
+            )
         self._read_code(found)
         parts = found.name.split(".")
         for count in range(1, len(parts)):
@@ -139,12 +149,8 @@ class _Listing:
         package = found if found.name == top else locate(top)
         if package is None or package.top is None:
             raise PackageError(f"the module '{found.name}' is not a file that could be sent along.")
-        if package.file is None and len(package.directories) > 1:
-            raise PackageError(
-                f"the module '{found.name}' is in the namespace '{top}', which is spread over "
-                f"{', '.join(package.directories)}. It can be brought to workers only as a "
-                f"distribution: write a pyproject.toml and install it with pip."
-            )
+        if package.file is None:  # of a namespace only the part that has the module
+            package = replace(package, top=found.top)
         self._loose[top] = package
         self._loose_why[top] = why
         self._loose_requires[top] = {}
@@ -244,6 +250,11 @@ class _Listing:
             files=tuple(self._beside.get(module, ())),
             why=f"{self._loose_why[module]}; no distribution has it",
         )
+
+
+def _is_below(file: str | None, package: Found) -> bool:
+    places = package.directories if package.file else (package.top or "",)
+    return file == package.file or any((file or "").startswith(p + os.sep) for p in places)
 
 
 def _deepest(name: str) -> Found | None:

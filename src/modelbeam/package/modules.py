@@ -28,7 +28,8 @@ class Found:
         name: full, with dots.
         file: its code, a compiled module, or ``None`` for a directory without ``__init__.py``.
         directories: where its submodules are, if it is a package.
-        top: the file or the directory of its top-level module.
+        top: the file or the directory of its top-level module; of a namespace that several
+            directories are part of, the one that holds this module.
     """
 
     name: str
@@ -60,23 +61,24 @@ def locate(name: str) -> Found | None:
         PackageError: it is in a zip archive, or a namespace of several directories.
     """
     parts = name.split(".")
-    spec: ModuleSpec | None = None
-    top: str | None = None
-    for count in range(1, len(parts) + 1):
-        full = ".".join(parts[:count])
-        spec = _top_spec(full) if spec is None else _sub_spec(full, spec)
-        if spec is None:
-            return None
-        if count == 1:
-            top = _place(spec)
-    assert spec is not None
+    first = spec = _top_spec(parts[0])
+    for count in range(2, len(parts) + 1):
+        spec = spec and _sub_spec(".".join(parts[:count]), spec)
+    if first is None or spec is None:
+        return None
     if isinstance(spec.loader, zipimport.zipimporter):
         raise PackageError(
             f"the module '{name}' is inside the archive {spec.loader.archive}. Workers cannot be "
             f"given a part of it: install it with pip, or unpack it."
         )
     file = spec.origin if spec.has_location else None
-    return Found(name, file, tuple(spec.submodule_search_locations or ()), top)
+    directories = tuple(spec.submodule_search_locations or ())
+    top = _place(first)
+    if not first.has_location and len(parts) > 1 and (file or directories):
+        # a namespace: up from T/a/b.py, T/a/b/__init__.py or the directory T/a/b to T/a
+        steps = len(parts) - (1 if file and directories else 2)
+        top = str(Path(file or directories[0]).parents[steps])
+    return Found(name, file, directories, top)
 
 
 def _top_spec(name: str) -> ModuleSpec | None:
