@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import pytest
 from conftest import environment
 
 from modelbeam.errors import ModelNotFoundError, PackageError, RequestError
-from modelbeam.package.build import Built, build, worker_versions
+from modelbeam.package.build import Built, build, pip_command, worker_versions
 from modelbeam.package.clean import clean_import
 from modelbeam.package.flags import beam_flags, download
 from modelbeam.package.image import check_directory, dockerfile, install_command, write_dockerfile
@@ -610,6 +611,18 @@ def test_what_is_given_by_hand_is_respected(few, given, expected):
     assert [flag.partition("=")[0].removeprefix("--") for flag in flags] == expected
 
 
+def test_pip_is_found_where_the_environment_has_none(few, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "pip" else find(n))
+    command = pip_command()
+    assert "_bundled" in command[1] or "uv" in command[0]
+    assert [wheel.name.split("-")[0] for wheel in download(few)] == ["schema"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PackageError, match="neither pip in"):
+        pip_command()
+
+
 # The worker image
 
 
@@ -712,6 +725,19 @@ def command(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+def test_a_mac_pins_what_linux_workers_need_too(work, monkeypatch):
+    info = {"METADATA": "Name: torchy\nVersion: 1\nRequires-Dist: schema; sys_platform=='linux'\n"
+            "Requires-Dist: nvidia-x; platform_machine=='x86_64' and sys_platform=='linux'\n",
+            "RECORD": "torchy.py,,\n", "INSTALLER": "conda\n"}  # fmt: skip
+    make(work, {"torchy.py": "", **{f"torchy-1.dist-info/{k}": v for k, v in info.items()}})
+    monkeypatch.setattr(sys, "path", [*sys.path, str(work)])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    packages = package_list("torchy:Model")
+    assert {"torchy", "schema"} <= {r.name for r in packages.requirements if r.for_model}
+    assert packages.warnings[0].startswith("nvidia-x is not installed here, and torchy requires it")
+    assert packages.warnings[1].startswith("torchy came with conda")
 
 
 def test_the_command_shows_the_list(work, command):

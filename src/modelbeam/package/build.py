@@ -239,7 +239,7 @@ def _is_source_directory(place: str, name: str) -> bool:
 
 def _run_backend(item: LocalPackage, scratch: Path) -> Path:
     """Build a project as pip does, without leaving anything in it."""
-    tool = _builder()
+    pip = [*pip_command(), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(scratch / "out")]
     settings = scratch / "setup.cfg"
     for name in ("build", "egg", "out"):
         (scratch / name).mkdir()
@@ -256,7 +256,7 @@ def _run_backend(item: LocalPackage, scratch: Path) -> Path:
     }
     said = ""
     for isolation in ([["--no-build-isolation"]] if _builds_here(item.path) else []) + [[]]:
-        command = [*tool, *isolation, str(scratch / "out"), str(item.path)]
+        command = [*pip, *isolation, str(item.path)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         wheels = list((scratch / "out").glob("*.whl"))
         if done.returncode == 0 and wheels:
@@ -269,23 +269,29 @@ def _run_backend(item: LocalPackage, scratch: Path) -> Path:
     )
 
 
-def _builder() -> list[str]:
+def pip_command() -> list[str]:
+    """The words that run pip: this environment's, else the one that came with Python, else uv's.
+
+    Raises:
+        PackageError: there is none of them.
+    """
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+        return [sys.executable, "-m", "pip"]
+    bundled = importlib.util.find_spec("ensurepip")  # uv makes environments without pip
+    if bundled is not None and bundled.origin:
+        for wheel in sorted(Path(bundled.origin).parent.glob("_bundled/pip-*.whl")):
+            return [sys.executable, f"{wheel}/pip"]
     uv = shutil.which("uv")
     if uv:
-        return [uv, "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir"]
+        return [uv, "tool", "run", "pip"]
     raise PackageError(
-        f"an editable package is to be built as a wheel, and there is neither pip in "
-        f"{sys.prefix} nor uv on the PATH. Install one of them, or install the package without "
-        f"--editable."
+        f"the workers' packages are made and downloaded with pip, and there is neither pip in "
+        f"{sys.prefix} nor uv on the PATH. Install one of them."
     )
 
 
 def _builds_here(project: Path) -> bool:
     """Whether what the project's build needs is installed here; then nothing is downloaded."""
-    if importlib.util.find_spec("pip") is None:
-        return False
     here = Environment(sys.path)
     for text in _build_requires(project):
         needed = Spec(text)

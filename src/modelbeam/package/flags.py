@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import os
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelbeam.errors import PackageError, RequestError
-from modelbeam.package.build import Built, cache_directory
+from modelbeam.errors import PackageError
+from modelbeam.package.build import Built, cache_directory, pip_command
 from modelbeam.package.installed import Environment
 from modelbeam.package.items import canonical
 from modelbeam.package.wheels import installed_wheel
@@ -120,12 +118,6 @@ def download(built: Built, machine: str = "x86_64") -> list[Path]:
 
 
 def _download_all(built: Built, pinned: list[str], machine: str, directory: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise RequestError(
-            f"the workers' libraries are downloaded with pip, which is not in {sys.prefix}. "
-            f"Install it there, or have the workers download them from the index themselves: "
-            f"--requirements_cache=skip."
-        )
     if _pip_download(pinned, machine, built.packages.python, directory) is None:
         return
     environment = Environment(module_path())
@@ -148,7 +140,7 @@ def _pip_download(pinned: list[str], machine: str, python: str, directory: Path)
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 4, -1)]
     platforms += [f"manylinux2014_{machine}", f"manylinux2010_{machine}", f"manylinux1_{machine}"]
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *(*pip_command(), "download", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--only-binary=:all:", "--implementation=cp"),
         *(f"--python-version={python}", f"--dest={directory}"),
         *(f"--platform={platform}" for platform in platforms),

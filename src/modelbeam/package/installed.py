@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from modelbeam.package.items import canonical
 
 Source = Literal["index", "editable", "directory", "archive", "vcs"]
+
+LINUX = {
+    "os_name": "posix",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+}
+"""What markers see on the workers, where this machine is another."""
 
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
@@ -136,8 +145,11 @@ class Installed:
         return found
 
     def requires(self, extras: Iterable[str]) -> Iterator[Requirement]:
-        """What it requires on this machine, with these extras."""
-        environments = [{"extra": extra} for extra in ("", *sorted(extras))]
+        """What it requires with these extras, on this machine and on Linux workers."""
+        places: list[dict[str, str]] = [{}] if sys.platform == "linux" else [{}, LINUX]
+        environments = [
+            {"extra": extra, **place} for extra in ("", *sorted(extras)) for place in places
+        ]
         for text in self.metadata.requires or []:
             try:
                 requirement = Requirement(text)

@@ -105,7 +105,20 @@ class _Listing:
         for key, (installed, why) in self._closure.found.items():
             items.append(self._item(installed, why, key in for_model))
         for missing, why in self._closure.missing:
-            self._warnings.append(f"{missing} is not installed here, and {why}.")
+            self._warnings.append(
+                f"{missing} is not installed here, and {why}; the workers get it from their index, "
+                f"in the newest version that fits."
+            )
+        conda = [
+            installed.name
+            for installed, _ in self._closure.found.values()
+            if (installed.metadata.read_text("INSTALLER") or "").strip() == "conda"
+        ]
+        if conda:
+            self._warnings.append(
+                f"{', '.join(conda[:3])}{' …' if len(conda) > 3 else ''} came with conda; the "
+                f"workers get the same versions from the index that pip uses."
+            )
         beam = self._environment.find(BEAM)
         # a loose module may import another one; both come after all that is installed
         items += [self._loose_item(module) for module in reversed(self._loose)]
