@@ -14,13 +14,15 @@ the real ones, and send what they would send to Google; what answers is this mod
 - ``/storage/…``: ``gcp-storage-emulator`` from PyPI, in memory.
 
 With ``executes`` a job's staged pipeline is really run, in a process of its own that finds the
-staged wheels before all else: by Beam's local runner, which is a stand-in too.
+staged wheels before all else: by Beam's local runner, which is a stand-in too. What is in the
+worker's image is a directory of modules, on top of the environment that runs the tests.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import socket
@@ -59,6 +61,8 @@ TOKEN = "token-of-the-stand-in"
 
 Counters = dict[str, int]
 
+logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)  # it warns at each answer
+
 assert error_details_pb2  # the messages must be known for errors to be put together of them
 
 
@@ -87,6 +91,7 @@ class StandIn:
     Args:
         directory: for the key file and for the process that runs a job.
         executes: whether a submitted pipeline is run; else a job does nothing and ends.
+        image: a directory of modules that the workers have; it is set before a job is submitted.
         ending: the state in which a job ends, if nothing else decides that: ``DONE``, ``FAILED``.
         messages: error messages of a job.
         metrics: the counters that a running job shows, one after the other.
@@ -104,12 +109,14 @@ class StandIn:
         directory: Path,
         *,
         executes: bool = False,
+        image: Path | None = None,
         ending: str = "DONE",
         messages: tuple[str, ...] = (),
         metrics: tuple[Counters, ...] = (),
         polls: tuple[int, int] = (1, 2),
     ) -> None:
-        self.directory, self.executes, self.ending = directory, executes, ending
+        self.directory, self.executes, self.image = directory, executes, image
+        self.ending = ending
         self.messages, self.metrics, self.polls = messages, metrics, polls
         self.jobs: dict[str, SubmittedJob] = {}
         self.requests: list[str] = []
@@ -380,12 +387,12 @@ class SubmittedJob:
         (self._directory).mkdir(exist_ok=True)
         pipeline, result = self._directory / "pipeline.pb", self._directory / "result.json"
         pipeline.write_bytes(self._service.get(self.options["pipelineUrl"]))
-        path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
+        path = os.pathsep.join(str(place) for place in (site, self._service.image) if place)
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(pipeline), str(result)],
             env={**os.environ, **self._service.environment, "PYTHONPATH": path},
             stdout=subprocess.DEVNULL,
-            stderr=(self._directory / "log").open("w"),
+            stderr=subprocess.DEVNULL,
             text=True,
         )
 
@@ -433,14 +440,17 @@ class _Handler(RequestHandler):
             return
         self.send_response(200)
         self.end_headers()
-        there = socket.create_connection(("127.0.0.1", self._service.grpc_port))
-        threading.Thread(target=_pump, args=(self.connection, there), daemon=True).start()
-        _pump(there, self.connection)
+        with socket.create_connection(("127.0.0.1", self._service.grpc_port)) as there:
+            back = threading.Thread(target=_pump, args=(there, self.connection), daemon=True)
+            back.start()
+            _pump(self.connection, there)
+            back.join()
 
     def _serve(self, method: str) -> None:
         service, path = self._service, self.path.split("?")[0]
         request = f"{method} {path}"
         if path == "/token":
+            service.requests.append(request)
             self._answer(*self._token())
             return
         with service.lock:

@@ -5,7 +5,14 @@ What answers is a server of our own (``dataflow_service.py``: what it is and wha
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +21,7 @@ pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient")
 pytest.importorskip("gcp_storage_emulator")
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from conftest import MODELS, environment
 from dataflow_service import (
     BUCKET,
     PROJECT,
@@ -220,11 +228,11 @@ class TestSubmissionError:
         error = exceptions.ResourceExhausted(
             "Resource exhausted.", details=[error_details_pb2.QuotaFailure(violations=[violation])]
         )
-        assert "(CPUS in europe-west1, limit 8)" in str(dataflow.submission_error([], error))
+        assert "(CPUS in europe-west1, limit 8)" in str(dataflow.submission_error(error))
 
     def test_a_quota_of_machines_comes_as_403(self):
         error = exceptions.Forbidden("Quota 'CPUS' exceeded. Limit: 24.0 in region us-central1.")
-        found = dataflow.submission_error([], error)
+        found = dataflow.submission_error(error)
         assert isinstance(found, EngineError)
         assert "Quota 'CPUS' exceeded. Limit: 24.0" in str(found)
 
@@ -238,7 +246,7 @@ class TestSubmissionError:
             details=[error_details_pb2.Help(links=[page]), info],
             error_info=info,
         )
-        found = str(dataflow.submission_error([], error))
+        found = str(dataflow.submission_error(error))
         assert f"Enable it at {API_PAGE}?project=9" in found
 
     def test_credentials_of_a_person_without_a_quota_project(self):
@@ -247,7 +255,7 @@ class TestSubmissionError:
             "The dataflow.googleapis.com API requires a quota project, which is not set.",
             error_info={"reason": "SERVICE_DISABLED"},
         )
-        assert "set-quota-project" in str(dataflow.submission_error([], error))
+        assert "set-quota-project" in str(dataflow.submission_error(error))
 
     @pytest.mark.parametrize(
         ("permission", "role"),
@@ -260,7 +268,7 @@ class TestSubmissionError:
     )
     def test_each_permission_has_a_role(self, permission, role):
         error = exceptions.Forbidden(f"Permission '{permission}' denied on storage.googleapis.com")
-        assert role in str(dataflow.submission_error([], error))
+        assert role in str(dataflow.submission_error(error))
 
     @pytest.mark.parametrize(
         ("error", "kind", "said"),
@@ -271,21 +279,17 @@ class TestSubmissionError:
         ],
     )
     def test_other_answers(self, error, kind, said):
-        found = dataflow.submission_error([], error)
+        found = dataflow.submission_error(error)
         assert type(found) is kind
         assert said in str(found)
 
     def test_what_google_said_is_found_below_what_beam_says(self):
         error = OSError("Could not upload to GCS path gs://x: ...")
         error.__context__ = exceptions.Forbidden("Permission 'storage.objects.create' denied.")
-        assert "storage.objectAdmin" in str(dataflow.submission_error([], error))
+        assert "storage.objectAdmin" in str(dataflow.submission_error(error))
 
     def test_what_is_not_googles_is_left_alone(self):
-        found = dataflow.submission_error([], RuntimeError("The file x.whl cannot be found."))
-        assert type(found) is EngineError
-        assert str(found) == (
-            "The job could not be submitted to Dataflow: The file x.whl cannot be found."
-        )
+        assert dataflow.submission_error(RuntimeError("x.whl cannot be found")) is None
 
 
 class TestJob:
@@ -436,3 +440,184 @@ def test_without_the_network_the_answer_does_not_take_minutes(service, monkeypat
     with pytest.raises(EngineUnreachableError):
         dataflow.preflight(service.flags)
     assert time.monotonic() - began < 10
+
+
+class Command:
+    """``modelbeam predict`` as a process, whose client libraries take the stand-in for Google."""
+
+    def __init__(self, service: StandIn, *, over_http: bool = False) -> None:
+        self._service = service
+        self._flags = service.flags if over_http else service.flags[:-1]
+        service.put("in/a.jsonl", b"".join(b'{"x": %d}\n' % x for x in range(300)))
+        service.put("in/b.jsonl", b'{"x": 300}\nno JSON\n')
+
+    def arguments(self, *flags: str) -> list[str]:
+        """What is run."""
+        return [
+            *(sys.executable, "-m", "modelbeam", "predict"),
+            *("--model", "small_models:Doubler"),
+            *("--input", f"gs://{BUCKET}/in/*.jsonl", "--output", f"gs://{BUCKET}/out/"),
+            *self._flags,
+            *("--worker_machine_type", "n2-standard-4", "--max_num_workers", "3"),
+            *flags,
+        ]
+
+    def start(self, *flags: str, **env: str) -> subprocess.Popen[str]:
+        """Run it."""
+        return subprocess.Popen(
+            self.arguments(*flags),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**{**self._service.environment, **env}),
+        )
+
+    def __call__(self, *flags: str, **env: str) -> SimpleNamespace:
+        """Run it to its end; stderr's lines are one text each, without line breaks."""
+        process = self.start(*flags, **env)
+        stdout, stderr = process.communicate(timeout=120)
+        return SimpleNamespace(code=process.returncode, stdout=stdout, stderr=stderr)
+
+    def predictions(self) -> list[int]:
+        """What is in the bucket."""
+        names = self._service.names("out/predictions-")
+        lines = [line for name in names for line in self._service.get(name).splitlines()]
+        return [json.loads(line)["y"] for line in lines]
+
+
+IMAGE = "europe-west1-docker.pkg.dev/p/workers/doubler:1"
+
+
+class TestCommand:
+    """The whole command."""
+
+    def test_from_the_submission_to_the_output(self, tmp_path):
+        """Over gRPC, as with Google, and with the packages staged."""
+        with StandIn(tmp_path, executes=True) as service:
+            run = Command(service)
+            done = run("--requirements_cache=skip", "--service_account_email=w@p.com", "--json")
+            job = service.job
+            assert done.code == 0, done.stderr
+            assert (
+                f"its page: https://console.cloud.google.com/dataflow/jobs/{REGION}/{job.id}"
+                f"?project={PROJECT}" in done.stderr
+            )
+            assert job.state == "DONE"
+            assert run.predictions() == [2 * x for x in range(301)]
+            assert service.get("out/_SUCCESS") == b""
+            assert json.loads(done.stdout)["counts"] == {
+                "read": 302, "predicted": 301, "failed": 1}  # fmt: skip
+            self.check_job(job)
+            self.check_staged(job)
+            assert any(request.startswith("POST /token") for request in service.requests)
+
+    def check_job(self, job):
+        """What was submitted, as the service got it."""
+        assert job.body["name"].startswith("modelbeam-doubler-")
+        assert job.body["type"] == "JOB_TYPE_BATCH"
+        assert job.pool["kind"] == "harness"
+        assert job.pool["machineType"] == "n2-standard-4"
+        assert job.pool["autoscalingSettings"]["maxNumWorkers"] == 3
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        image = job.pool["workerHarnessContainerImage"]
+        assert image.startswith(f"gcr.io/cloud-dataflow/v1beta3/beam_python{minor}_sdk:")
+        assert job.environment["serviceAccountEmail"] == "w@p.com"
+        assert job.environment["tempStoragePrefix"].startswith(
+            f"storage.googleapis.com/{BUCKET}/tmp/"
+        )
+        options = job.options
+        assert (options["project"], options["region"]) == (PROJECT, REGION)
+        assert options["machine_type"] == "n2-standard-4"
+        assert options["save_main_session"] is False
+
+    def check_staged(self, job):
+        """What the workers will install, and the pipeline that they will run."""
+        staged = job.staged()
+        wheels = {name.split("-")[0]: data for name, data in staged.items() if ".whl" in name}
+        assert wheels.keys() == {"modelbeam", "modelbeam_loose_small_models"}
+        model = zipfile.ZipFile(BytesIO(wheels["modelbeam_loose_small_models"]))
+        assert model.read("small_models.py") == (MODELS / "small_models.py").read_bytes()
+        engine = zipfile.ZipFile(BytesIO(wheels["modelbeam"])).read("modelbeam/engines/dataflow.py")
+        assert engine == Path(dataflow.__file__).read_bytes()
+        assert b"polars==" in staged["requirements.txt"]
+        assert b".whl" in staged["extra_packages.txt"]
+        transforms = job.pipeline().components.transforms.values()
+        steps = {one.unique_name: one for one in transforms}
+        chain = ["Splits", "Spread", "PredictSplit", "Gather", "Publish"]
+        for before, after in zip(chain[:-1], chain[1:], strict=True):
+            assert set(steps[before].outputs.values()) == set(steps[after].inputs.values())
+
+    def test_an_image_that_lacks_the_model_and_then_one_that_has_it(self, tmp_path):
+        """Over HTTP; what the worker raised is told, and ``--resume`` finishes the job."""
+        with StandIn(tmp_path, executes=True, polls=(0, 1)) as service:
+            run = Command(service, over_http=True)
+            failed = run(f"--sdk_container_image={IMAGE}")
+            assert failed.code == 1
+            assert "it has no small_models.py" in failed.stderr
+            assert "Traceback" not in failed.stderr
+            assert service.job.state == "FAILED"
+            assert service.job.pool["workerHarnessContainerImage"] == IMAGE
+            images = service.job.pool["sdkHarnessContainerImages"]
+            assert [image["containerImage"] for image in images] == [IMAGE]
+            assert not any(name.endswith(".whl") for name in service.job.staged())
+            service.image = MODELS
+            done = run(f"--sdk_container_image={IMAGE}", "--resume")
+            assert done.code == 0, done.stderr
+            assert len(service.jobs) == 2
+            assert run.predictions() == [2 * x for x in range(301)]
+
+    def test_left_running_and_followed_by_another_process(self, tmp_path):
+        with StandIn(tmp_path, executes=True, image=MODELS) as service:
+            run = Command(service)
+            left = run(f"--sdk_container_image={IMAGE}", "--detach")
+            assert left.code == 0, left.stderr
+            assert service.job.state in ("PENDING", "RUNNING")
+            busy = run(f"--sdk_container_image={IMAGE}")
+            assert busy.code == 2
+            assert service.job.id in busy.stderr
+            done = run(f"--sdk_container_image={IMAGE}", "--resume")
+            assert done.code == 0, done.stderr
+            assert len(service.jobs) == 1
+            assert run.predictions() == [2 * x for x in range(301)]
+
+    def test_ctrl_c_cancels_it(self, tmp_path):
+        with StandIn(tmp_path, polls=(1, 1000)) as service:
+            process = Command(service).start(f"--sdk_container_image={IMAGE}")
+            for line in process.stderr:
+                if "its page" in line:
+                    break
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+            assert process.returncode == 130
+            assert "cancelled on Dataflow" in stderr
+            assert service.job.state == "CANCELLED"
+
+    def test_it_is_cancelled_in_the_console(self, tmp_path):
+        with StandIn(tmp_path, ending="CANCELLED", polls=(0, 1)) as service:
+            done = Command(service)(f"--sdk_container_image={IMAGE}")
+            assert done.code == 1
+            assert "The job was cancelled on Dataflow" in done.stderr
+
+    def test_it_is_done_and_there_is_no_output(self, tmp_path):
+        with StandIn(tmp_path, polls=(0, 1)) as service:
+            done = Command(service)(f"--sdk_container_image={IMAGE}")
+            assert done.code == 1
+            assert "does not hold its result" in done.stderr
+
+    def test_a_quota_is_used_up(self, tmp_path):
+        with StandIn(tmp_path) as service:
+            service.refuse(CREATE, QUOTA)
+            done = Command(service)(f"--sdk_container_image={IMAGE}")
+            assert done.code == 1
+            assert done.stderr.count("quota of the project is used up (429)") == 1
+            assert "--max_num_workers" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert not service.names("out/")  # nothing is left behind
+
+    def test_without_credentials(self, tmp_path):
+        with StandIn(tmp_path) as service:
+            gone = {"GOOGLE_APPLICATION_CREDENTIALS": "", "CLOUDSDK_CONFIG": str(tmp_path)}
+            done = Command(service)(**gone)
+            assert done.code == 2
+            assert "no usable Google Cloud credentials" in done.stderr
+            assert service.requests == []

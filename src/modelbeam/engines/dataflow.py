@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from modelbeam.engines import causes
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import (
     EngineError,
@@ -323,7 +322,7 @@ def attach(identity: dict[str, str]) -> DataflowJob:
     return job
 
 
-def preflight(flags: Sequence[str]) -> list[str]:
+def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:  # noqa: ARG001
     """See :func:`.remote_job.preflight`; found out before anything is built or uploaded.
 
     Raises:
@@ -353,7 +352,7 @@ def preflight(flags: Sequence[str]) -> list[str]:
     except ModelbeamError:
         raise
     except Exception as error:
-        explained = _explained(error)
+        explained = submission_error(error)
         if explained is None:
             raise
         raise explained from error
@@ -403,16 +402,8 @@ def _check_bucket(name: str, options: Any, place: Place) -> None:
         )
 
 
-def submission_error(flags: Sequence[str], error: BaseException) -> ModelbeamError:
-    """See :func:`.remote_job.submission_error`."""
-    del flags
-    return _explained(error) or EngineError(
-        f"The job could not be submitted to Dataflow: {causes.paragraph(str(error) or repr(error))}"
-    )
-
-
-def _explained(error: BaseException) -> ModelbeamError | None:
-    """What an exception out of Google's libraries means; ``None`` if it is not of theirs."""
+def submission_error(error: BaseException) -> ModelbeamError | None:
+    """See :func:`.remote_job.submission_error`; ``None`` if the error is not Google's."""
     one: BaseException | None = error
     while one is not None:
         explained = _explain(one)
@@ -591,7 +582,7 @@ def _following_error(error: Exception, job_id: str) -> ModelbeamError:
         return JobNotFoundError(f"Dataflow does not know the job {job_id}: {_text(error)}")
     if getattr(error, "code", None) == 429:  # of requests, not of machines
         return EngineUnreachableError(f"Dataflow wants fewer questions (429): {_text(error)}")
-    explained = _explained(error)
+    explained = submission_error(error)
     if explained is None:
         return EngineUnreachableError(f"Dataflow does not answer: {error}")
     if type(explained) is EngineError:  # the service's own trouble passes
