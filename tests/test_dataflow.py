@@ -5,6 +5,7 @@ What answers is a server of our own (``dataflow_service.py``: what it is and wha
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -106,6 +107,10 @@ class TestPreflight:
     def test_what_can_be_submitted_passes_without_a_word(self, service):
         assert dataflow.preflight(service.flags) == ["--no_save_main_session"]
         assert dataflow.preflight([*service.flags, "--save_main_session"]) == []
+
+    def test_the_engine_in_a_few_words(self, service):
+        assert dataflow.describe(service.flags[:-1]) == f"Dataflow in {REGION}, project {PROJECT}"
+        assert dataflow.describe(service.flags).endswith(f", at {service.url}")
 
     def test_every_missing_option_is_named_with_an_example(self):
         with pytest.raises(RequestError) as raised:
@@ -544,7 +549,7 @@ class TestCommand:
         transforms = job.pipeline().components.transforms.values()
         steps = {one.unique_name: one for one in transforms}
         chain = ["Splits", "Spread", "PredictSplit", "Gather", "Publish"]
-        for before, after in zip(chain[:-1], chain[1:], strict=True):
+        for before, after in itertools.pairwise(chain):
             assert set(steps[before].outputs.values()) == set(steps[after].inputs.values())
 
     def test_an_image_that_lacks_the_model_and_then_one_that_has_it(self, tmp_path):

@@ -330,6 +330,7 @@ def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:  #
             the bucket is missing.
         EngineError: the service does not answer, or has no room.
     """
+    del processes
     options = _pipeline_options(flags)
     cloud = _cloud(options)
     missing = [name for name in _NEEDED if not getattr(cloud, name)]
@@ -400,6 +401,13 @@ def _check_bucket(name: str, options: Any, place: Place) -> None:
             f"--temp_location: in the bucket gs://{name} you lack {', '.join(denied)}. "
             f"{_role_for(denied)}"
         )
+
+
+def describe(flags: Sequence[str]) -> str:
+    """See :func:`.remote_job.describe`."""
+    place = Place.of(_pipeline_options(flags))
+    at = "" if place.endpoint == ENDPOINT else f", at {place.endpoint}"
+    return f"Dataflow in {place.region}, project {place.project}{at}"
 
 
 def submission_error(error: BaseException) -> ModelbeamError | None:
