@@ -216,13 +216,18 @@ def test_an_editable_project_is_built_and_left_as_it_was(
 
 
 def test_a_module_beside_an_editable_projects_packages_is_loose(tmp_path, here_too):
-    place = project(tmp_path / "project", **{"pyproject.toml": HATCH, "score.py": MODEL})
+    named = HATCH.replace('"churn"', '"customers"') + (
+        "[tool.hatch.build.targets.wheel]\npackages = ['churn']\n"
+    )
+    code = MODEL + "import churn.model\n"
+    place = project(tmp_path / "project", **{"pyproject.toml": named, "score.py": code})
     here_too.pip("--no-deps", "--no-build-isolation", "--editable", place)
     found = here_too.ask(
         "import json; from modelbeam.package.listing import package_list\n"
         "print(json.dumps(package_list('score:Model').to_dict()))",
         tmp_path,
     )
+    assert item(found, "customers")["editable"]
     assert item(found, "score")["path"] == str(place / "score.py")
 
 

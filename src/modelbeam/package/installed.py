@@ -124,8 +124,13 @@ class Installed:
         if listed:
             return top in listed
         project = self.project
-        flat = project is not None and os.path.realpath(project) == root
-        return not flat or canonical(top) == canonical(self.name)
+        if project is None or os.path.realpath(project) != root:
+            return True
+        described = "\n".join(_lines(project / "pyproject.toml"))
+        return (
+            canonical(top) == canonical(self.name)
+            or re.search(rf"\b{re.escape(top)}\b", described) is not None
+        )
 
     @functools.cached_property
     def _mapped(self) -> list[tuple[str | None, str]]:
@@ -195,9 +200,9 @@ class Environment:
     def _by_name(self) -> dict[str, Installed]:
         found: dict[str, Installed] = {}
         for metadata in importlib.metadata.distributions(path=self._path):
-            name = metadata.metadata["Name"]
-            if not name:
+            if "Name" not in metadata.metadata:
                 continue  # what an interrupted pip leaves
+            name = metadata.metadata["Name"]
             record = [
                 line.rsplit(",", 2)[0].strip('"')
                 for line in (metadata.read_text("RECORD") or "").splitlines()

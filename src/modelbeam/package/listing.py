@@ -100,6 +100,11 @@ class _Listing:
                 self._follow(Import(name, False), "the model loads it", next(iter(self._loose)))
         for_model = set(self._closure.found)
         beam_for_model = BEAM in self._closure.met
+        if self._environment.find("modelbeam") is None:
+            raise PackageError(
+                "modelbeam runs here without being installed, so there is nothing to bring to the "
+                "workers. Install it with pip; pip install -e will do."
+            )
         self._closure.add("modelbeam", "runs the model")
         items: list[Item] = []
         for key, (installed, why) in self._closure.found.items():
