@@ -130,6 +130,6 @@ def _remedy(differing: list[str]) -> str:
         )
     return (
         "If the job runs in an image of your own, build it anew with 'modelbeam package --output'; "
-        "otherwise leave out --requirements_file and --extra_package, so that modelbeam stages "
-        "these versions itself."
+        "otherwise leave out --no-packages, --requirements_file and --extra_package, so that "
+        "modelbeam stages these versions itself."
     )
