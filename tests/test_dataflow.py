@@ -312,7 +312,8 @@ class TestJob:
             "job": name,
         }
 
-    def test_it_is_followed_to_its_end_with_figures(self, tmp_path, as_client):
+    def test_it_is_followed_to_its_end_with_figures(self, tmp_path, as_client, monkeypatch):
+        monkeypatch.setattr(dataflow, "FIGURES_EVERY", 0.0)
         figures = (
             {"splits_done": 1, "records_read": 10, "records_failed": 0},
             {"splits_done": 3, "records_read": 30, "records_failed": 2},
@@ -388,6 +389,14 @@ class TestJob:
         service.refuse(GET, DENIED)
         with pytest.raises(RequestError, match="denies access"):
             job.poll()
+
+    def test_figures_are_not_asked_for_all_the_time(self, tmp_path, as_client):
+        with StandIn(tmp_path, metrics=({"records_read": 1}, {"records_read": 2})) as service:
+            as_client(service)
+            job = submitted(service)
+            seen = [job.poll() for _ in range(4)]
+        assert [status.read for status in seen] == [None, 1, 1, 2]
+        assert sum(request.endswith("/metrics") for request in service.requests) == 2
 
     def test_figures_may_be_refused(self, service):
         job = submitted(service)

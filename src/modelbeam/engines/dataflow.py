@@ -35,6 +35,9 @@ REASON_DELAY = 50.0
 APPEARANCE_DELAY = 60.0
 """Seconds within which the service may not yet know a job that it has just accepted."""
 
+FIGURES_EVERY = 5.0
+"""Seconds between two looks at the counters, which the service itself renews more seldom."""
+
 _STATES: dict[str, JobState] = {
     "UNKNOWN": "starting",
     "STOPPED": "starting",
@@ -252,6 +255,8 @@ class DataflowJob:
             f"?project={place.project}"
         )
         self._appears_until = time.monotonic() + APPEARANCE_DELAY if new else 0.0
+        self._counted: dict[str, int] = {}
+        self._count_again = 0.0
 
     def poll(self) -> Status:
         """See :class:`.RemoteJob`."""
@@ -264,15 +269,15 @@ class DataflowJob:
             raise found from error
         self._appears_until = 0.0
         state = _STATES.get(name, "running")
-        counted: dict[str, int] = {}
-        if state != "starting":
+        if state != "starting" and (state != "running" or time.monotonic() >= self._count_again):
+            self._count_again = time.monotonic() + FIGURES_EVERY
             with suppress(Exception):  # figures are an extra: the state is known
-                counted = self._service.counters(self._id)
+                self._counted = self._service.counters(self._id)
         return Status(
             state,
-            splits=counted.get("splits_done"),
-            read=counted.get("records_read"),
-            failed=counted.get("records_failed"),
+            splits=self._counted.get("splits_done"),
+            read=self._counted.get("records_read"),
+            failed=self._counted.get("records_failed"),
         )
 
     def cause(self) -> str:
@@ -322,8 +327,10 @@ def attach(identity: dict[str, str]) -> DataflowJob:
     return job
 
 
-def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:  # noqa: ARG001
+def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:
     """See :func:`.remote_job.preflight`; found out before anything is built or uploaded.
+
+    A process a core is what Dataflow's workers have anyway, so ``processes`` changes nothing.
 
     Raises:
         RequestError: an option, the client libraries, the credentials, a permission, the API or
