@@ -328,7 +328,7 @@ def test_another_runner_writes_the_same_bytes(data, tmp_path, by_one_thread):
 
 
 def test_a_model_that_cannot_be_loaded_stops_the_job_before_a_runner_sees_it(data, tmp_path):
-    flags = ["--runner=PortableRunner", "--job_endpoint=localhost:1"]
+    flags = ["--runner=PortableRunner", "--job_endpoint=embed"]
     with pytest.raises(ModelLoadError, match=r"weights\.bin is not there"):
         modelbeam.predict(
             model="cli_models:FailsWhenBuilt",

@@ -10,11 +10,19 @@ import orjson
 
 from modelbeam import formats
 from modelbeam.doctor import Examination, examine
-from modelbeam.engines import options
+from modelbeam.engines import options, remote_job
 from modelbeam.errors import RequestError
 from modelbeam.job import Job, ModelSpec
 from modelbeam.models.base import ModelInfo
-from modelbeam.prepare import SAMPLE_RECORDS, Plan, check_fit, make_plan, make_record, make_task
+from modelbeam.prepare import (
+    SAMPLE_RECORDS,
+    Plan,
+    check_fit,
+    check_places,
+    make_plan,
+    make_record,
+    make_task,
+)
 from modelbeam.tasks import Sample
 from modelbeam.workers import WorkerPool
 
@@ -123,6 +131,9 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     """
     options.check_flags(job.beam_options)
     local = options.is_local(job.beam_options)
+    if not local:
+        check_places(job)
+        remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
     plan = make_plan(job if local else job.on_any_machine())
     pool = WorkerPool(job.model, 1, "threads")
     try:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from modelbeam import formats
+from modelbeam import formats, storage
 from modelbeam.commit import JobRecord, Output, check_output, check_resumable, earlier_record
 from modelbeam.engines import options
-from modelbeam.errors import ResumeError, SchemaMismatchError, TooManyErrorsError, did_you_mean
+from modelbeam.errors import (
+    RequestError,
+    ResumeError,
+    SchemaMismatchError,
+    TooManyErrorsError,
+    did_you_mean,
+)
 from modelbeam.job import Job
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
@@ -73,6 +79,24 @@ class Plan:
         return sum(info.size for info in self.inputs)
 
 
+def check_places(job: Job) -> None:
+    """Refuse local paths where it is certain that the workers are on other machines.
+
+    Of other engines the workers find out, and ``modelbeam check`` asks them.
+
+    Raises:
+        RequestError: a path is local and the engine is Dataflow.
+    """
+    if options.engine_of(job.beam_options) != "dataflow":
+        return
+    for flag, path in [*(("--input", path) for path in job.inputs), ("--output", job.output)]:
+        if not storage.is_url(path):
+            raise RequestError(
+                f"{flag} {path} is on this machine, where Dataflow's workers do not see it. "
+                f"Use a URL such as gs://my-bucket/{path.strip('./').rsplit('/', 1)[-1]}."
+            )
+
+
 def make_plan(job: Job) -> Plan:
     """Find the inputs and cut them into splits, by their sizes alone.
 
@@ -132,15 +156,16 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
 def make_publication(plan: Plan, record: JobRecord, info: ModelInfo, started: float) -> Publication:
     """What publishing is told."""
     runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
+    resumed = plan.output.committed()
     return Publication(
         output=plan.output,
         record=record,
         model=info.to_dict(),
         max_errors=plan.job.max_errors,
         runner=runner.rsplit(".", 1)[-1],
-        workers=f"workers of {runner}",
+        workers=options.title_of(plan.job.beam_options),
         started=started,
-        resumed=0,
+        resumed=resumed,
     )
 
 

@@ -16,7 +16,10 @@ SECONDS_BETWEEN_LINES = 5.0
 """How often a plain line is written where there is no terminal."""
 
 RATE_WINDOW = 5.0
-"""Seconds over which the rate is taken."""
+"""Seconds over which the rate is taken on this machine."""
+
+REMOTE_RATE_WINDOW = 30.0
+"""The same for an engine, which tells of records only when their split is done."""
 
 
 class _Rate:
@@ -25,10 +28,12 @@ class _Rate:
     def __init__(self) -> None:
         self._seen: list[tuple[float, int, int]] = []
 
-    def update(self, records: int, done: int) -> tuple[float, float]:
+    def update(self, totals: Totals) -> tuple[float, float]:
+        window = RATE_WINDOW if totals.tasks is None else REMOTE_RATE_WINDOW
+        records, done = totals.counts.read, totals.bytes
         now = time.monotonic()
         self._seen.append((now, records, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW:
+        while len(self._seen) > 2 and now - self._seen[0][0] > window:
             self._seen.pop(0)
         then, records_then, done_then = self._seen[0]
         seconds = now - then
@@ -83,7 +88,7 @@ class Lines:
 
     def update(self, totals: Totals) -> None:
         """Write a line if it is time."""
-        rates = self._rate.update(totals.counts.read, totals.bytes)
+        rates = self._rate.update(totals)
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + SECONDS_BETWEEN_LINES
             print(f"modelbeam: {_text(self._plan, totals, rates)}", file=sys.stderr, flush=True)
@@ -122,7 +127,7 @@ class Bar:
     def update(self, totals: Totals) -> None:
         """Move the bar."""
         if self._bar is not None:
-            rates = self._rate.update(totals.counts.read, totals.bytes)
+            rates = self._rate.update(totals)
             self._bar.update(
                 self._task,
                 completed=totals.bytes,

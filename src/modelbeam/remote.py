@@ -93,13 +93,17 @@ class RemoteRun:
 
     Args:
         plan: the job's.
+        added: flags that :func:`.remote_job.preflight` found.
         watcher: told of the progress.
         now: when it started, in seconds since the epoch.
         choose: asked after Ctrl-C.
     """
 
-    def __init__(self, plan: Plan, watcher: Watcher, now: float, choose: Choice) -> None:
+    def __init__(
+        self, plan: Plan, added: list[str], watcher: Watcher, now: float, choose: Choice
+    ) -> None:
         self._plan, self._watcher, self._started, self._choose = plan, watcher, now, choose
+        self._added = added
         self._job = plan.job
         self._flags = plan.job.beam_options
         self._engine = options.engine_of(self._flags)
@@ -125,13 +129,12 @@ class RemoteRun:
             self._watcher.note(f"the job is still running on {running.engine}: following it")
             self._watcher.begin(self._plan)
             return self._follow(running)
-        added = remote_job.preflight(self._engine, self._flags)
         state = State(self._plan.output, record, fresh=not resumable.resumes)
         try:
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
-            job = self._submit(info, record, added)
+            job = self._submit(info, record)
             return self._follow(job)
         except (JobError, RequestError) as error:
             if not isinstance(error, EngineUnreachableError):
@@ -149,7 +152,7 @@ class RemoteRun:
         finally:
             pool.close()
 
-    def _submit(self, info: ModelInfo, record: JobRecord, added: list[str]) -> RemoteJob:
+    def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
         import apache_beam as beam
 
         from modelbeam.pipeline import WorkerJob, build_remote
@@ -166,7 +169,9 @@ class RemoteRun:
             versions=staged.versions,
             flags=self._flags,
         )
-        defaults = [f"--job_name={_job_name(info)}", *staged.flags, *added]
+        defaults = [f"--job_name={_job_name(info)}", *staged.flags, *self._added]
+        if info.style != "table":
+            defaults += remote_job.process_flags(self._engine, self._flags)
         made = options.remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
         pipeline = beam.Pipeline(options=made)
@@ -220,7 +225,7 @@ class RemoteRun:
             time.sleep(POLL_SECONDS / 4)
 
     def _followed(self, job: RemoteJob) -> Run:
-        counted = _Counted(self._plan.output)
+        counted = _Counted(self._plan)
         linked = False
         limit = self._job.max_errors
         for status in self._statuses(job):
@@ -367,8 +372,9 @@ class _Counted:
     them, are as exact as can be. Listing them is done at most a tenth of the time.
     """
 
-    def __init__(self, output: Output) -> None:
-        self._directory = join(output.state, "manifests")
+    def __init__(self, plan: Plan) -> None:
+        self._directory = join(plan.output.state, "manifests")
+        self._splits = len(plan.splits)
         self._seen: set[str] = set()
         self._totals = Totals()
         self._due = 0.0
@@ -383,7 +389,7 @@ class _Counted:
             self._due = time.monotonic() + 9 * (time.monotonic() - began)
         totals = self._totals.copy()
         totals.tasks = status.tasks
-        totals.splits = max(totals.splits, status.splits or 0)
+        totals.splits = min(max(totals.splits, status.splits or 0), self._splits)
         totals.counts.read = max(totals.counts.read, status.read or 0)
         totals.counts.failed = max(totals.counts.failed, status.failed or 0)
         return totals

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from modelbeam.engines import options
+from modelbeam.engines import options, remote_job
 from modelbeam.errors import RequestError
 from modelbeam.job import Job, build_job
 from modelbeam.local import LocalRun
-from modelbeam.prepare import Silent, Watcher, make_plan
+from modelbeam.prepare import Silent, Watcher, check_places, make_plan
 from modelbeam.remote import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.result import Run
 from modelbeam.spawn import Started
@@ -39,8 +39,10 @@ def run_job(
     now = time.time()
     options.check_flags(job.beam_options)
     if not options.is_local(job.beam_options):
+        check_places(job)
+        added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
         plan = make_plan(job.on_any_machine())
-        return RemoteRun(plan, watcher or Silent(), now, choose).run()
+        return RemoteRun(plan, added, watcher or Silent(), now, choose).run()
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     plan = make_plan(job)

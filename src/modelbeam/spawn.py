@@ -45,6 +45,8 @@ def start_worker(workers: int) -> Started:
         workers: on how many cores the job runs; it bounds the threads of OpenMP, BLAS and Polars.
     """
     ours, theirs = socket.socketpair()
+    for one in (ours, theirs):
+        one.settimeout(None)  # Beam's client of gs:// sets a default for all sockets
     code = (
         f"import sys; sys.path[:] = {module_path()!r}; "
         f"from modelbeam.worker import main; main({theirs.fileno()})"

@@ -25,6 +25,7 @@ _JAVA_ERROR = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.
 _WORKER_LOST = (
     "TaskManager",
     "SDK harness",
+    "connection lost",
     "Lost connection",
     "UNAVAILABLE",
     "Connection refused",
@@ -52,7 +53,8 @@ def decode(text: str) -> ModelbeamError | None:
         except ValueError:  # cut short
             continue
         kind = getattr(errors, name, JobError)
-        return kind(message) if issubclass(kind, ModelbeamError) else JobError(message)
+        ours = isinstance(kind, type) and issubclass(kind, ModelbeamError)
+        return kind(message) if ours else JobError(message)
     return None
 
 
@@ -69,7 +71,7 @@ def paragraph(text: str) -> str:
             "Docker there, or say where the workers are with --environment_type=EXTERNAL or "
             "PROCESS and --environment_config"
         )
-    if not ours and any(sign in text for sign in _WORKER_LOST):
+    if not ours and any(sign.lower() in text.lower() for sign in _WORKER_LOST):
         root = f"a worker was lost ({root})"
     root = root.rstrip(". ")
     return root if len(root) <= MAX_LENGTH else root[: MAX_LENGTH - 3] + "..."
@@ -78,7 +80,7 @@ def paragraph(text: str) -> str:
 def _last_python_error(lines: list[str]) -> str:
     """The last line of the first Python trace; ``[while running 'step']`` is no news to a user."""
     for start, line in enumerate(lines):
-        if line.startswith("Traceback (most recent call last)"):
+        if line.endswith("Traceback (most recent call last):"):
             for later in lines[start + 1 :]:
                 if _PYTHON_ERROR.match(later):
                     return re.sub(r" \[while running .*?\]$", "", later)

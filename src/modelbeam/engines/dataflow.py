@@ -366,9 +366,12 @@ def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:
         raise explained from error
     finally:
         service.close()
-    # Beam would pickle the submitting program's __main__, of which the steps need nothing.
-    asked = any(flag.split("=", 1)[0] == "--save_main_session" for flag in flags)
-    return [] if asked else ["--no_save_main_session"]
+    return []
+
+
+def process_flags(_: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.process_flags`; Dataflow starts one a core by itself."""
+    return []
 
 
 def _check_options(options: Any) -> None:

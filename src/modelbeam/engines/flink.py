@@ -70,6 +70,10 @@ class Cluster:
         """How many task slots it has."""
         return int(self.get("overview")["slots-total"])
 
+    def task_managers(self) -> int:
+        """How many TaskManagers it has."""
+        return int(self.get("overview")["taskmanagers"])
+
     def find(self, name: str) -> str | None:
         """The id of the latest job of that name."""
         jobs = [job for job in self.get("jobs/overview")["jobs"] if job["name"] == name]
@@ -170,6 +174,15 @@ def preflight(flags: Sequence[str]) -> list[str]:
     return added
 
 
+def process_flags(flags: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.process_flags`; a TaskManager runs a task in each of its slots."""
+    address = flink_address(flags)
+    if address is None:
+        return []
+    cluster = Cluster(address)
+    return [f"--sdk_worker_parallelism={-(-cluster.slots() // cluster.task_managers())}"]
+
+
 def describe(flags: Sequence[str]) -> str:
     """See :func:`.remote_job.describe`."""
     address = flink_address(flags)
@@ -185,7 +198,7 @@ submission_error = portable.submission_error
 def follow(result: Any, flags: Sequence[str]) -> FlinkJob | PortableJob:
     """The job that was just submitted; without a cluster's address, by the job service alone."""
     submitted = portable.follow(result, flags)
-    submitted.engine = FlinkJob.engine
+    submitted.engine = FlinkJob.engine  # also if the runner is Beam's PortableRunner
     address = flink_address(flags)
     if address is None:
         return submitted

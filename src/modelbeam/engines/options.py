@@ -63,6 +63,13 @@ def engine_of(flags: Sequence[str]) -> str:
     return "flink" if flink_address(flags) else "portable"
 
 
+def title_of(flags: Sequence[str]) -> str:
+    """The engine's name for people, such as ``Flink``."""
+    return {"local": "this machine", "portable": "the job service"}.get(
+        engine_of(flags), engine_of(flags).capitalize()
+    )
+
+
 def flink_address(flags: Sequence[str]) -> str | None:
     """The URL of Flink's REST interface, unless Flink runs inside the job server."""
     master = value_of(flags, "--flink_master")
@@ -175,11 +182,13 @@ def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
         defaults: written ``--name=value`` or ``--name``; one whose name is among the flags is
             left out.
     """
-    from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+    from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions
 
     given = {flag.split("=", 1)[0] for flag in flags}
     added = [flag for flag in defaults if flag.split("=", 1)[0] not in given]
     options = PipelineOptions([*flags, *added])
+    if "--save_main_session" not in given:  # of which the steps need nothing
+        options.view_as(SetupOptions).save_main_session = False
     debug = options.view_as(DebugOptions)
     if debug.lookup_experiment(_FLUSH.split("=", 1)[0]) is None:
         debug.add_experiment(_FLUSH)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from modelbeam.engines.options import engine_of, runner_of, value_of
+from modelbeam.engines.options import runner_of, title_of, value_of
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import (
     EngineUnreachableError,
@@ -173,6 +173,11 @@ def preflight(flags: Sequence[str]) -> list[str]:
     return []
 
 
+def process_flags(_: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.process_flags`; how many tasks there are is not known here."""
+    return []
+
+
 def describe(flags: Sequence[str]) -> str:
     """See :func:`.remote_job.describe`."""
     endpoint = value_of(flags, "--job_endpoint")
@@ -188,8 +193,7 @@ def follow(result: Any, flags: Sequence[str]) -> PortableJob:
     """The job that was just submitted to a job service."""
     endpoint = value_of(flags, "--job_endpoint")
     lasting = endpoint if endpoint and endpoint != "embed" else None
-    name = {"prism": "Prism", "spark": "Spark"}.get(engine_of(flags), "the job service")
-    return PortableJob(result._job_service, result._job_id, lasting, name, result)
+    return PortableJob(result._job_service, result._job_id, lasting, title_of(flags), result)
 
 
 def attach(identity: dict[str, str]) -> PortableJob:

@@ -83,7 +83,7 @@ _ENGINES = {
 
 
 def preflight(engine: str, flags: Sequence[str]) -> list[str]:
-    """Make sure that the engine is there, before anything is packaged or submitted.
+    """Make sure that the engine is there, before anything is looked at, packaged or submitted.
 
     Returns:
         Beam's flags that this engine needs beside the user's, as ``--name=value``.
@@ -91,7 +91,16 @@ def preflight(engine: str, flags: Sequence[str]) -> list[str]:
     Raises:
         RequestError: it does not answer, or a flag that it needs is missing.
     """
-    return list(_module(engine).preflight(flags) or [])
+    return list(_module(engine).preflight(flags))
+
+
+def process_flags(engine: str, flags: Sequence[str]) -> list[str]:
+    """Flags that give each task a Python process of its own.
+
+    For a model that is Python code and holds the interpreter's lock; others share one, and its
+    memory, by threads.
+    """
+    return list(_module(engine).process_flags(flags))
 
 
 def describe(engine: str, flags: Sequence[str]) -> str:

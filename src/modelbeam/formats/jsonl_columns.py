@@ -74,7 +74,10 @@ def _library() -> Any | None:
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_columns" + suffix)
         if path.exists():
-            library: Any = ctypes.CDLL(str(path))
+            try:
+                library: Any = ctypes.CDLL(str(path))
+            except OSError:  # built elsewhere, for another libc
+                continue
             library.modelbeam_locale.restype = ctypes.c_void_p
             library.modelbeam_decode.restype = None
             library.modelbeam_decode.argtypes = [
