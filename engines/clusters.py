@@ -1,0 +1,424 @@
+"""Engines as context managers: entered they are ready, left they are gone.
+
+    with FlinkCluster() as flink, WorkerPool() as pool, flink.job_server() as server:
+        flags = ["--runner=PortableRunner", f"--job_endpoint={server.endpoint}", *pool.flags]
+
+Every port is a free one. Logs are in ``.directory``, by default a new folder in
+``build/engines/runs``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from engines import install
+from engines.processes import EngineError, Process, answers, free_port, wait_until
+
+_Self = TypeVar("_Self", bound="Engine")
+
+_OPENED = "lang lang.invoke lang.reflect net io nio text time util util.concurrent"
+JAVA = [
+    *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in _OPENED.split()),
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    "--add-exports=java.base/sun.net.util=ALL-UNNAMED",
+    f"-Dlog4j.configurationFile={install.HERE / 'log4j2.properties'}",
+]
+"""What Flink and Spark need of Java 17; their own start scripts say the same."""
+
+
+def _java() -> list[str | Path]:
+    return [install.program("java"), *JAVA]
+
+
+class Engine:
+    """What all have in common: a folder, processes, and being stopped whatever happens.
+
+    Args:
+        directory: for logs and whatever else the engine writes.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        if directory is None:
+            runs = install.BUILD / "runs"
+            runs.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-", dir=runs))
+        self.directory = directory.resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.processes: list[Process] = []
+
+    def __enter__(self: _Self) -> _Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            EngineError: with the end of the log.
+        """
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End all of its processes."""
+        for process in self.processes:
+            process.ask_to_end()
+        while self.processes:
+            self.processes.pop().stop()
+
+    def _spawn(self, name: str, command: list[str | Path], **settings: Any) -> Process:
+        process = Process(name, command, self.directory / f"{name}.log", **settings)
+        self.processes.append(process)
+        return process
+
+
+class JobServer(Engine):
+    """Beam's job server for Flink or Spark, for ``--runner=PortableRunner --job_endpoint``.
+
+    Args:
+        engine: ``"flink"`` or ``"spark"``.
+        master: the cluster; by default one inside the job server.
+        directory: for logs and staged files.
+
+    Attributes:
+        endpoint: ``host:port``.
+        ui_url: of Spark's page, which is there while a job runs.
+        flags: Beam's, to use it.
+    """
+
+    def __init__(
+        self, engine: str, master: str | None = None, directory: Path | None = None
+    ) -> None:
+        super().__init__(directory)
+        local = {
+            "flink": ("--flink-master", "[local]"),
+            "spark": ("--spark-master-url", "local[2]"),
+        }
+        flag, default = local[engine]
+        self._engine, self._master = engine, [flag, master or default]
+        self.endpoint = ""
+        self.flags: list[str] = []
+
+    def start(self) -> None:
+        """Start it."""
+        folder = install.EVERYTHING[self._engine]()
+        port = free_port()
+        ports = ["--job-port", str(port), "--artifact-port", "0", "--expansion-port", "0"]
+        staged: list[str | Path] = ["--artifacts-dir", self.directory / "staged"]
+        jar: list[str | Path] = ["-jar", folder / "job-server.jar"]
+        ui = free_port()
+        command = [*_java(), f"-Dspark.ui.port={ui}", *jar, *ports, *staged, *self._master]
+        local = {"SPARK_LOCAL_IP": "127.0.0.1"}
+        process = self._spawn(f"{self._engine}-job-server", command, environment=local)
+        wait_until(lambda: answers(port), process.name, [process])
+        self.endpoint = f"localhost:{port}"
+        self.ui_url = f"http://localhost:{ui}"
+        self.flags = ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}"]
+
+
+class FlinkCluster(Engine):
+    """A standalone Flink: a JobManager and TaskManagers.
+
+    Args:
+        slots: of each TaskManager; the cluster's default parallelism is that of all of them.
+        taskmanagers: how many.
+        config: Flink's own settings beside or instead of ours, by their full names.
+        directory: for logs and whatever Flink writes.
+
+    Attributes:
+        rest_url: ``http://host:port``.
+        master: ``host:port``, for ``--flink_master``.
+        job_server_jar: for ``--flink_job_server_jar``.
+        jobmanager: its process.
+        taskmanagers: their processes; a killed one is replaced by ``add_taskmanager``.
+        flags: Beam's, to submit without a job server: the jar goes to the cluster with the job.
+    """
+
+    def __init__(
+        self,
+        slots: int = 2,
+        taskmanagers: int = 2,
+        config: Mapping[str, str | int] | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        super().__init__(directory)
+        self._slots, self._count, self._config = slots, taskmanagers, config or {}
+        self.taskmanagers: list[Process] = []
+
+    def start(self) -> None:
+        """Start the JobManager, then the TaskManagers."""
+        self._home = install.flink()
+        self.job_server_jar = self._home / "job-server.jar"
+        port = free_port()
+        self.master = f"localhost:{port}"
+        self.rest_url = f"http://{self.master}"
+        settings: dict[str, str | int] = {
+            "jobmanager.rpc.address": "localhost",
+            "jobmanager.rpc.port": free_port(),
+            "jobmanager.memory.process.size": "1024m",
+            "rest.address": "localhost",
+            "rest.port": port,
+            "taskmanager.host": "localhost",
+            "taskmanager.memory.process.size": "1024m",
+            "taskmanager.numberOfTaskSlots": self._slots,
+            "parallelism.default": self._slots * self._count,
+            "io.tmp.dirs": str(self.directory),
+            "heartbeat.interval": 1000,
+            "heartbeat.timeout": 10000,  # a killed TaskManager is noticed, not waited for
+            **self._config,
+        }
+        conf = self.directory / "conf" / "config.yaml"
+        conf.parent.mkdir(parents=True, exist_ok=True)
+        conf.write_text("".join(f"{key}: {json.dumps(settings[key])}\n" for key in settings))
+        self.jobmanager = self._spawn(
+            "jobmanager",
+            self._java(
+                ["-Xmx512m"],
+                "runtime.entrypoint.StandaloneSessionClusterEntrypoint",
+            ),
+        )
+        wait_until(lambda: "taskmanagers" in self.get("/overview"), "Flink", [self.jobmanager])
+        self._memory = self._taskmanager_parameters()
+        for _ in range(self._count):
+            self._start_taskmanager()
+        self._wait_for_taskmanagers()
+        jar = f"--flink_job_server_jar={self.job_server_jar}"
+        runner = ["--runner=FlinkRunner", f"--flink_master={self.master}"]
+        self.flags = [*runner, "--flink_submit_uber_jar", jar]
+
+    def get(self, path: str) -> Any:
+        """What Flink's REST API answers, such as ``get("/jobs/overview")``."""
+        with urllib.request.urlopen(self.rest_url + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def job_server(self) -> JobServer:
+        """A job server for this cluster; to be entered."""
+        return JobServer("flink", self.master, self.directory / "job-server")
+
+    def add_taskmanager(self) -> Process:
+        """Start one more, or one in place of one that was killed, and wait for it."""
+        process = self._start_taskmanager()
+        self._wait_for_taskmanagers()
+        return process
+
+    def _start_taskmanager(self) -> Process:
+        java, settings = self._memory
+        name = f"taskmanager-{len(self.taskmanagers)}"
+        main = "runtime.taskexecutor.TaskManagerRunner"
+        identity = f"-Dtaskmanager.resource-id={name}"
+        process = self._spawn(name, [*self._java(java, main), *settings, identity])
+        self.taskmanagers.append(process)
+        return process
+
+    def _wait_for_taskmanagers(self) -> None:
+        living = [process for process in self.taskmanagers if process.alive]
+
+        def registered() -> bool:
+            known = {entry["id"] for entry in self.get("/taskmanagers")["taskmanagers"]}
+            return known.issuperset(process.name for process in living)
+
+        wait_until(registered, "Flink", [self.jobmanager, *living])
+
+    def _java(self, options: list[str], main: str) -> list[str | Path]:
+        jars = [self._home / "lib" / "*"]
+        if main.startswith("runtime.util.bash"):
+            jars.append(self._home / "bin" / "bash-java-utils.jar")
+        path = ":".join(map(str, jars))
+        java = [*_java(), *options, "-cp", path]
+        command = "GET_TM_RESOURCE_PARAMS" if len(jars) > 1 else None
+        arguments = ["--configDir", str(self.directory / "conf")]
+        return [*java, f"org.apache.flink.{main}", *([command] if command else []), *arguments]
+
+    def _taskmanager_parameters(self) -> tuple[list[str], list[str]]:
+        """The memory settings that Flink's start script would work out: for Java, and for Flink."""
+        process = self._spawn("parameters", self._java([], "runtime.util.bash.BashJavaUtils"))
+        process.wait(60)
+        mark = "BASH_JAVA_UTILS_EXEC_RESULT:"
+        lines = process.log.read_text().splitlines()
+        found = [line.split(mark)[1] for line in lines if mark in line]
+        self.processes.remove(process)
+        if len(found) != 2:
+            raise EngineError(f"Flink's BashJavaUtils failed:\n{process.tail()}")
+        return shlex.split(found[0]), shlex.split(found[1])
+
+
+class SparkCluster(Engine):
+    """A standalone Spark: a master and workers.
+
+    Args:
+        workers: how many.
+        cores: of each.
+        directory: for logs and whatever Spark writes.
+
+    Attributes:
+        master: ``spark://host:port``, for ``--spark_master_url``.
+        ui_url: the master's page; ``/json`` is for programs.
+        rest_url: for ``--spark_rest_url``.
+        job_server_jar: for ``--spark_job_server_jar``.
+        workers: their processes.
+        flags: Beam's, to submit without a job server: the jar goes to the cluster with the job.
+    """
+
+    def __init__(self, workers: int = 1, cores: int = 2, directory: Path | None = None) -> None:
+        super().__init__(directory)
+        self._count, self._cores = workers, cores
+        self.workers: list[Process] = []
+
+    def start(self) -> None:
+        """Start the master, then the workers."""
+        home = install.spark()
+        self.job_server_jar = home / "job-server.jar"
+        port, ui, rest = free_port(), free_port(), free_port()
+        self.master = f"spark://localhost:{port}"
+        self.ui_url, self.rest_url = f"http://localhost:{ui}", f"http://localhost:{rest}"
+        java = [*_java(), "-Xmx512m", "-cp", f"{home / 'lib'}/*"]
+        place = {
+            "environment": {
+                "SPARK_HOME": str(home),
+                "SPARK_SCALA_VERSION": "2.12",
+                "SPARK_LOCAL_IP": "127.0.0.1",
+                "SPARK_WORKER_DIR": str(self.directory / "work"),
+            },
+            "directory": self.directory,
+        }
+        rests = ["-Dspark.master.rest.enabled=true", f"-Dspark.master.rest.port={rest}"]
+        where = ["--host", "localhost", "--port", str(port), "--webui-port", str(ui)]
+        main = "org.apache.spark.deploy.master.Master"
+        master = self._spawn("master", [*java, *rests, main, *where], **place)
+        wait_until(lambda: answers(port) and answers(rest), "Spark", [master])
+        for number in range(self._count):
+            size = ["--cores", str(self._cores), "--memory", "2g", "--webui-port", "0"]
+            main = "org.apache.spark.deploy.worker.Worker"
+            command = [*java, main, "--host", "localhost", *size, self.master]
+            self.workers.append(self._spawn(f"worker-{number}", command, **place))
+        wait_until(lambda: self._living_workers() >= self._count, "Spark", self.processes)
+        jar = f"--spark_job_server_jar={self.job_server_jar}"
+        runner = ["--runner=SparkRunner", f"--spark_rest_url={self.rest_url}"]
+        self.flags = [*runner, "--spark_submit_uber_jar", jar]
+
+    def job_server(self) -> JobServer:
+        """A job server for this cluster; to be entered."""
+        return JobServer("spark", self.master, self.directory / "job-server")
+
+    def _living_workers(self) -> int:
+        with urllib.request.urlopen(f"{self.ui_url}/json/", timeout=10) as answer:
+            workers: int = json.load(answer)["aliveworkers"]
+        return workers
+
+
+class Prism(Engine):
+    """Prism, Beam's own portable runner in one process.
+
+    Attributes:
+        endpoint: ``host:port``.
+        flags: Beam's, to use it.
+    """
+
+    def start(self) -> None:
+        """Start it."""
+        port, web = free_port(), free_port()
+        command: list[str | Path] = [install.prism(), f"--job_port={port}", f"--web_port={web}"]
+        process = self._spawn("prism", command)
+        wait_until(lambda: answers(port), "Prism", [process])
+        self.endpoint = f"localhost:{port}"
+        self.flags = ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}"]
+
+
+class WorkerPool(Engine):
+    """Starts Beam's Python workers for an engine that asks for them.
+
+    Args:
+        staged: use a Python that has Beam alone, and install what the job brings with it into a
+            new environment for each worker, as Beam's containers do. Otherwise the workers
+            run in this Python, with what it has.
+        directory: for logs, and for the workers' environments.
+
+    Attributes:
+        process: the pool's; the workers are among its ``members()``.
+        flags: Beam's, to use it.
+    """
+
+    def __init__(self, staged: bool = False, directory: Path | None = None) -> None:
+        super().__init__(directory)
+        self._staged = staged
+        self._port = free_port()
+        self.flags = [
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{self._port}",
+        ]
+
+    def start(self) -> None:
+        """Start it; again on the same port after ``kill``."""
+        python = install.worker_python() if self._staged else Path(sys.executable)
+        main = install.HERE / "worker_pool.py"
+        command: list[str | Path] = [python, main, f"--service_port={self._port}"]
+        if self._staged:
+            boot = boot_command(self.directory, staged=True)
+            command.append(f"--container_executable={boot}")
+        path = {
+            "PATH": f"{python.parent}:{os.environ['PATH']}"
+        }  # the pool starts its workers as "python"
+        self.process = self._spawn("worker-pool", command, environment=path)
+        wait_until(lambda: answers(self._port), self.process.name, [self.process])
+
+    def kill(self) -> None:
+        """End the pool and its workers at once, as ``kill -9`` does."""
+        self.process.kill()
+        self.processes.remove(self.process)
+
+
+def boot_command(directory: Path, staged: bool = False) -> Path:
+    """Write a program that starts a Python worker as Beam's containers do, without one.
+
+    Every worker gets an environment of its own; what the job brings is installed into that. It is
+    for ``process_flags`` and for a pool's container.
+
+    Args:
+        directory: where the program and the environments go.
+        staged: beneath each environment is a Python that has Beam alone, not this one.
+    """
+    python = install.worker_python() if staged else Path(sys.executable)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.check_output([python, "-c", where], text=True).strip()
+    below = f"import site; site.addsitedir({packages!r})"
+    folder, boot = shlex.quote(str(directory)), shlex.quote(str(install.boot()))
+    command = directory / "boot"
+    command.write_text(
+        "#!/bin/sh -e\n"
+        f"home=$(mktemp -d {folder}/worker-XXXXXX)\n"
+        f'{shlex.quote(str(python))} -m venv --without-pip "$home/venv"\n'
+        'for packages in "$home"/venv/lib/python*/site-packages; do\n'
+        f'  echo {shlex.quote(below)} > "$packages/below.pth"\n'
+        "done\n"
+        'export PATH="$home/venv/bin:$PATH" RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1\n'
+        f'exec {boot} "$@" --semi_persist_dir="$home"\n'
+    )
+    command.chmod(0o755)
+    return command
+
+
+def process_flags(directory: Path, staged: bool = False) -> list[str]:
+    """Beam's flags for workers that the engine starts itself, with ``boot_command``."""
+    config = json.dumps({"command": str(boot_command(directory.resolve(), staged))})
+    return ["--environment_type=PROCESS", f"--environment_config={config}"]

@@ -1,0 +1,63 @@
+"""The engines, each started once a session and only if a test asks for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for the engines, which are no part of the package
+
+from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def flink() -> Iterator[FlinkCluster]:
+    """A Flink of two TaskManagers with two slots each."""
+    with FlinkCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def flink_job_server(flink: FlinkCluster) -> Iterator[JobServer]:
+    """Beam's job server for that Flink."""
+    with flink.job_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkCluster]:
+    """A Spark of one worker with two cores."""
+    with SparkCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def spark_job_server(spark: SparkCluster) -> Iterator[JobServer]:
+    """Beam's job server for that Spark."""
+    with spark.job_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prism() -> Iterator[Prism]:
+    """Prism."""
+    with Prism() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[WorkerPool]:
+    """Workers in this Python."""
+    with WorkerPool() as workers:
+        yield workers
+
+
+@pytest.fixture(scope="session")
+def staged_pool() -> Iterator[WorkerPool]:
+    """Workers that have Beam and what a job brings."""
+    with WorkerPool(staged=True) as workers:
+        yield workers

@@ -1,0 +1,103 @@
+"""Every engine starts, runs the main job, and writes what a run on this machine writes."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool, process_flags
+from engines.install import HERE
+
+RECORDS = 20_000
+DATA = HERE.parent / "data" / "input.json"
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of many records."""
+    path = tmp_path_factory.mktemp("data") / "input.jsonl"
+    given = itertools.cycle(DATA.read_text().splitlines())
+    path.write_text("".join(f"{line}\n" for line in itertools.islice(given, RECORDS)))
+    return path
+
+
+def predict(lines: Path, output: Path, *flags: str) -> bytes:
+    """Run the main job; returns all of its predictions."""
+    model = ["--model", "iris_model.iris_predict:IrisModel", "--split-size", "200KB"]
+    paths = ["--input", str(lines), "--output", str(output), "--no-packages"]
+    done = subprocess.run(
+        [sys.executable, "-m", "modelbeam", "predict", *model, *paths, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    shards = sorted(output.glob("predictions-*"))
+    assert len(shards) > 4, done.stderr
+    return b"".join(shard.read_bytes() for shard in shards)
+
+
+@pytest.fixture(scope="module")
+def expected(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the local run writes."""
+    made = predict(lines, tmp_path_factory.mktemp("local") / "out")
+    assert made.count(b"\n") == RECORDS
+    return made
+
+
+def test_flink_job_server(
+    lines: Path, expected: bytes, tmp_path: Path, flink_job_server: JobServer, pool: WorkerPool
+) -> None:
+    made = predict(lines, tmp_path / "out", *flink_job_server.flags, *pool.flags, "--parallelism=4")
+    assert made == expected
+
+
+def test_flink_uber_jar(
+    lines: Path, expected: bytes, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
+) -> None:
+    assert predict(lines, tmp_path / "out", *flink.flags, *pool.flags) == expected
+
+
+def test_flink_starts_the_workers(
+    lines: Path, expected: bytes, tmp_path: Path, flink: FlinkCluster
+) -> None:
+    assert predict(lines, tmp_path / "out", *flink.flags, *process_flags(tmp_path)) == expected
+
+
+def test_a_taskmanager_can_be_replaced(flink: FlinkCluster) -> None:
+    flink.taskmanagers[0].kill()
+    assert flink.add_taskmanager().alive
+    assert not flink.taskmanagers[0].alive
+
+
+def test_spark_job_server(
+    lines: Path, expected: bytes, tmp_path: Path, spark_job_server: JobServer, pool: WorkerPool
+) -> None:
+    assert predict(lines, tmp_path / "out", *spark_job_server.flags, *pool.flags) == expected
+
+
+def test_spark_uber_jar(
+    lines: Path, expected: bytes, tmp_path: Path, spark: SparkCluster, pool: WorkerPool
+) -> None:
+    assert predict(lines, tmp_path / "out", *spark.flags, *pool.flags) == expected
+
+
+def test_prism(
+    lines: Path, expected: bytes, tmp_path: Path, prism: Prism, pool: WorkerPool
+) -> None:
+    assert predict(lines, tmp_path / "out", *prism.flags, *pool.flags) == expected
+
+
+def test_a_worker_pool_can_be_killed_and_started_again(pool: WorkerPool) -> None:
+    members = pool.process.members()
+    pool.kill()
+    assert members
+    assert pool.process.members() == []
+    pool.start()
+    assert pool.process.alive
