@@ -17,6 +17,13 @@ SOURCE = Path(modelbeam.__file__).parent
 LADDER = [
     "modelbeam.errors",
     "modelbeam._version",
+    "modelbeam.storage.base",
+    "modelbeam.storage.local",
+    "modelbeam.storage.fetched",
+    "modelbeam.storage.objects",
+    "modelbeam.storage.s3",
+    "modelbeam.storage.gcs",
+    "modelbeam.storage.beam",
     "modelbeam.storage",
     "modelbeam.compression",
     "modelbeam.spawn",
@@ -81,7 +88,8 @@ BEAM_WHEN_CALLED = {
     "modelbeam.engines.portable",
     "modelbeam.local",
     "modelbeam.remote",
-    "modelbeam.storage",
+    "modelbeam.storage.base",
+    "modelbeam.storage.beam",
 }
 
 HEAVY = ["apache_beam", "numpy", "pandas", "polars", "pyarrow", "sklearn"]

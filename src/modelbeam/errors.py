@@ -16,6 +16,7 @@
     ├── JobError                   the job ran and failed (exit code 1)
     │   ├── InputReadError         an input vanished, changed or cannot be read
     │   ├── OutputWriteError       the output cannot be written
+    │   ├── StorageError           a store refuses: credentials, permission, bucket, library
     │   ├── WorkerDiedError        the process that held the model died
     │   ├── WorkerVersionError     a worker has other versions than the submission
     │   ├── TooManyErrorsError     more records failed than --max-errors allows
@@ -97,6 +98,10 @@ class InputReadError(JobError):
 
 class OutputWriteError(JobError):
     """The output or the job's state cannot be written."""
+
+
+class StorageError(JobError):
+    """A store refuses until someone mends it: credentials, permission, bucket or library."""
 
 
 class WorkerDiedError(JobError):
