@@ -55,6 +55,13 @@ example:
 }
 
 
+EXIT_SECONDS = 5.0
+"""How long Beam may take to stop the servers that it started for a job on an engine."""
+
+_beams_servers = False
+"""Whether Beam may have started some, which it stops when the interpreter ends."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one paragraph, with exit code 2."""
 
@@ -178,6 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"modelbeam: stdout cannot be written: {error.strerror}.", file=sys.stderr)
         code = code or 1
     sys.stderr.flush()
+    if _beams_servers:
+        import threading
+
+        end = threading.Timer(EXIT_SECONDS, os._exit, (code,))
+        end.daemon = True
+        end.start()
+        sys.exit(code)
     os._exit(code)  # Beam's threads and exit handlers would take another half a second
 
 
@@ -264,7 +278,10 @@ def _job(flags: argparse.Namespace, rest: list[str], command: str) -> Any:
     if settings["batch_size"] is not None and settings["batch_size"].isdigit():
         settings["batch_size"] = int(settings["batch_size"])
     settings["beam_options"] = tuple(rest) or None
-    return build_job(settings, flags.config)
+    job = build_job(settings, flags.config)
+    global _beams_servers
+    _beams_servers = not options.is_local(job.beam_options)
+    return job
 
 
 def flags_of(command: str) -> list[str]:

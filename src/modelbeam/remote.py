@@ -116,6 +116,11 @@ class RemoteRun:
             JobError: the job failed.
             InterruptedRunError: it was cancelled.
         """
+        if self._job.detach and not options.outlives(self._flags):
+            raise RequestError(
+                "--detach: the job would end with this process, which its workers or its job "
+                "server are a part of. Leave --detach out, or give the job a cluster."
+            )
         info = self._load()
         check_fit(self._plan, info)
         record = make_record(self._plan, info)
@@ -196,7 +201,7 @@ class RemoteRun:
                 return self._left(job)
             return self._followed(job)
         except KeyboardInterrupt:
-            if self._choose(job):
+            if not options.outlives(self._flags) or self._choose(job):
                 self._cancel(job)
                 raise InterruptedRunError(
                     f"The job was cancelled on {job.engine}. What is done is kept. Run the same "

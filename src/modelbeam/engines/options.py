@@ -95,6 +95,22 @@ def is_loopback(flags: Sequence[str]) -> bool:
     return engine == "prism" or value_of(flags, "--job_endpoint") == "embed"
 
 
+def outlives(flags: Sequence[str]) -> bool:
+    """Whether a job goes on when the submitting process has ended.
+
+    It does not if its workers are threads here, or if Beam started the engine or a job server that
+    the job runs in.
+    """
+    if is_loopback(flags):
+        return False
+    if value_of(flags, "--job_endpoint") not in (None, "embed"):
+        return True
+    engine = engine_of(flags)
+    if engine == "spark":
+        return "--spark_submit_uber_jar" in flags
+    return engine == "dataflow" or (engine == "flink" and flink_address(flags) is not None)
+
+
 def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
     """Refuse flags that neither modelbeam nor Beam knows.
 

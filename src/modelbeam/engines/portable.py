@@ -61,7 +61,7 @@ class PortableJob:
         self.identity: dict[str, str] = {}
         if endpoint:
             self.identity = {"engine": "portable", "endpoint": endpoint, "job": job_id}
-            self.identity["name"] = engine
+            self.identity["title"] = engine
         self._service, self._job_id, self._result = service, job_id, result
         self._errors: list[str] = []
         self._listener = threading.Thread(target=self._listen, name="messages", daemon=True)
@@ -189,24 +189,38 @@ def submission_error(_: Exception) -> ModelbeamError | None:
     return None
 
 
+def lasting_endpoint(flags: Sequence[str]) -> str | None:
+    """The job service that the flags name, unless it ends with this process."""
+    endpoint = value_of(flags, "--job_endpoint")
+    return endpoint if endpoint and endpoint != "embed" else None
+
+
 def follow(result: Any, flags: Sequence[str]) -> PortableJob:
     """The job that was just submitted to a job service."""
-    endpoint = value_of(flags, "--job_endpoint")
-    lasting = endpoint if endpoint and endpoint != "embed" else None
-    return PortableJob(result._job_service, result._job_id, lasting, title_of(flags), result)
+    endpoint = lasting_endpoint(flags)
+    return PortableJob(result._job_service, result._job_id, endpoint, title_of(flags), result)
+
+
+def connect(endpoint: str) -> Any:
+    """A stub for the job service there.
+
+    Raises:
+        EngineUnreachableError: it does not answer.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2_grpc
+
+    channel = grpc.insecure_channel(endpoint)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
+    except grpc.FutureTimeoutError:
+        raise EngineUnreachableError(f"{endpoint} does not answer") from None
+    return beam_job_api_pb2_grpc.JobServiceStub(channel)
 
 
 def attach(identity: dict[str, str]) -> PortableJob:
     """The job that an earlier process submitted to a job service."""
-    import grpc
-    from apache_beam.portability.api import beam_job_api_pb2_grpc
-
-    channel = grpc.insecure_channel(identity["endpoint"])
-    try:
-        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
-    except grpc.FutureTimeoutError:
-        raise EngineUnreachableError(f"{identity['endpoint']} does not answer") from None
-    service = beam_job_api_pb2_grpc.JobServiceStub(channel)
-    job = PortableJob(service, identity["job"], identity["endpoint"], identity["name"])
+    endpoint = identity["endpoint"]
+    job = PortableJob(connect(endpoint), identity["job"], endpoint, identity["title"])
     job.poll()
     return job

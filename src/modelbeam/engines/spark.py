@@ -1,12 +1,94 @@
-"""Spark, through Beam's job server or Spark's own submission server."""
+"""Spark, through Beam's job server or Spark's own submission server.
+
+The job service tells how the job is; what Spark itself has to say (which tasks are at work, and the
+page for people) is asked of the driver's web interface, which lives as long as the application. With
+a job server the driver is inside it, and its interface at the first free port from 4040 on; see
+Spark's documentation, "Monitoring and Instrumentation".
+"""
 
 from __future__ import annotations
 
-from modelbeam.engines import portable
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-preflight = portable.preflight
+from modelbeam.engines import portable
+from modelbeam.engines.options import value_of
+from modelbeam.engines.portable import PortableJob
+from modelbeam.engines.remote_job import Status
+
+_PORTS = range(4040, 4044)
+_TIMEOUT = 2
+
 process_flags = portable.process_flags
+preflight = portable.preflight
 describe = portable.describe
 submission_error = portable.submission_error
-follow = portable.follow
-attach = portable.attach
+
+
+class SparkJob(PortableJob):
+    """A job that runs as a Spark application.
+
+    Args:
+        service, job_id, endpoint, engine, result: as for :class:`.PortableJob`.
+        name: the job's, with which the application's begins.
+    """
+
+    def __init__(
+        self,
+        service: Any,
+        job_id: str,
+        endpoint: str | None,
+        engine: str,
+        result: Any,
+        name: str,
+    ) -> None:
+        super().__init__(service, job_id, endpoint, engine, result)
+        self._host = (endpoint or "localhost").rsplit(":", 1)[0]
+        self._name = name
+        self._application = ""
+        if self.identity:
+            self.identity.update({"engine": "spark", "name": name})
+
+    def poll(self) -> Status:
+        """See :class:`.RemoteJob`."""
+        status = super().poll()
+        if status.state != "running" or not self._found():
+            return status
+        stages = _answer(f"{self._application}/stages?status=active") or []
+        return replace(status, tasks=sum(stage["numActiveTasks"] for stage in stages))
+
+    def _found(self) -> bool:
+        for port in () if self._application else _PORTS:
+            page = f"http://{self._host}:{port}"
+            for application in _answer(f"{page}/api/v1/applications") or []:
+                if application["name"].startswith(self._name):
+                    self._application = f"{page}/api/v1/applications/{application['id']}"
+                    self.link = page
+        return bool(self._application)
+
+
+def _answer(url: str) -> Any:
+    """What an interface says, or ``None`` if it does not; none of it is needed for the job."""
+    import requests
+
+    try:
+        answer = requests.get(url, timeout=_TIMEOUT)
+        return answer.json() if answer.ok else None
+    except (requests.RequestException, ValueError):
+        return None
+
+
+def follow(result: Any, flags: Sequence[str]) -> SparkJob:
+    """The job that was just submitted."""
+    name = value_of(flags, "--job_name") or ""
+    endpoint = portable.lasting_endpoint(flags)
+    return SparkJob(result._job_service, result._job_id, endpoint, "Spark", result, name)
+
+
+def attach(identity: dict[str, str]) -> SparkJob:
+    """The job that an earlier process submitted."""
+    service = portable.connect(identity["endpoint"])
+    job = SparkJob(service, identity["job"], identity["endpoint"], "Spark", None, identity["name"])
+    job.poll()
+    return job
