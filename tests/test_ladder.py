@@ -86,6 +86,7 @@ BEAM_WHEN_CALLED = {
     "modelbeam.engines.dataflow",
     "modelbeam.engines.options",
     "modelbeam.engines.portable",
+    "modelbeam.engines.remote_job",
     "modelbeam.local",
     "modelbeam.remote",
     "modelbeam.storage.base",

@@ -173,12 +173,7 @@ class Doctor:
         try:
             pipeline = beam.Pipeline(options=options.remote_options(self._flags, defaults))
             pipeline | beam.Create([0]) | beam.ParDo(Probe(work))
-            try:
-                result = pipeline.run()
-            except Exception as error:
-                raise remote_job.submission_error(self._engine, self._flags, error) from error
-            job = remote_job.follow(self._engine, result, [*self._flags, *defaults])
-            self._wait(job)
+            self._wait(remote_job.submit(self._engine, pipeline, [*self._flags, *defaults]))
             answers = [
                 json.loads(storage.read_bytes(join(place, name)))
                 for name in storage.names_in(place)

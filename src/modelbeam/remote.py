@@ -6,11 +6,9 @@ import getpass
 import json
 import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,24 +172,17 @@ class RemoteRun:
             versions=staged.versions,
             flags=self._flags,
         )
-        defaults = [f"--job_name={_job_name(info)}", *staged.flags, *self._added]
+        defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
             defaults += remote_job.process_flags(self._engine, self._flags)
         made = options.remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
         pipeline = beam.Pipeline(options=made)
         build_remote(pipeline, work)
-        with _signals_kept():
-            try:
-                result = pipeline.run()
-            except ModelbeamError:
-                raise
-            except Exception as error:
-                raise remote_job.submission_error(self._engine, self._flags, error) from error
-        job = remote_job.follow(self._engine, result, flags)
+        job = remote_job.submit(self._engine, pipeline, flags)
         if job.identity:
             storage.write_atomically(join(output.state, _IDENTITY), to_json(job.identity))
-        self._watcher.note(f"submitted to {job.engine} as {_name(job)}")
+        self._watcher.note(f"submitted to {job.engine} as {job.name}")
         return job
 
     def _follow(self, job: RemoteJob) -> Run | Submitted:
@@ -215,7 +206,7 @@ class RemoteRun:
     def _left(self, job: RemoteJob) -> Submitted:
         with suppress(EngineError):
             job.poll()  # for the link, if the engine has it already
-        return Submitted(job.engine, _name(job), job.link, self._plan.output.path)
+        return Submitted(job.engine, job.name, job.link, self._plan.output.path)
 
     def _cancel(self, job: RemoteJob) -> None:
         """Cancel it and wait for its end, so that nothing is written after this returns."""
@@ -261,7 +252,7 @@ class RemoteRun:
                 if self._published() is not None:
                     yield Status("done")
                 raise JobError(
-                    f"{job.engine} no longer knows the job {_name(job)}; it may have been "
+                    f"{job.engine} no longer knows the job {job.name}; it may have been "
                     f"restarted. What is done is kept. Run the same command with --resume."
                 ) from None
             except EngineUnreachableError as error:
@@ -270,7 +261,7 @@ class RemoteRun:
                     yield Status("done")
                 if time.monotonic() - silent_since > PATIENCE_SECONDS:
                     raise EngineUnreachableError(
-                        f"Lost {job.engine}: {error}. The job {_name(job)} may go on. Run the "
+                        f"Lost {job.engine}: {error}. The job {job.name} may go on. Run the "
                         f"same command with --resume to follow it, or to finish it if it ended."
                     ) from None
             time.sleep(POLL_SECONDS)
@@ -331,16 +322,12 @@ def busy(output: Output, job: RemoteJob) -> OutputExistsError:
     """The error for an output that a job on an engine still writes."""
     where = f", {job.link}" if job.link else ""
     return OutputExistsError(
-        f"--output {output.path}: the job {_name(job)} is still running on {job.engine}{where}. "
+        f"--output {output.path}: the job {job.name} is still running on {job.engine}{where}. "
         f"Add --resume to follow it, or cancel it there first."
     )
 
 
-def _name(job: RemoteJob) -> str:
-    return job.identity.get("name") or job.identity.get("job") or "unnamed"
-
-
-def _job_name(info: ModelInfo) -> str:
+def _unique_name(info: ModelInfo) -> str:
     """Unique, and such that every engine takes it (Dataflow: lower case, digits and dashes)."""
     model = re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-")[:30]
     user = re.sub(r"[^a-z0-9]+", "-", _user().lower()).strip("-")[:12]
@@ -354,20 +341,6 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return ""
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Beam's job servers take SIGINT for themselves; Ctrl-C is ours to answer."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        for number, handler in kept:
-            signal.signal(number, handler)
 
 
 class _Counted:

@@ -249,6 +249,7 @@ class DataflowJob:
 
     def __init__(self, service: Service, place: Place, job_id: str, *, new: bool) -> None:
         self._service, self._id = service, job_id
+        self.name = job_id
         self.identity = {**place.to_identity(), "job": job_id}
         self.link: str | None = (
             f"https://console.cloud.google.com/dataflow/jobs/{place.region}/{job_id}"

@@ -93,7 +93,8 @@ class FlinkJob:
     engine = "Flink"
 
     def __init__(self, cluster: Cluster, name: str, submitted: PortableJob | None) -> None:
-        self._cluster, self._name, self._submitted = cluster, name, submitted
+        self.name = name
+        self._cluster, self._submitted = cluster, submitted
         self.identity = {"engine": "flink", "rest": cluster.url, "name": name}
         self._id: str | None = None
 
@@ -104,14 +105,14 @@ class FlinkJob:
 
     def find(self) -> bool:
         """Whether Flink knows the job."""
-        self._id = self._id or self._cluster.find(self._name)
+        self._id = self._id or self._cluster.find(self.name)
         return self._id is not None
 
     def poll(self) -> Status:
         """See :class:`.RemoteJob`."""
         if not self.find():
             if self._submitted is None:
-                raise JobNotFoundError(f"{self._cluster.url} has no job {self._name}")
+                raise JobNotFoundError(f"{self._cluster.url} has no job {self.name}")
             status = self._submitted.poll()
             return status if status.over and status.state != "done" else Status("starting")
         job = self._cluster.get(f"jobs/{self._id}")

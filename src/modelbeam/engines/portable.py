@@ -56,7 +56,7 @@ class PortableJob:
     def __init__(
         self, service: Any, job_id: str, endpoint: str | None, engine: str, result: Any = None
     ) -> None:
-        self.engine = engine
+        self.engine, self.name = engine, job_id
         self.link: str | None = None
         self.identity: dict[str, str] = {}
         if endpoint:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -42,11 +45,13 @@ class RemoteJob(Protocol):
 
     Attributes:
         engine: the engine's name for people, such as ``Flink``.
+        name: the job's, as the engine shows it.
         identity: what :func:`attach` needs to find it again; plain strings, no secret.
         link: its page in the engine's web interface, or ``None``.
     """
 
     engine: str
+    name: str
     identity: dict[str, str]
     link: str | None
 
@@ -108,29 +113,69 @@ def describe(engine: str, flags: Sequence[str]) -> str:
     return str(_module(engine).describe(flags))
 
 
-def submission_error(engine: str, flags: Sequence[str], error: Exception) -> ModelbeamError:
-    """What an exception of ``pipeline.run()`` comes to: the job could not be submitted."""
-    explained: ModelbeamError | None = _module(engine).submission_error(error)
-    if explained is not None:
-        return explained
-    details = getattr(error, "details", None)  # of gRPC's exceptions
-    text = (details() if callable(details) else "") or f"{type(error).__name__}: {error}"
-    return EngineError(
-        f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
-    )
-
-
-def follow(engine: str, result: Any, flags: Sequence[str]) -> RemoteJob:
-    """The job that ``pipeline.run()`` has just submitted.
+def submit(engine: str, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+    """Run a pipeline on its engine, and return the job as soon as that has it.
 
     Args:
         engine: a key of the table above.
-        result: Beam's ``PipelineResult``.
-        flags: Beam's flags that it was submitted with, defaults and ``--job_name`` included (Beam
+        pipeline: Beam's.
+        flags: Beam's flags that it was made with, defaults and ``--job_name`` included (Beam
             itself changes some of the options made of them).
+
+    Raises:
+        ModelbeamError: it could not be submitted.
     """
-    job: RemoteJob = _module(engine).follow(result, flags)
+    module = _module(engine)
+    _stage_once(pipeline.runner)
+    try:
+        with _signals_kept():
+            result = pipeline.run()
+    except ModelbeamError:
+        raise
+    except Exception as error:
+        explained: ModelbeamError | None = module.submission_error(error)
+        if explained is not None:
+            raise explained from error
+        details = getattr(error, "details", None)  # of gRPC's exceptions
+        text = (details() if callable(details) else "") or f"{type(error).__name__}: {error}"
+        raise EngineError(
+            f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
+        ) from error
+    job: RemoteJob = module.follow(result, flags)
     return job
+
+
+def _stage_once(runner: Any) -> None:
+    """Have the list of staged files end with the staging.
+
+    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
+    take our wheels for the jars of its engine, and leave its own behind.
+    """
+    from apache_beam.options.pipeline_options import SetupOptions
+
+    run = getattr(runner, "run_portable_pipeline", None)
+    if run is None:
+        return
+
+    def run_without(pipeline: Any, options: Any) -> Any:
+        options.view_as(SetupOptions).files_to_stage = None
+        return run(pipeline, options)
+
+    runner.run_portable_pipeline = run_without
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Beam's job servers take SIGINT for themselves; Ctrl-C is ours to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in kept:
+            signal.signal(number, handler)
 
 
 def attach(identity: dict[str, str]) -> RemoteJob:

@@ -1,9 +1,9 @@
 """Spark, through Beam's job server or Spark's own submission server.
 
 The job service tells how the job is; what Spark itself has to say (which tasks are at work, and the
-page for people) is asked of the driver's web interface, which lives as long as the application. With
-a job server the driver is inside it, and its interface at the first free port from 4040 on; see
-Spark's documentation, "Monitoring and Instrumentation".
+page for people) is asked of the driver's web interface, which lives as long as the application.
+With a job server the driver is inside it, and its interface at the first free port from 4040 on;
+see Spark's documentation, "Monitoring and Instrumentation".
 """
 
 from __future__ import annotations
