@@ -299,6 +299,7 @@ class SparkCluster(Engine):
                 "SPARK_SCALA_VERSION": "2.12",
                 "SPARK_LOCAL_IP": "127.0.0.1",
                 "SPARK_WORKER_DIR": str(self.directory / "work"),
+                "JDK_JAVA_OPTIONS": " ".join(JAVA[:-1]),  # for what the workers start
             },
             "directory": self.directory,
         }

@@ -64,8 +64,11 @@ class Process:
 
     def kill(self) -> None:
         """End it and its children at once, as ``kill -9`` does."""
-        self._signal(signal.SIGKILL)
-        self._popen.wait()
+        end = time.monotonic() + 5
+        while self.members() and time.monotonic() < end:  # one may have started another just now
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
+            time.sleep(0.02)
 
     def ask_to_end(self) -> None:
         """Ask it and its children to end, and return at once."""
@@ -89,13 +92,14 @@ class Process:
 
 
 def _all_pids() -> Iterator[int]:
-    if os.path.isdir("/proc/self"):
-        names = os.listdir("/proc")
-    else:
-        names = subprocess.run(
-            ["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=True
-        ).stdout.split()
-    return (int(name) for name in names if name.isdigit())
+    """Ids of all processes, without those that have ended and wait to be asked for."""
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True
+    )
+    for line in listing.stdout.splitlines():
+        pid, state = line.split()
+        if not state.startswith("Z"):
+            yield int(pid)
 
 
 def _session(pid: int) -> int | None:

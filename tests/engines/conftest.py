@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the engines, which are no part of the package
+
+# what the workers find: the test models, and how these are to behave there
+os.environ["PYTHONPATH"] = str(ROOT / "tests" / "models")
+os.environ["ON_WORKERS"] = "1"
+os.environ["RECORD_SECONDS"] = "0.002"
 
 from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool  # noqa: E402
 
