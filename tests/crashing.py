@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import environment, read_lines, write_lines
+from commands import environment, read_lines, write_lines
 
 
 class Command:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from conftest import read_lines
+from commands import read_lines
 
 import modelbeam
 from modelbeam.errors import InputReadError

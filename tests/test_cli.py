@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import environment, read_lines, write_lines
+from commands import environment, read_lines, write_lines
 
 from modelbeam import progress
 from modelbeam.commit import Counts

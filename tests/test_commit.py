@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import read_lines, shards
+from commands import read_lines, shards
 
 from modelbeam import models, publish, storage
 from modelbeam.commit import (

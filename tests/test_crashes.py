@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment, read_lines, write_lines
+from commands import environment, read_lines, write_lines
 from crashing import Command, Small, description, manifests, published, state_of, wait_until
 
 

@@ -22,7 +22,7 @@ pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient")
 pytest.importorskip("gcp_storage_emulator")
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from conftest import MODELS, environment
+from commands import MODELS, environment
 from dataflow_service import (
     BUCKET,
     PROJECT,

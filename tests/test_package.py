@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment
+from commands import environment
 
 from modelbeam.errors import ModelNotFoundError, PackageError, RequestError
 from modelbeam.package.build import Built, build, pip_command, worker_versions

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
-from conftest import write_lines
+from commands import write_lines
 
 import modelbeam
 from modelbeam.errors import JobError, ModelLoadError, ModelNotFoundError, NotAModelError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment, read_lines, shards, write_lines
+from commands import environment, read_lines, shards, write_lines
 
 import modelbeam
 from modelbeam import storage

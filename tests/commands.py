@@ -1,0 +1,33 @@
+"""What the tests call and read: the environment of a command, and lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MODELS = Path(__file__).parent / "models"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a command that can import the test models."""
+    path = os.pathsep.join(filter(None, [str(MODELS), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **extra}
+
+
+def read_lines(path: Path | str) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+
+
+def shards(directory: Path, kind: str = "predictions") -> list[dict[str, Any]]:
+    """The objects of all shards of an output directory, in order."""
+    return [row for path in sorted(directory.glob(f"{kind}-*")) for row in read_lines(path)]
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> Path:
+    """Write records as JSON Lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
