@@ -21,7 +21,7 @@ def _compressing_file(compression: str) -> Any:
     if compression == "gzip":
         import gzip
 
-        return lambda handle, mode: gzip.GzipFile(fileobj=handle, mode=mode, mtime=0)
+        return lambda handle, mode: gzip.GzipFile("", mode, fileobj=handle, mtime=0)
     if compression == "bzip2":
         import bz2
 

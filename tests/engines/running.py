@@ -1,4 +1,4 @@
-"""Commands that run on an engine: started, watched, and what they publish compared with a local run."""
+"""Commands that run on an engine, and the data that they predict."""
 
 from __future__ import annotations
 
