@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import description, published, state_of, wait_until
+from crashing import description, state_of, wait_until
 from running import command, finish, numbered, run
 
 from engines.clusters import WorkerPool
@@ -42,6 +42,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def everything(directory: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """All files below a directory, and the content of the run's description."""
+    files = {str(path.relative_to(directory)): path for path in directory.rglob("*.*")}
+    (run_file,) = (name for name in files if name.endswith("run.json"))
+    found: dict[str, Any] = json.loads(files.pop(run_file).read_bytes())
+    return {name: path.read_bytes() for name, path in files.items()}, found
+
+
 @pytest.mark.parametrize(
     ("model", "output", "more"),
     [
@@ -56,12 +64,12 @@ def test_the_published_files_are_those_of_a_local_run(flags, mixed, tmp_path, mo
     here = run(model, mixed, tmp_path / "local" / output, *more)
     there = run(model, mixed, tmp_path / "engine" / output, *more, *flags)
     assert here.process.returncode == there.process.returncode == 0, there.stderr
-    files = published(tmp_path / "engine" / output)
-    assert files == published(tmp_path / "local" / output)
-    assert any("errors" in name for name in files)
-    ours = description(tmp_path / "engine" / output)
-    assert ours["counts"] == description(tmp_path / "local" / output)["counts"]
-    assert ours["failures"] == description(tmp_path / "local" / output)["failures"]
+    ours, of_ours = everything(tmp_path / "engine")
+    theirs, of_theirs = everything(tmp_path / "local")
+    assert ours == theirs
+    assert any("errors" in name for name in ours)
+    for key in ("counts", "failures", "splits"):
+        assert of_ours[key] == of_theirs[key]
 
 
 def test_a_model_that_fails_on_the_workers_is_one_paragraph(flags, tmp_path):

@@ -1,0 +1,108 @@
+"""The main job at a size where it pays: millions of lines, several splits at once on several workers.
+
+What ran where is read from the engine's own figures.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crashing import description, published, wait_until
+from running import command, finish, run
+
+from engines.clusters import FlinkCluster, JobServer, SparkCluster, WorkerPool
+
+RECORDS = 2_000_000
+MODEL = "small_models:TableDoubler"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of so many records."""
+    path = tmp_path_factory.mktemp("data") / "in.jsonl"
+    with path.open("w") as file:
+        file.writelines(f'{{"n": {n}, "x": {n / 4}}}\n' for n in range(RECORDS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a local run publishes."""
+    output = tmp_path_factory.mktemp("local") / "out"
+    assert run(MODEL, lines, output).process.returncode == 0
+    return published(output)
+
+
+def same(local: dict[str, bytes], output: Path) -> None:
+    """Compare without printing megabytes."""
+    made = published(output)
+    assert made.keys() == local.keys()
+    assert [name for name in made if made[name] != local[name]] == []
+    assert description(output)["counts"]["predicted"] == RECORDS
+
+
+def test_on_flink_the_splits_run_on_all_taskmanagers(
+    lines: Path, local: dict[str, bytes], tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
+) -> None:
+    output = tmp_path / "out"
+    done = run(MODEL, lines, output, *flink.flags, *pool.flags, "--no-packages")
+    assert done.process.returncode == 0, done.stderr
+    same(local, output)
+    job = max(flink.get("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
+    assert job["jid"] in done.stderr  # in the link that was printed
+    assert job["name"] in done.stderr
+    (vertex,) = (
+        vertex["id"]
+        for vertex in flink.get(f"/jobs/{job['jid']}")["vertices"]
+        if "PredictSplit" in vertex["name"]
+    )
+    subtasks = flink.get(f"/jobs/{job['jid']}/vertices/{vertex}")["subtasks"]
+    assert len(subtasks) == 4
+    splits = [subtask["metrics"]["read-records"] for subtask in subtasks]
+    assert sum(splits) == description(output)["splits"]
+    assert min(splits) >= 5
+    assert len({subtask["taskmanager-id"] for subtask in subtasks}) == 2
+    begun = max(subtask["start-time"] for subtask in subtasks)
+    assert begun < min(subtask["end-time"] for subtask in subtasks)  # all at once
+
+
+def test_on_spark_the_splits_run_on_all_cores(
+    lines: Path,
+    local: dict[str, bytes],
+    tmp_path: Path,
+    spark: SparkCluster,
+    spark_job_server: JobServer,
+    pool: WorkerPool,
+) -> None:
+    output, seen = tmp_path / "out", []
+    flags = [*spark_job_server.flags, *pool.flags, "--runner=spark", "--no-packages"]
+    with command(MODEL, lines, output, *flags) as job:
+        wait_until(lambda: looked(seen) or job.process.poll() is not None, seconds=300)
+        finish(job)
+    assert job.process.returncode == 0, job.stderr
+    same(local, output)
+    assert seen[-1] >= 2
+
+
+def looked(seen: list[int]) -> bool:
+    """Note how many tasks Spark's own page has at work; whether several were."""
+    page = "http://localhost:4040/api/v1/applications"
+    try:
+        (application,) = answer(page)
+        stages = answer(f"{page}/{application['id']}/stages?status=active")
+    except (OSError, ValueError):
+        return False
+    seen.append(sum(stage["numActiveTasks"] for stage in stages))
+    return seen[-1] >= 2
+
+
+def answer(url: str) -> Any:
+    """What a page answers."""
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return json.load(response)
