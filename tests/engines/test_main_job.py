@@ -1,4 +1,4 @@
-"""The main job at a size where it pays: millions of lines, several splits at once on several workers.
+"""The main job over millions of lines: several splits at once on several workers.
 
 What ran where is read from the engine's own figures.
 """
@@ -14,7 +14,7 @@ import pytest
 from crashing import description, published, wait_until
 from running import command, finish, run
 
-from engines.clusters import FlinkCluster, JobServer, SparkCluster, WorkerPool
+from engines.clusters import FlinkCluster, JobServer, WorkerPool
 
 RECORDS = 2_000_000
 MODEL = "small_models:TableDoubler"
@@ -76,7 +76,6 @@ def test_on_spark_the_splits_run_on_all_cores(
     lines: Path,
     local: dict[str, bytes],
     tmp_path: Path,
-    spark: SparkCluster,
     spark_job_server: JobServer,
     pool: WorkerPool,
 ) -> None:
@@ -87,19 +86,21 @@ def test_on_spark_the_splits_run_on_all_cores(
         finish(job)
     assert job.process.returncode == 0, job.stderr
     same(local, output)
-    assert seen[-1] >= 2
+    assert max(seen) >= 2
 
 
 def looked(seen: list[int]) -> bool:
     """Note how many tasks Spark's own page has at work; whether several were."""
-    page = "http://localhost:4040/api/v1/applications"
-    try:
-        (application,) = answer(page)
-        stages = answer(f"{page}/{application['id']}/stages?status=active")
-    except (OSError, ValueError):
-        return False
-    seen.append(sum(stage["numActiveTasks"] for stage in stages))
-    return seen[-1] >= 2
+    for port in range(4040, 4044):
+        page = f"http://localhost:{port}/api/v1/applications"
+        try:
+            for application in answer(page):
+                if "doubler" in application["name"]:
+                    stages = answer(f"{page}/{application['id']}/stages?status=active")
+                    seen.append(sum(stage["numActiveTasks"] for stage in stages))
+        except (OSError, ValueError):
+            continue
+    return max(seen, default=0) >= 2
 
 
 def answer(url: str) -> Any:
