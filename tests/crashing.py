@@ -71,6 +71,14 @@ class Command:
                 alive.append(int(stat.parent.name))
         return alive
 
+    def read_until(self, text: str) -> None:
+        """Read the lines of what it says on stderr until one has the text."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if text in line:
+                return
+        raise AssertionError(f"it ended and did not say {text!r}")
+
     def wait(self) -> int:
         """Wait for the end, and return the exit code."""
         self.stdout, self.stderr = self.process.communicate(timeout=60)

@@ -78,12 +78,12 @@ class Check:
         """For people."""
         info, plan = self.info, self.plan
         takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
+        title = options.title_of(plan.job.beam_options)
         lines = [
             f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
             f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
             f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
-            f"{count(plan.workers, 'worker')}, "
-            f"{options.runner_of(plan.job.beam_options) or 'the local runner'}",
+            + (title if self.engine else f"{count(plan.workers, 'worker')}, the local runner"),
             f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
             f"{'one file' if plan.output.single else 'a directory of shards'})",
             f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "

@@ -24,6 +24,7 @@ from modelbeam.errors import (
     ModelbeamError,
     OutputWriteError,
     ReconciliationError,
+    RequestError,
 )
 from modelbeam.failures import Failure, column_clash
 from modelbeam.job import ModelSpec
@@ -178,6 +179,9 @@ def told(doing: str) -> Iterator[None]:
     """Raise what goes wrong on a worker such that its message survives every engine."""
     try:
         yield
+    except RequestError as error:  # it is the worker: where the job was submitted all was well
+        text = f"{doing} on {socket.gethostname()}: {error}"
+        raise RuntimeError(encode(JobError(text))) from error
     except ModelbeamError as error:
         raise RuntimeError(encode(error)) from error
     except Exception as error:
@@ -238,6 +242,7 @@ class PredictSplit(_WorkerFn):
         """Check the worker, and load the model."""
         with told("starting"):
             self._open = self._work.open()
+        with told("loading the model"):
             self._loaded = _acquire(self._shared, self._work.model)
 
     def process(self, element: str) -> Iterator[tuple[int, int]]:
@@ -342,7 +347,7 @@ class Probe(beam.DoFn):
 
     def process(self, _: Any) -> None:
         """Answer."""
-        with told("answering"):
+        with told("trying the model"):
             self._work.answer()
 
 

@@ -97,18 +97,23 @@ def check_places(job: Job) -> None:
             )
 
 
+def output_of(job: Job) -> Output:
+    """Where a job writes, and in which format."""
+    output_format = (
+        formats.parse(job.output_format, "--output-format")
+        if job.output_format
+        else formats.from_suffix(job.output) or formats.Format("jsonl")
+    )
+    return Output(job.output, job.single_file, output_format)
+
+
 def make_plan(job: Job) -> Plan:
     """Find the inputs and cut them into splits, by their sizes alone.
 
     Raises:
         RequestError: an input matches nothing, or the output exists.
     """
-    output_format = (
-        formats.parse(job.output_format, "--output-format")
-        if job.output_format
-        else formats.from_suffix(job.output) or formats.Format("jsonl")
-    )
-    output = Output(job.output, job.single_file, output_format)
+    output = output_of(job)
     check_output(output, resume=job.resume, overwrite=job.overwrite)
     inputs = find_inputs(
         job.inputs, any_suffix=job.input_format is not None, excluded=output.own_files

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from modelbeam.check import count, size
+from modelbeam.engines.options import is_local, title_of
 from modelbeam.prepare import Plan
 from modelbeam.remote import Submitted
 from modelbeam.result import Run
@@ -79,9 +80,11 @@ class Lines:
         """Say what is about to run."""
         self._plan = plan
         self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+        flags = plan.job.beam_options
+        where = count(plan.workers, "worker") if is_local(flags) else title_of(flags)
         print(
             f"modelbeam: {count(len(plan.inputs), 'file')}, {size(plan.bytes)}, "
-            f"{count(len(plan.splits), 'split')}, {count(plan.workers, 'worker')}",
+            f"{count(len(plan.splits), 'split')}, {where}",
             file=sys.stderr,
             flush=True,
         )

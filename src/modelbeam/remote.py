@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelbeam import storage
-from modelbeam.commit import JobRecord, Manifest, Output, State, earlier_record, to_json
+from modelbeam.commit import (
+    JobRecord,
+    Manifest,
+    Output,
+    State,
+    check_resumable,
+    earlier_record,
+    to_json,
+)
 from modelbeam.engines import causes, options, remote_job
 from modelbeam.engines.remote_job import RemoteJob, Status
 from modelbeam.errors import (
@@ -122,16 +130,17 @@ class RemoteRun:
         info = self._load()
         check_fit(self._plan, info)
         record = make_record(self._plan, info)
-        resumable = Resumable(self._plan, record)
-        if resumable.done is not None:
-            return resumable.done
         running = still_running(self._plan.output)
         if running is not None:
             if not self._job.resume:
                 raise busy(self._plan.output, running)
+            self._check_same(record)
             self._watcher.note(f"the job is still running on {running.engine}: following it")
             self._watcher.begin(self._plan)
             return self._follow(running)
+        resumable = Resumable(self._plan, record)
+        if resumable.done is not None:
+            return resumable.done
         state = State(self._plan.output, record, fresh=not resumable.resumes)
         try:
             if is_frozen(self._plan.output):
@@ -154,6 +163,16 @@ class RemoteRun:
             return pool.wait_loaded()
         finally:
             pool.close()
+
+    def _check_same(self, record: JobRecord) -> None:
+        """Only the same job is followed.
+
+        It has perhaps committed nothing yet, and is to replace an output that is still there.
+        """
+        output = self._plan.output
+        with suppress(FileNotFoundError):  # it has just been published
+            running = json.loads(storage.read_bytes(join(output.state, "job.json")))
+            check_resumable(output, JobRecord.from_dict(running), record, finished=False)
 
     def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
         import apache_beam as beam
@@ -192,8 +211,15 @@ class RemoteRun:
                 return self._left(job)
             return self._followed(job)
         except KeyboardInterrupt:
+            self._watcher.end()  # nothing is to be drawn over the question
             if not options.outlives(self._flags) or self._choose(job):
-                self._cancel(job)
+                try:
+                    self._cancel(job)
+                except EngineError as error:
+                    raise InterruptedRunError(
+                        f"Stopped. The job may go on: {error}. Run the same command with --resume "
+                        f"to follow it, or to finish it if it ended."
+                    ) from None
                 raise InterruptedRunError(
                     f"The job was cancelled on {job.engine}. What is done is kept. Run the same "
                     f"command with --resume to finish."
@@ -267,9 +293,12 @@ class RemoteRun:
             time.sleep(POLL_SECONDS)
 
     def _published(self) -> dict[str, Any] | None:
-        """The description of this very run, once it is published."""
+        """The description of this very run, once it is published and its state is gone.
+
+        Until then the output that it replaces is there.
+        """
         output = self._plan.output
-        if output.committed():
+        if output.committed() or storage.exists(join(output.state, PLAN_FILE)):
             return None
         _, description = earlier_record(output)
         return description

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from modelbeam.engines import options, remote_job
-from modelbeam.errors import RequestError
+from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job import Job, build_job
 from modelbeam.local import LocalRun
-from modelbeam.prepare import Silent, Watcher, check_places, make_plan
+from modelbeam.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.remote import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.result import Run
 from modelbeam.spawn import Started
@@ -41,15 +41,27 @@ def run_job(
     if not options.is_local(job.beam_options):
         check_places(job)
         added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
-        plan = make_plan(job.on_any_machine())
+        plan = _planned(job.on_any_machine())
         return RemoteRun(plan, added, watcher or Silent(), now, choose).run()
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
-    plan = make_plan(job)
+    plan = _planned(job)
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
     return LocalRun(plan, watcher or Silent(), now, started).run()
+
+
+def _planned(job: Job) -> Plan:
+    """The plan; of an output that a job on an engine still writes it is said which job."""
+    try:
+        return make_plan(job)
+    except OutputExistsError:
+        output = output_of(job)
+        running = still_running(output)
+        if running is None:
+            raise
+        raise busy(output, running) from None
 
 
 def predict(

@@ -27,11 +27,21 @@ def _wait() -> None:
         time.sleep(0.02)
 
 
+def _gate() -> None:
+    """Wait until the file has another word, then do as it says; at "pass" there is nothing."""
+    while (word := Path(os.environ["TROUBLE"]).read_text()) == "gate":
+        time.sleep(0.02)
+    TROUBLES[word]()
+
+
 TROUBLES = {
     "wait": _wait,
+    "gate": _gate,
+    "pass": lambda: None,
     # to this thread: a signal to the process may find another one, a while later
     "segfault": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGSEGV),
     "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "sleep": lambda: time.sleep(1000),
     "hold the interpreter lock": lambda: ctypes.PyDLL(None).sleep(1000),
     "hide the input": _hide_input,
@@ -100,3 +110,10 @@ class Flaky(Doubler):
         if self._random.random() < 0.5:
             raise RuntimeError("not today")
         return {"n": data["n"], **super().predict(data)}
+
+
+class OnlyHere(Doubler):
+    """Cannot be built where there is no ``ONLY_HERE``."""
+
+    def __init__(self) -> None:
+        os.environ["ONLY_HERE"]

@@ -35,6 +35,9 @@ _WORKER_LOST = (
     "half-closed",
 )
 
+_HUNG_UP = "Channel closed prematurely"
+"""The same, as the Python of Beam's own job service says it."""
+
 MAX_LENGTH = 1200
 """Characters of a message that a person is shown."""
 
@@ -71,7 +74,8 @@ def paragraph(text: str) -> str:
             "Docker there, or say where the workers are with --environment_type=EXTERNAL or "
             "PROCESS and --environment_config"
         )
-    if not ours and any(sign.lower() in text.lower() for sign in _WORKER_LOST):
+    lost = not ours and any(sign.lower() in text.lower() for sign in _WORKER_LOST)
+    if lost or _HUNG_UP in ours:
         root = f"a worker was lost ({root})"
     root = root.rstrip(". ")
     return root if len(root) <= MAX_LENGTH else root[: MAX_LENGTH - 3] + "..."
