@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,3 +28,13 @@ def modelbeam() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A job service and external workers, each a process of its own; see :mod:`services`."""
+    from services import Engine
+
+    made = Engine(tmp_path_factory.mktemp("engine"))
+    yield made
+    made.stop()
