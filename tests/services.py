@@ -48,7 +48,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment(**env), "PATH": PYTHON_FIRST},
+                env=environment(**{"PATH": PYTHON_FIRST, **env}),
                 cwd=directory,
             )
         wait_until(self._answers)
@@ -75,12 +75,13 @@ def free_port() -> int:
 
 
 def job_service(directory: Path) -> Service:
-    """Start a job service; its jobs run in it, their workers elsewhere."""
+    """Start a job service; its jobs run in it, their workers elsewhere. It finds no Docker."""
     port = free_port()
     arguments = [f"--port={port}", f"--pid_file={directory / f'{port}.pid'}"]
     arguments.append(f"--staging_dir={directory / 'staged'}")
     module = "apache_beam.runners.portability.local_job_service_main"
-    return Service(module, *arguments, port=port, directory=directory, env={})
+    path = os.path.dirname(sys.executable)
+    return Service(module, *arguments, port=port, directory=directory, env={"PATH": path})
 
 
 def worker_pool(directory: Path, **env: str) -> Service:

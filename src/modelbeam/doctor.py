@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +90,11 @@ class Doctor:
 
     def _take_steps(self) -> None:
         added = self._step("engine", self._reach)
-        self._step("staging", self._write_staging)
+        writable = self._step("staging", self._write_staging)
         staged = self._step("packages", self._package)
         if staged is not None and staged.built is not None:
             self._step("clean", lambda: self._import(staged))
-        if added is None or staged is None:
+        if added is None or writable is None or staged is None:
             self._found.findings.append(Finding("workers", None, "what is wrong above comes first"))
         elif self._engine == "dataflow":
             self._found.findings.append(
@@ -191,10 +192,11 @@ class Doctor:
 
     def _tidy(self, output_was_there: bool, state_was_there: bool) -> None:
         output = self._plan.output
-        if not state_was_there:
-            storage.remove_tree(output.state)
-        if not output_was_there and not output.single and not storage.names_in(output.path):
-            storage.remove_tree(output.path)
+        with suppress(OSError):  # it is not to be written at all, which is said already
+            if not state_was_there:
+                storage.remove_tree(output.state)
+            if not output_was_there and not output.single and not storage.names_in(output.path):
+                storage.remove_tree(output.path)
 
     def _wait(self, job: remote_job.RemoteJob) -> None:
         deadline = time.monotonic() + PROBE_SECONDS

@@ -64,7 +64,10 @@ class Cluster:
 
     def version(self) -> str:
         """Its version, as ``1.19.3``."""
-        return str(self.get("config")["flink-version"])
+        try:
+            return str(self.get("config")["flink-version"])
+        except (KeyError, TypeError):
+            raise EngineUnreachableError(f"{self.url} is no Flink cluster") from None
 
     def slots(self) -> int:
         """How many task slots it has."""

@@ -47,7 +47,12 @@ def value_of(flags: Sequence[str], name: str) -> str | None:
 def is_local(flags: Sequence[str]) -> bool:
     """Whether the flags name no runner, or one that works in this process."""
     runner = runner_of(flags)
-    return runner is None or runner.rsplit(".", 1)[-1].lower() in {n.lower() for n in LOCAL_RUNNERS}
+    return runner is None or _short(runner) in {_short(name) for name in LOCAL_RUNNERS}
+
+
+def _short(runner: str) -> str:
+    """``flink`` for ``FlinkRunner`` and for a class written in full; Beam takes all three."""
+    return runner.rsplit(".", 1)[-1].lower().removesuffix("runner")
 
 
 def engine_of(flags: Sequence[str]) -> str:
@@ -57,7 +62,7 @@ def engine_of(flags: Sequence[str]) -> str:
     """
     if is_local(flags):
         return "local"
-    name = (runner_of(flags) or "").rsplit(".", 1)[-1].lower().removesuffix("runner")
+    name = _short(runner_of(flags) or "")
     if name in ("flink", "spark", "dataflow", "prism"):
         return name
     return "flink" if flink_address(flags) else "portable"
@@ -155,10 +160,11 @@ def _check_runner(runner: str | None) -> None:
     from apache_beam.options.pipeline_options import StandardOptions
 
     known = StandardOptions.KNOWN_RUNNER_NAMES
-    plain = {name.lower().removesuffix("runner") for name in known}
-    if runner and "." not in runner and runner.lower().removesuffix("runner") not in plain:
+    short = {_short(name): name for name in known}
+    if runner and "." not in runner and _short(runner) not in short:
+        nearest = did_you_mean(_short(runner), short)
         raise RequestError(
-            f"--runner {runner}: Beam has no such runner{did_you_mean(runner, known) or '.'} "
+            f"--runner {runner}: Beam has no such runner{nearest or '.'} "
             f"It has {', '.join(known)}."
         )
 
