@@ -16,12 +16,13 @@ from commands import environment, read_lines, write_lines
 
 
 class Command:
-    """``modelbeam predict`` in a process group of its own; none of it outlives the ``with``.
+    """A command of modelbeam in a process group of its own; none of it outlives the ``with``.
 
     Args:
-        arguments: after ``predict``.
+        arguments: after the command.
         code: what runs instead of ``-m modelbeam``.
         env: of the environment, what differs.
+        command: which one.
         settings: of ``Popen``.
     """
 
@@ -30,11 +31,12 @@ class Command:
         *arguments: object,
         env: dict[str, str],
         code: str | None = None,
+        command: str = "predict",
         **settings: Any,
     ) -> None:
         start = ["-m", "modelbeam"] if code is None else ["-c", code]
         self.process = subprocess.Popen(
-            [sys.executable, *start, "predict", *map(str, arguments)],
+            [sys.executable, *start, command, *map(str, arguments)],
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
