@@ -82,6 +82,12 @@ def test_a_lost_worker_is_called_one_and_no_stack_is_shown(text):
     assert ".java" not in said
 
 
+def test_a_worker_that_hung_up_on_beams_own_job_service_was_lost():
+    text = "Traceback (most recent call last):\n  File x\nRuntimeError: Channel closed prematurely."
+    said = "a worker was lost (RuntimeError: Channel closed prematurely.)"
+    assert paragraph(text) == said
+
+
 def test_a_worker_without_docker_is_told_what_to_do():
     text = (
         "Traceback (most recent call last):\nCalledProcessError: Command '['docker', 'run']' failed"
