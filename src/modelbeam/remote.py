@@ -55,6 +55,9 @@ from modelbeam.workers import Totals, WorkerPool
 POLL_SECONDS = 1.0
 """Between two questions to the engine."""
 
+IDLE_SECONDS = 120.0
+"""After how long without a record a person is told that something may be wrong."""
+
 PATIENCE_SECONDS = 120.0
 """How long an engine may not answer before the submitting process gives up on it."""
 
@@ -248,7 +251,8 @@ class RemoteRun:
 
     def _followed(self, job: RemoteJob) -> Run:
         counted = _Counted(self._plan)
-        linked = False
+        linked = warned = False
+        began = time.monotonic()
         limit = self._job.max_errors
         for status in self._statuses(job):
             totals = counted.update(status)
@@ -256,6 +260,13 @@ class RemoteRun:
                 linked = True
                 self._watcher.note(f"its page: {job.link}")
             self._watcher.update(totals)
+            idle = totals.splits == 0 and totals.counts.read == 0
+            if idle and not warned and time.monotonic() - began > IDLE_SECONDS:
+                warned = True
+                self._watcher.note(
+                    f"nothing has been read after {IDLE_SECONDS:.0f} s. Do the workers start? "
+                    f"'modelbeam check' with the same flags tries them"
+                )
             if limit is not None and not limit.endswith("%") and totals.counts.failed > int(limit):
                 self._cancel(job)
                 raise too_many_errors(limit, totals)
