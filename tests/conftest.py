@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from commands import MODELS, environment, read_lines, shards, write_lines  # noqa: F401
 
+pytest_plugins = ["stores"]
+
 sys.path.insert(0, str(MODELS))  # test models are imported as modules, here and in the workers
 
 

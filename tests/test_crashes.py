@@ -141,7 +141,7 @@ main()
 """
 
 STEPS_TO_A_DIRECTORY = [
-    "write_atomically publish.json",
+    "write_once publish.json",
     "replace predictions-00000-of-00006.jsonl",
     "replace errors-00002-of-00006.jsonl",
     "replace predictions-00005-of-00006.jsonl",
@@ -150,7 +150,7 @@ STEPS_TO_A_DIRECTORY = [
     "remove_tree _modelbeam",
 ]
 STEPS_TO_A_FILE = [
-    "write_atomically publish.json",
+    "write_once publish.json",
     "replace out.errors.jsonl",
     "replace out.jsonl",
     "replace out.run.json",

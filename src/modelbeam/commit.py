@@ -8,12 +8,11 @@ beside a single output file)::
     attempts/KEY-ID.*       what one attempt at a split wrote; ID is unique to the attempt
     manifests/KEY.json      the commit point of a split: it names the attempt that counts
     publish.json            the commit point of the job: which attempts become which shards
-    ready/                  files made for publishing (errors with whole-file line numbers, …)
+    ready/ID/               files made for publishing (errors with whole-file line numbers, …)
 
 A manifest is put in place atomically and names one attempt, so whichever attempt wrote it last
-counts, whole; attempts that crashed or came late leave files that nothing names. Publishing first
-writes all that must be written, then freezes the choice in ``publish.json``, then only renames.
-Each step may be repeated after a crash.
+counts, whole; attempts that crashed or came late leave files that nothing names. Publishing is in
+:mod:`.publish`. Each step may be repeated after a crash, and done by two processes at once.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
@@ -222,12 +222,12 @@ class Attempt:
 
     def abandon(self) -> None:
         """Close and remove what was written; nothing names it, so this is only tidiness."""
-        for handle in self._handles.values():
+        paths = [join(self._state, "attempts", name) for name in self._names.values()]
+        for kind, handle in self._handles.items():
             with contextlib.suppress(Exception):
-                handle.close()
-        for name in self._names.values():
-            with contextlib.suppress(Exception):
-                storage.remove([join(self._state, "attempts", name)])
+                storage.discard(join(self._state, "attempts", self._names[kind]), handle)
+        with contextlib.suppress(Exception):
+            storage.remove(paths)  # those that were closed already
         self._handles.clear()
         self._streams.clear()
 
@@ -276,6 +276,17 @@ class Output:
         """What a single-file job writes, which its own input patterns must not pick up."""
         return [self.path, self.errors_file, self.run_file] if self.single else []
 
+    def file(self, name: str) -> str:
+        """The path of something published, by its name."""
+        if not self.single:
+            return join(self.path, name)
+        folder, slash, _ = self.path.rpartition("/")
+        return folder + slash + name
+
+    def name_of(self, path: str) -> str:
+        """The name of something published."""
+        return path.rpartition("/")[2]
+
     def shard(self, kind: str, index: int, of: int) -> str:
         """The path of a shard of ``predictions`` or ``errors``."""
         suffix = self.format.suffix if kind == "predictions" else ".jsonl"
@@ -291,8 +302,13 @@ class Output:
         shards = [name for name in names if _SHARD.fullmatch(name)]
         return [join(self.path, name) for name in marks + shards]
 
+    def unfinished(self) -> bool:
+        """Whether there is a run here that was begun and has committed something."""
+        begun = storage.has_files(join(self.state, "manifests"), ".json")
+        return begun and storage.exists(join(self.state, "job.json"))
+
     def committed(self) -> int:
-        """How many splits an unfinished run has committed here."""
+        """How many splits an unfinished run has committed here; lists them all."""
         names = storage.names_in(join(self.state, "manifests"))
         return sum(name.endswith(".json") for name in names)
 
@@ -342,13 +358,18 @@ def check_output(output: Output, *, resume: bool, overwrite: bool) -> None:
         OutputExistsError: there is an output, or an unfinished run, and neither flag was given; or
             what is to be resumed is no run of modelbeam's.
     """
-    committed = output.committed()
-    if overwrite or (resume and (committed or storage.exists(output.run_file))):
+    with storage.asked_for(f"--output {output.path}"):
+        _check_output(output, resume, overwrite)
+
+
+def _check_output(output: Output, resume: bool, overwrite: bool) -> None:
+    unfinished = output.unfinished()
+    if overwrite or (resume and (unfinished or storage.exists(output.run_file))):
         return
-    if committed:
+    if unfinished:
         raise OutputExistsError(
-            f"--output {output.path} holds an unfinished run ({committed} splits are done). Add "
-            f"--resume to finish it, or --overwrite to start again."
+            f"--output {output.path} holds an unfinished run ({output.committed()} splits are "
+            f"done). Add --resume to finish it, or --overwrite to start again."
         )
     exists = storage.exists(output.path)
     if output.single and exists:
@@ -369,10 +390,10 @@ def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | N
     record = run = None
     path = join(output.state, "job.json")
     try:
-        if output.committed() and storage.exists(path):
+        if output.unfinished():
             record = JobRecord.from_dict(json.loads(storage.read_bytes(path)))
-        elif storage.exists(path := output.run_file):
-            run = json.loads(storage.read_bytes(path))
+        elif (content := storage.read_if_there(path := output.run_file)) is not None:
+            run = json.loads(content)
             record = JobRecord.from_dict(run["job"])
     except (ValueError, KeyError, TypeError):
         raise ResumeError(
@@ -445,9 +466,9 @@ class State:
             storage.make_directory(output.state)
             self._lock = _lock(output)
             if fresh:
-                for name in ("attempts", "manifests", "ready"):
+                storage.remove([join(output.state, name) for name in ("publish.json", "job.json")])
+                for name in ("manifests", "attempts", "ready"):
                     storage.remove_tree(join(output.state, name))
-                storage.remove([join(output.state, "publish.json")])
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
             storage.write_atomically(join(output.state, "job.json"), to_json(record.to_dict()))
@@ -459,7 +480,7 @@ class State:
 
     def discard_if_empty(self) -> None:
         """After a failure, leave nothing behind unless there is something to resume."""
-        if self._output.committed() == 0:
+        if not self._output.unfinished():
             storage.remove_tree(self._output.state)
             if self._made_output:
                 with contextlib.suppress(OSError):
@@ -489,28 +510,52 @@ def _lock(output: Output) -> BinaryIO | None:
 
 def find_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None:
     """The manifest of a split, if it is of this job, of this state of the file, and complete."""
-    path = join(state, "manifests", split.key + ".json")
-    if not storage.exists(path):
-        return None
-    try:
-        manifest = Manifest.from_bytes(storage.read_bytes(path))
-    except (ValueError, KeyError, TypeError):  # cut short when the power went
-        return None
-    then = manifest.split
-    if manifest.fingerprint != fingerprint or (then.size, then.mtime_ns) != (
-        split.size,
-        split.mtime_ns,
-    ):
+    manifest = _read_manifest(state, split, fingerprint)
+    if manifest is None:
         return None
     for written in (manifest.predictions, manifest.errors):
         if written is not None:
-            file = join(state, "attempts", written.name)
-            if not storage.exists(file) or storage.stat(file).size != written.bytes:
+            try:
+                if storage.stat(join(state, "attempts", written.name)).size != written.bytes:
+                    return None
+            except FileNotFoundError:
                 return None
     return manifest
 
 
+def find_manifests(
+    state: str, splits: Iterable[Split], fingerprint: str
+) -> Iterator[Manifest | None]:
+    """The same for many splits, in their order: one listing, and several are read at once."""
+    directory = join(state, "attempts")
+    at = len(join(directory, ""))
+    sizes = {info.path[at:]: info.size for info in storage.files_in(directory)}
+    read = storage.in_parallel(lambda s: _read_manifest(state, s, fingerprint), splits, state)
+    for manifest in read:
+        files = [] if manifest is None else [manifest.predictions, manifest.errors]
+        whole = all(file is None or sizes.get(file.name) == file.bytes for file in files)
+        yield manifest if whole else None
+
+
+def _read_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None:
+    content = storage.read_if_there(join(state, "manifests", split.key + ".json"))
+    try:
+        manifest = Manifest.from_bytes(content) if content is not None else None
+    except (ValueError, KeyError, TypeError):  # cut short when the power went
+        return None
+    if manifest is None or manifest.fingerprint != fingerprint:
+        return None
+    then = manifest.split
+    unchanged = (then.size, then.mtime_ns) == (split.size, split.mtime_ns)
+    return manifest if unchanged else None
+
+
 def remove_state(output: Output) -> None:
-    """Remove the state of a finished job, the manifests first: without them nothing is resumed."""
+    """Remove the state of a finished job.
+
+    The manifests go first: without them nothing is resumed. Then ``publish.json``: without it,
+    another process that publishes the same run knows that its files go because all is done.
+    """
     storage.remove_tree(join(output.state, "manifests"))
+    storage.remove([join(output.state, "publish.json")])
     storage.remove_tree(output.state)

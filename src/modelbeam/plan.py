@@ -80,24 +80,29 @@ def find_inputs(
         InputNotFoundError: a pattern matches nothing.
         RequestError: an input is one of ``excluded``.
     """
-    skip = {os.path.abspath(path) for path in excluded if not storage.is_url(path)}
+    skip = {_place(path) for path in excluded}
     found: dict[str, FileInfo] = {}
     for pattern in patterns:
-        for info in _matches(pattern, any_suffix, skip):
+        with storage.asked_for(f"--input {pattern}"):
+            matches = _matches(pattern, any_suffix, skip)
+        for info in matches:
             found.setdefault(info.path, info)
     return list(found.values())
 
 
+def _place(path: str) -> str:
+    """The same for all ways to write a path."""
+    return path if storage.is_url(path) else os.path.abspath(path)
+
+
 def _matches(pattern: str, any_suffix: bool, skip: set[str]) -> list[FileInfo]:
     if storage.is_directory(pattern):
-        names = [n for n in storage.names_in(pattern) if not n.startswith(("_", "."))]
-        paths = [storage.join(pattern, name) for name in names]
         listed = [
-            storage.stat(path)
-            for path in paths
-            if not storage.is_directory(path)
-            and os.path.abspath(path) not in skip
-            and (any_suffix or formats.from_suffix(path) is not None)
+            info
+            for info in storage.files_in(pattern)
+            if not info.path.rsplit("/", 1)[-1].startswith(("_", "."))
+            and _place(info.path) not in skip
+            and (any_suffix or formats.from_suffix(info.path) is not None)
         ]
         if not listed:
             raise InputNotFoundError(
@@ -107,10 +112,10 @@ def _matches(pattern: str, any_suffix: bool, skip: set[str]) -> list[FileInfo]:
         return listed
     listed = storage.expand(pattern)
     if len(listed) == 1 and listed[0].path == pattern:
-        if os.path.abspath(pattern) in skip:
+        if _place(pattern) in skip:
             raise RequestError(f"--input {pattern} is also the output; name another --output.")
         return listed
-    listed = [info for info in listed if os.path.abspath(info.path) not in skip]
+    listed = [info for info in listed if _place(info.path) not in skip]
     if not listed:
         raise InputNotFoundError(f"--input {pattern} matches no file{_nearest_path(pattern)}")
     return listed

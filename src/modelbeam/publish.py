@@ -1,19 +1,33 @@
 """Publishing: from manifests to the output that a user sees, and the description of the run.
 
-What must be written is written first; then ``publish.json`` freezes which attempts become which
-files; after that there are only renames, which a crashed publish repeats. See :mod:`.commit`.
+What must be written is written first, under names that nobody else uses. Then ``publish.json``
+freezes which attempts become which files: it is created once, and whoever comes second takes what
+is there. After that there are only steps that may be repeated, by a process that goes on after a
+crash or by two at once:
+
+1. If ``run.json`` is not this run's, it and ``_SUCCESS`` are removed: they must not stand by new
+   predictions.
+2. The files are renamed into place. Where renaming would be copying (object stores) they are
+   copied, many at a time, and stay in the state until the end: so copying them twice is harmless.
+   ``run.json`` is the last of them.
+3. What an earlier run published, and this one did not, is removed.
+4. ``_SUCCESS`` is written, and the state removed.
+
+A process to which a file is gone, or ``publish.json``, looks whether another one has published the
+run. See :mod:`.commit` for the state.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -22,9 +36,9 @@ from modelbeam._version import __version__
 from modelbeam.commit import (
     Counts,
     JobRecord,
-    Manifest,
     Output,
-    find_manifest,
+    Written,
+    find_manifests,
     remove_state,
     to_json,
 )
@@ -61,7 +75,7 @@ class Publication:
     resumed: int
 
 
-def publish(publication: Publication, splits: list[Split]) -> dict[str, Any]:
+def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
     """Publish the job whose splits are all committed; may be repeated until it succeeds.
 
     Returns:
@@ -74,10 +88,25 @@ def publish(publication: Publication, splits: list[Split]) -> dict[str, Any]:
     """
     output = publication.output
     with _writing(output):
-        frozen = join(output.state, "publish.json")
-        if not storage.exists(frozen):
-            storage.write_atomically(frozen, to_json(_prepare(publication, splits)))
-        return _finish(output)
+        frozen = _frozen(output)
+        if frozen is None:
+            try:
+                frozen = _freeze(publication, splits)
+            except (ReconciliationError, OSError):
+                # perhaps another process has just published it, and removes the state
+                published = _published(publication)
+                frozen = None if published else _frozen(output)
+                if published is not None:
+                    return published
+                if frozen is None:
+                    raise
+        if frozen["fingerprint"] != publication.record.fingerprint:
+            raise OutputWriteError(
+                f"The output {output.path} is being written by another modelbeam job with other "
+                f"settings. Nothing of this one was published. Wait for the other to end, then "
+                f"run again with --overwrite."
+            )
+        return _finish(output, frozen)
 
 
 def is_frozen(output: Output) -> bool:
@@ -87,20 +116,69 @@ def is_frozen(output: Output) -> bool:
 
 def is_published(publication: Publication) -> bool:
     """Whether this very run is published already, state and all."""
-    path = publication.output.run_file
-    if not storage.exists(path):
-        return False
-    run = json.loads(storage.read_bytes(path))
-    return bool(
-        run.get("job") == json.loads(to_json(publication.record.to_dict()))
-        and run.get("started") == _time(publication.started)
-    )
+    return _published(publication) is not None
+
+
+def _published(publication: Publication) -> dict[str, Any] | None:
+    """The description of this very run, if it is in place."""
+    run = _visible_run(publication.output)
+    job = json.loads(to_json(publication.record.to_dict()))
+    if run and run.get("job") == job and run.get("started") == _time(publication.started):
+        return run
+    return None
+
+
+def _visible_run(output: Output) -> dict[str, Any] | None:
+    """What ``run.json`` says, if it is there and says something."""
+    try:
+        run = json.loads(storage.read_if_there(output.run_file) or b"null")
+    except ValueError:
+        return None
+    return run if isinstance(run, dict) else None
 
 
 def finish(output: Output) -> dict[str, Any]:
     """Finish a publish that was interrupted, and return the description of that run."""
     with _writing(output):
-        return _finish(output)
+        frozen = _frozen(output)
+        if frozen is not None:
+            return _finish(output, frozen)
+        run = _visible_run(output)  # another process has just finished it
+        if run is None:
+            raise _taken_over(output)
+        return run
+
+
+def _frozen(output: Output) -> dict[str, Any] | None:
+    content = storage.read_if_there(join(output.state, "publish.json"))
+    frozen: dict[str, Any] | None = json.loads(content) if content is not None else None
+    return frozen
+
+
+def _freeze(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
+    """Write what must be written, and decide what becomes what, unless another has decided."""
+    output = publication.output
+    number = os.urandom(6).hex()
+    ready = join(output.state, "ready", number)
+    try:
+        prepared = _prepare(publication, splits, ready)
+        if not storage.exists(join(output.state, "job.json")):  # we came too late
+            raise _taken_over(output)
+        content = to_json({"id": number, "fingerprint": publication.record.fingerprint, **prepared})
+        there = storage.write_once(join(output.state, "publish.json"), content)
+    except BaseException:
+        with suppress(OSError):
+            storage.remove_tree(ready)
+        raise
+    frozen: dict[str, Any] = json.loads(there)
+    return frozen
+
+
+def _taken_over(output: Output) -> OutputWriteError:
+    return OutputWriteError(
+        f"The output {output.path} was taken over by another modelbeam job, or its state was "
+        f"removed, so this one was not published. Run again with --overwrite."
+    )
 
 
 @contextmanager
@@ -115,20 +193,36 @@ def _writing(output: Output) -> Iterator[None]:
         ) from error
 
 
-def _prepare(publication: Publication, splits: list[Split]) -> dict[str, Any]:
+class _Shard(NamedTuple):
+    """What publishing needs of a manifest; a job may have a hundred thousand of them."""
+
+    predictions: Written
+    errors: Written | None
+    source: str
+    first_line: int
+
+
+def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> dict[str, Any]:
+    """Add up the manifests and write what is to be published beside what the attempts wrote.
+
+    Returns:
+        ``moves``, each a file in the state, the name it gets, and its size; ``run.json`` is the
+        last. And ``run``, which it holds.
+    """
     output, record = publication.output, publication.record
-    manifests = []
-    for split in splits:
-        manifest = find_manifest(output.state, split, record.fingerprint)
+    shards: list[_Shard] = []
+    counts = Counts()
+    lines: dict[str, int] = {}
+    found = find_manifests(output.state, splits, record.fingerprint)
+    for split, manifest in zip(splits, found, strict=True):
         if manifest is None:
             raise ReconciliationError(
                 f"{output.path}: split {split.index} ({split.path} from byte {split.start}) has "
                 f"no manifest, so nothing was published. Run the same command with --resume."
             )
-        manifests.append(manifest)
-    first_lines = _first_lines(splits, manifests)
-    counts = Counts()
-    for manifest, first in zip(manifests, first_lines, strict=True):
+        first = lines.get(split.path, 0)
+        lines[split.path] = first + manifest.lines
+        shards.append(_Shard(manifest.predictions, manifest.errors, split.path, first))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
         raise ReconciliationError(
@@ -136,16 +230,24 @@ def _prepare(publication: Publication, splits: list[Split]) -> dict[str, Any]:
             f"{counts.failed} failed. This is a defect of modelbeam; nothing was published."
         )
     check_max_errors(publication.max_errors, counts)
-    storage.remove_tree(join(output.state, "ready"))
-    storage.make_directory(join(output.state, "ready"))
+    storage.make_directory(ready)
     succeeded = counts.predicted > 0 or counts.read == 0
     gather = _single_moves if output.single else _shard_moves
-    moves = gather(output, splits, manifests, first_lines, succeeded)
-    targets = [target for _, target in moves]
+    moves = gather(output, shards, ready, succeeded)
+    targets = [output.file(name) for _, name, _ in moves]
     run = describe_run(publication, splits, counts, targets, succeeded)
-    ready = join(output.state, "ready", "run.json")
-    storage.write_atomically(ready, to_json(run, indent=2))
-    return {"moves": [*moves, [ready, output.run_file]], "run": run}
+    content = to_json(run, indent=2)
+    storage.write_atomically(join(ready, "run.json"), content)
+    last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
+    return {"moves": [*moves, last], "run": run}
+
+
+Move = tuple[str, str, int]
+"""A file by its place in the state, the name that it gets, and its size in bytes."""
+
+
+def _inside(output: Output, path: str) -> str:
+    return path[len(join(output.state, "")) :]
 
 
 def check_max_errors(limit: str | None, counts: Counts) -> None:
@@ -165,65 +267,57 @@ def check_max_errors(limit: str | None, counts: Counts) -> None:
         )
 
 
-def _first_lines(splits: list[Split], manifests: list[Manifest]) -> list[int]:
-    """For each split, how many lines of its file come before it."""
-    before: dict[str, int] = {}
-    first = []
-    for split, manifest in zip(splits, manifests, strict=True):
-        first.append(before.get(split.path, 0))
-        before[split.path] = first[-1] + manifest.lines
-    return first
-
-
-def _shard_moves(
-    output: Output,
-    splits: list[Split],
-    manifests: list[Manifest],
-    first_lines: list[int],
-    succeeded: bool,
-) -> list[list[str]]:
-    moves = []
-    for index, (manifest, first) in enumerate(zip(manifests, first_lines, strict=True)):
+def _shard_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
+    errors = iter(_numbered_errors(output, shards, ready))
+    moves: list[Move] = []
+    for index, shard in enumerate(shards):
         if succeeded:
-            source = join(output.state, "attempts", manifest.predictions.name)
-            moves.append([source, output.shard("predictions", index, len(splits))])
-        if manifest.errors is not None:
-            source = join(output.state, "attempts", manifest.errors.name)
-            if first:
-                whole = join(output.state, "ready", manifest.errors.name)
-                with storage.create(whole) as handle:
-                    _renumber(source, handle, manifest.split.path, first)
-                source = whole
-            moves.append([source, output.shard("errors", index, len(splits))])
+            name = output.name_of(output.shard("predictions", index, len(shards)))
+            moves.append((f"attempts/{shard.predictions.name}", name, shard.predictions.bytes))
+        if shard.errors is not None:
+            name = output.name_of(output.shard("errors", index, len(shards)))
+            path, size = next(errors)
+            moves.append((_inside(output, path), name, size))
     return moves
 
 
-def _single_moves(
-    output: Output,
-    splits: list[Split],  # noqa: ARG001 - the same shape as _shard_moves
-    manifests: list[Manifest],
-    first_lines: list[int],
-    succeeded: bool,
-) -> list[list[str]]:
-    moves = []
-    if any(manifest.errors for manifest in manifests):
-        source = join(output.state, "ready", "errors.jsonl")
-        with storage.create(source) as handle:
-            for manifest, first in zip(manifests, first_lines, strict=True):
-                if manifest.errors is not None:
-                    name = join(output.state, "attempts", manifest.errors.name)
-                    _renumber(name, handle, manifest.split.path, first)
-        moves.append([source, output.errors_file])
+def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
+    gathered = []
+    errors = _numbered_errors(output, shards, ready)
+    if errors:
+        gathered.append((errors, join(ready, "errors.jsonl"), output.errors_file))
     if succeeded:
-        source = join(output.state, "attempts", manifests[0].predictions.name)
-        if len(manifests) > 1:
-            source = join(output.state, "ready", "predictions" + output.format.suffix)
-            with storage.create(source) as handle:
-                for manifest in manifests:
-                    name = join(output.state, "attempts", manifest.predictions.name)
-                    storage.append_file(handle, name)
-        moves.append([source, output.path])
+        attempts = join(output.state, "attempts")
+        predictions = [(join(attempts, s.predictions.name), s.predictions.bytes) for s in shards]
+        made = join(ready, "predictions" + output.format.suffix)
+        gathered.append((predictions, made, output.path))
+    moves: list[Move] = []
+    for sources, made, target in gathered:
+        source = made
+        if len(sources) == 1:
+            source = sources[0][0]
+        else:
+            storage.concatenate(sources, made)
+        size = sum(size for _, size in sources)
+        moves.append((_inside(output, source), output.name_of(target), size))
     return moves
+
+
+def _numbered_errors(output: Output, shards: list[_Shard], ready: str) -> list[tuple[str, int]]:
+    """The error files in order, path and size, with the line numbers of the whole input files."""
+
+    def numbered(shard: _Shard) -> tuple[str, int]:
+        errors = cast(Written, shard.errors)
+        path = join(output.state, "attempts", errors.name)
+        if shard.first_line == 0:
+            return path, errors.bytes
+        target = join(ready, errors.name)
+        with storage.create(target) as handle:
+            _renumber(path, handle, shard.source, shard.first_line)
+            return target, handle.tell()
+
+    failed = (shard for shard in shards if shard.errors is not None)
+    return list(storage.in_parallel(numbered, failed, output.state))
 
 
 def _renumber(source: str, target: Any, path: str, first: int) -> None:
@@ -231,9 +325,6 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
 
     Every line starts with the same bytes up to the number, so it is found without parsing.
     """
-    if first == 0:
-        storage.append_file(target, source)
-        return
     prefix = orjson.dumps({"source": as_utf8(path), "line": 0})[: -len(b"0}")]
     at = len(prefix)
     rest = b""
@@ -252,7 +343,7 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
 
 def describe_run(
     publication: Publication,
-    splits: list[Split],
+    splits: Sequence[Split],
     counts: Counts,
     files: list[str],
     succeeded: bool,
@@ -300,32 +391,82 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _finish(output: Output) -> dict[str, Any]:
-    frozen = json.loads(storage.read_bytes(join(output.state, "publish.json")))
+def _finish(output: Output, frozen: dict[str, Any]) -> dict[str, Any]:
     run: dict[str, Any] = frozen["run"]
-    moves = [(source, target) for source, target in frozen["moves"]]
-    targets = {target for _, target in moves}
-    old = [path for path in output.published() if path not in targets]
-    if not output.single:
-        storage.remove([output.success_file])
-    if storage.exists(moves[-1][0]):  # the old description must not stand by new predictions
-        storage.remove([output.run_file])
+    moves = [
+        (join(output.state, source), output.file(name), n) for source, name, n in frozen["moves"]
+    ]
+    if _visible_run(output) != run:
+        storage.remove([output.run_file, *([] if output.single else [output.success_file])])
+    place = _copy_all if storage.keeps_sources(output.state) else _rename_all
+    try:
+        place(moves)
+        if _is_still(output, frozen):
+            targets = {target for _, target, _ in moves}
+            storage.remove([path for path in output.published() if path not in targets])
+            if run["status"] == "succeeded" and not output.single:
+                storage.write_atomically(output.success_file, b"")
+            remove_state(output)
+            return run
+    except _GoneError as error:
+        if _is_still(output, frozen):
+            raise ReconciliationError(
+                f"{error} is gone before it was published; run again with --overwrite."
+            ) from None
+    return _done_by_another(output, run)
+
+
+class _GoneError(Exception):
+    """A file that was to be published is neither where it was nor where it should be."""
+
+
+def _is_still(output: Output, frozen: dict[str, Any]) -> bool:
+    now = _frozen(output)
+    return now is not None and now["id"] == frozen["id"]
+
+
+def _done_by_another(output: Output, run: dict[str, Any]) -> dict[str, Any]:
+    """Another process has published the run and removed its state while we published it as well.
+
+    Should we have removed its marks a moment ago, they are put back.
+    """
+    visible = _visible_run(output)
+    if storage.exists(join(output.state, "job.json")) or visible not in (None, run):
+        raise _taken_over(output)
+    if visible is None:
+        storage.write_once(output.run_file, to_json(run, indent=2))
+    if run["status"] == "succeeded" and not output.single:
+        storage.write_once(output.success_file, b"")
+    return run
+
+
+def _copy_all(moves: list[tuple[str, str, int]]) -> None:
+    """Copy the files, the last one by itself when all others are there."""
+
+    def copy(move: tuple[str, str, int]) -> None:
+        source, target, size = move
+        try:
+            storage.copy(source, target, size)
+        except FileNotFoundError:
+            raise _GoneError(source) from None
+
+    for some in (moves[:-1], moves[-1:]):
+        for _ in storage.in_parallel(copy, some, moves[0][0]):
+            pass
+
+
+def _rename_all(moves: list[tuple[str, str, int]]) -> None:
+    """Rename the files in their order; if that fails, rename them back."""
     moved: list[tuple[str, str]] = []
     try:
-        for source, target in moves:
-            if storage.exists(source):
+        for source, target, _ in moves:
+            try:
                 storage.replace(source, target)
                 moved.append((source, target))
-            elif not storage.exists(target):
-                raise ReconciliationError(
-                    f"{source} is gone before it was published; run again with --overwrite."
-                )
+            except FileNotFoundError:
+                if not storage.exists(target):
+                    raise _GoneError(source) from None
     except OSError:
         for source, target in reversed(moved):
             storage.replace(target, source)
         raise
-    storage.remove(old)
-    if not output.single and run["status"] == "succeeded":
-        storage.write_atomically(output.success_file, b"")
-    remove_state(output)
-    return run

@@ -3,7 +3,7 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, slots), ("split", number, split, task),
+    in   ("load", target, name, arguments, slots, storage flags), ("split", number, split, task),
          ("sample", number, path, compression, records, task)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("done", number, result), ("failed", number, error)
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
+from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.spawn import collector_paused
 from modelbeam.tasks import Sample
@@ -61,7 +62,8 @@ class _Server:
         with collector_paused():
             import modelbeam.split  # noqa: F401 - what every model needs, while the parent starts
 
-            _, target, name, arguments, slots = self._connection.recv()
+            _, target, name, arguments, slots, flags = self._connection.recv()
+            storage.configure(flags)
             if not self._load(target, name, arguments):
                 return
         gc.freeze()  # what is loaded stays

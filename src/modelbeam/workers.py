@@ -17,6 +17,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
+from modelbeam import storage
 from modelbeam.commit import Counts, Manifest
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.job import ModelSpec
@@ -53,7 +54,12 @@ class _Worker:
         self.process, self._socket = started.process, started.socket
         self._connection = Connection(os.dup(self._socket.fileno()))
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
-            self._connection.send(("load", model.target, model.name, model.arguments, slots))
+            self._connection.send(
+                (
+                    *("load", model.target, model.name, model.arguments, slots),
+                    storage.configuration(),  # by this socket, since it may hold secrets
+                )
+            )
         threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
 
     def call(self, kind: str, *arguments: Any) -> Any:

@@ -110,7 +110,7 @@ class BlockReader:
             _check_unchanged(split)
             if not split.size:
                 return  # not even the frame of a compression
-            handle = storage.open_read(split.path)
+            handle = storage.open_read(split.path, split.end or split.size)
         with handle:
             with _reading(split):
                 reader = _Reader(split, handle)

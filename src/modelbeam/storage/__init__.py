@@ -215,6 +215,11 @@ def files_in(directory: str) -> list[FileInfo]:
     return store_of(directory).files_in(directory)
 
 
+def has_files(directory: str, suffix: str) -> bool:
+    """Whether there are files in a directory whose names end so; one request, however many."""
+    return store_of(directory).has_files(directory, suffix)
+
+
 def names_in(directory: str) -> list[str]:
     """The names (not paths) of what is directly in a directory, sorted; none if it is not there."""
     return store_of(directory).names_in(directory)

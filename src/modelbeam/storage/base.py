@@ -189,6 +189,10 @@ class Store(ABC):
     def files_in(self, directory: str) -> list[FileInfo]:
         """The files directly in a directory, sorted by path; none if it is not there."""
 
+    def has_files(self, directory: str, suffix: str) -> bool:
+        """Whether a directory has files whose names end so."""
+        return any(info.path.endswith(suffix) for info in self.files_in(directory))
+
     @abstractmethod
     def names_in(self, directory: str) -> list[str]:
         """The names of files and directories directly in a directory, sorted."""

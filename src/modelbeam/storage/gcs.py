@@ -17,9 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from modelbeam.errors import StorageError
+from modelbeam.storage import base
 from modelbeam.storage.base import (
-    CONNECT_SECONDS,
-    REPLY_SECONDS,
     FileInfo,
     PreconditionError,
     TransientError,
@@ -31,6 +30,7 @@ COMPOSED = 32
 """Objects that one request puts together."""
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_TYPE = "application/octet-stream"
 _FIELDS = "name,size,timeCreated"
 _CREDENTIALS = (
     "Give credentials as Google's tools take them (gcloud auth application-default login, "
@@ -92,6 +92,12 @@ class GcsStore(ObjectStore):
                     self._made = (settings.version, session)
         return session
 
+    def close(self) -> None:
+        version, session = self._made
+        self._made = (-1, None)
+        if version >= 0:
+            session.close()
+
     def _make_session(self) -> Any:
         import requests
         from requests.adapters import HTTPAdapter
@@ -108,7 +114,10 @@ class GcsStore(ObjectStore):
 
     def _request(self, method: str, path: str, *expected: int, **settings: Any) -> Any:
         answer = self.session.request(
-            method, self._host + path, timeout=(CONNECT_SECONDS, REPLY_SECONDS), **settings
+            method,
+            self._host + path,
+            timeout=(base.CONNECT_SECONDS, base.REPLY_SECONDS),
+            **settings,
         )
         if answer.status_code not in (expected or (200,)):
             raise RefusedError(answer.status_code, answer.text)
@@ -185,23 +194,31 @@ class GcsStore(ObjectStore):
         length = answer.headers.get("Content-Length")
         if length is not None and len(data) != int(length):
             raise ConnectionError("the answer was cut short")
-        version = answer.headers.get("x-goog-generation")
+        found = answer.headers.get("x-goog-generation")
+        if version and found != version:  # not every emulator keeps to the condition
+            raise PreconditionError("another generation")
         if answer.status_code == 200:  # the whole of it, whatever was asked
-            return Piece(data[start:end], len(data), version)
+            return Piece(data[start:end], len(data), found)
         size = int(answer.headers["Content-Range"].rpartition("/")[2])
-        return Piece(data, size, version)
+        return Piece(data, size, found)
 
     def _put(self, url: str, data: Any, once: bool) -> None:
         bucket, key = self.name(url)
-        parameters = {"uploadType": "media", "name": key, "fields": "name"}
+        boundary = f"modelbeam-{os.urandom(12).hex()}"
+        head = json.dumps({"name": key, "contentType": _TYPE})
+        body = (
+            f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{head}\r\n"
+            f"--{boundary}\r\nContent-Type: {_TYPE}\r\n\r\n"
+        )
+        parameters = {"uploadType": "multipart", "fields": "name"}
         if once:
             parameters["ifGenerationMatch"] = "0"
         self._request(
             "POST",
             f"/upload/storage/v1/b/{quote(bucket, safe='')}/o",
             params=parameters,
-            data=bytes(data),
-            headers={"Content-Type": "application/octet-stream"},
+            data=b"".join([body.encode(), data, f"\r\n--{boundary}--\r\n".encode()]),
+            headers={"Content-Type": f"multipart/related; boundary={boundary}"},
         )
 
     def _list(
@@ -286,7 +303,7 @@ class GcsStore(ObjectStore):
         """Put up to :data:`COMPOSED` objects together."""
         wanted = {
             "sourceObjects": [{"name": self.name(source).key} for source in sources],
-            "destination": {"contentType": "application/octet-stream"},
+            "destination": {"contentType": _TYPE},
         }
         self.ask(
             target,

@@ -45,6 +45,13 @@ class LocalStore(Store):
             return []
         return sorted(found)
 
+    def has_files(self, directory: str, suffix: str) -> bool:
+        try:
+            with os.scandir(directory) as entries:
+                return any(entry.name.endswith(suffix) for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def names_in(self, directory: str) -> list[str]:
         try:
             return sorted(os.listdir(directory))

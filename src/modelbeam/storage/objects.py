@@ -19,9 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from modelbeam.errors import StorageError
+from modelbeam.storage import base
 from modelbeam.storage.base import (
-    FIRST_PATIENCE_SECONDS,
-    PATIENCE_SECONDS,
     FileInfo,
     PreconditionError,
     Store,
@@ -97,6 +96,10 @@ class ObjectStore(Store):
         return f"{self.scheme}://{bucket}/{key}"
 
     @abstractmethod
+    def close(self) -> None:
+        """Close the connections; more are made when they are needed."""
+
+    @abstractmethod
     def _translated(self, error: Exception, url: str) -> Exception:
         """What a request raised, as the error to raise."""
 
@@ -132,7 +135,7 @@ class ObjectStore(Store):
 
     def ask(self, url: str, request: Callable[[], Result]) -> Result:
         """Do one request, again while it fails for a reason that passes."""
-        patience = PATIENCE_SECONDS if self._reached else FIRST_PATIENCE_SECONDS
+        patience = base.PATIENCE_SECONDS if self._reached else base.FIRST_PATIENCE_SECONDS
         done = retried(request, lambda error: self._translated(error, url), patience)
         self._reached = True
         return done
@@ -187,6 +190,10 @@ class ObjectStore(Store):
         for page in self._pages(place, "/"):
             found += [info for info in page.files if info.path != place]
         return sorted(found)
+
+    def has_files(self, directory: str, suffix: str) -> bool:
+        pages = self._pages(directory.rstrip("/") + "/", "/")
+        return any(info.path.endswith(suffix) for info in next(pages).files)
 
     def names_in(self, directory: str) -> list[str]:
         place = directory.rstrip("/") + "/"
@@ -443,6 +450,8 @@ class ObjectWriter(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Take all of ``data``."""
+        if self.closed:
+            raise ValueError("write to a closed file")
         self._waiting += data
         length = memoryview(data).nbytes
         self._size += length

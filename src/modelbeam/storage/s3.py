@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from modelbeam.errors import StorageError
+from modelbeam.storage import base
 from modelbeam.storage.base import (
-    CONNECT_SECONDS,
-    REPLY_SECONDS,
     FileInfo,
     PreconditionError,
     TransientError,
@@ -95,6 +94,12 @@ class S3Store(ObjectStore):
                     self._made = (settings.version, client)
         return client
 
+    def close(self) -> None:
+        version, client = self._made
+        self._made = (-1, None)
+        if version >= 0:
+            client.close()
+
     def _make_client(self) -> Any:
         import os
 
@@ -122,8 +127,8 @@ class S3Store(ObjectStore):
                 aws_secret_access_key=given["s3_secret_access_key"],
                 aws_session_token=given["s3_session_token"],
                 config=Config(
-                    connect_timeout=CONNECT_SECONDS,
-                    read_timeout=REPLY_SECONDS,
+                    connect_timeout=base.CONNECT_SECONDS,
+                    read_timeout=base.REPLY_SECONDS,
                     max_pool_connections=2 * self.parallel,
                     retries={"total_max_attempts": 1, "mode": "standard"},
                     **config,
