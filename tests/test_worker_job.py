@@ -55,12 +55,13 @@ def run(data: Path, output: Path, **settings: Any) -> Any:
     )
 
 
+SPLIT = Split(0, "/x.jsonl", 0, 9, 9, 1, None).to_json()
+
+
 def take_all_steps(work: WorkerJob) -> list[Any]:
     """What an engine does when it repeats a job; what the steps yield."""
     yielded = list(_ReadPlan(work).process(None))
-    predict = PredictSplit(work)
-    predict.setup()
-    yielded += predict.process(Split(0, "/x.jsonl", 0, 9, 9, 1, None).to_json())
+    yielded += PredictSplit(work).process(SPLIT)
     return [*yielded, PublishSplits(work).process((0, [0]))]
 
 
@@ -87,7 +88,7 @@ def test_another_runs_output_is_not_taken_for_ours(done: tuple[WorkerJob, Path])
     theirs = dataclasses.replace(work, publication=later)
     for step in (_ReadPlan(theirs).process, PublishSplits(theirs).process):
         assert isinstance(why(step, (0, [0])), InvisibleStateError)
-    assert isinstance(why(PredictSplit(theirs).setup), InvisibleStateError)
+    assert isinstance(why(PredictSplit(theirs).process, SPLIT), InvisibleStateError)
 
 
 def test_a_worker_that_does_not_see_the_state(done: tuple[WorkerJob, Path], tmp_path: Path) -> None:

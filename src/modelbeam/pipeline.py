@@ -16,7 +16,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from modelbeam import models, storage, versions
-from modelbeam.commit import find_manifest
+from modelbeam.commit import Counts, find_manifest
 from modelbeam.engines.causes import encode
 from modelbeam.errors import (
     InvisibleStateError,
@@ -36,7 +36,7 @@ from modelbeam.predicting import Predictions, predict
 from modelbeam.publish import Publication, is_published, publish
 from modelbeam.split import predict_split
 from modelbeam.storage import join
-from modelbeam.tasks import Task
+from modelbeam.tasks import Progress, Task
 from modelbeam.workers import find_pool
 
 
@@ -234,30 +234,45 @@ class PredictSplit(_WorkerFn):
     def __init__(self, work: WorkerJob) -> None:
         super().__init__(work)
         self._shared = Shared()
+        self._loaded: LoadedModel | None = None
         self._read = Metrics.counter("modelbeam", "records_read")
         self._failed = Metrics.counter("modelbeam", "records_failed")
         self._splits = Metrics.counter("modelbeam", "splits_done")
 
-    def setup(self) -> None:
-        """Check the worker, and load the model."""
-        with told("starting"):
-            self._open = self._work.open()
-        with told("loading the model"):
-            self._loaded = _acquire(self._shared, self._work.model)
-
     def process(self, element: str) -> Iterator[tuple[int, int]]:
         """Predict the split that ``element`` describes; yields its index under one key."""
         split, task = Split.from_json(element), self._work.task
-        if not self._open:
+        if not self._ready():
             return
+        counted = Counts()
+
+        def count(progress: Progress) -> None:
+            self._read.inc(progress.counts.read - counted.read)
+            self._failed.inc(progress.counts.failed - counted.failed)
+            counted.read, counted.failed = progress.counts.read, progress.counts.failed
+
         with told(f"predicting {split.path} from byte {split.start}"):
             manifest = find_manifest(task.state, split, task.fingerprint)
-            if manifest is None:
-                manifest = predict_split(split, task, self._loaded)
-        self._read.inc(manifest.counts.read)
-        self._failed.inc(manifest.counts.failed)
-        self._splits.inc()
-        yield 0, split.index
+            if manifest is None and self._loaded is not None:
+                manifest = predict_split(split, task, self._loaded, count)
+        if manifest is not None:
+            count(Progress(manifest.counts))
+            self._splits.inc()
+            yield 0, split.index
+
+    def _ready(self) -> bool:
+        """Whether there is anything to do; the worker is checked and the model loaded at first.
+
+        That is not done in ``setup``: an engine may not hear of what fails there until it has
+        waited minutes for the worker to connect (Beam's Spark runner, three minutes a try).
+        """
+        if self._loaded is None:
+            with told("starting"):
+                if not self._work.open():
+                    return False
+            with told("loading the model"):
+                self._loaded = _acquire(self._shared, self._work.model)
+        return True
 
 
 class PublishSplits(_WorkerFn):
