@@ -99,7 +99,7 @@ def test_a_worker_that_does_not_see_the_state(done: tuple[WorkerJob, Path], tmp_
         task=dataclasses.replace(work.task, state=output.state),
         publication=dataclasses.replace(work.publication, output=output),
     )
-    error = why(PredictSplit(elsewhere).setup)
+    error = why(PredictSplit(elsewhere).process, SPLIT)
     assert isinstance(error, InvisibleStateError)
     assert f"does not see {tmp_path}/elsewhere/_modelbeam" in str(error)
 
