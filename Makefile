@@ -26,8 +26,9 @@ check: $(READY)  ## lint, types and tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-engines:  ## tests on real engines; there are none yet (Flink, Spark and Dataflow are a later issue)
-	@echo "engines: no tests yet"
+engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Python
+	$(BIN)/python -m engines prepare
+	$(BIN)/python -m pytest tests/engines
 
 bench: build/bench-venv/.ready  ## all benchmarks over the default sizes; about half an hour
 	$(BENCH_VENV)/bin/python benchmarks/run.py all

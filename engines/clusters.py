@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,10 @@ class Engine:
     """What all have in common: a folder, processes, and being stopped whatever happens.
 
     Args:
-        directory: for logs and whatever else the engine writes.
+        directory: for logs.
+
+    Attributes:
+        scratch: a folder in ``directory`` for whatever else the engine writes; it is removed.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -53,7 +57,8 @@ class Engine:
             runs.mkdir(parents=True, exist_ok=True)
             directory = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-", dir=runs))
         self.directory = directory.resolve()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.scratch = self.directory / "scratch"
+        self.scratch.mkdir(parents=True, exist_ok=True)
         self.processes: list[Process] = []
 
     def __enter__(self: _Self) -> _Self:
@@ -86,6 +91,7 @@ class Engine:
             process.ask_to_end()
         while self.processes:
             self.processes.pop().stop()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _spawn(self, name: str, command: list[str | Path], **settings: Any) -> Process:
         process = Process(name, command, self.directory / f"{name}.log", **settings)
@@ -99,7 +105,7 @@ class JobServer(Engine):
     Args:
         engine: ``"flink"`` or ``"spark"``.
         master: the cluster; by default one inside the job server.
-        directory: for logs and staged files.
+        directory: for logs.
 
     Attributes:
         endpoint: ``host:port``.
@@ -125,7 +131,7 @@ class JobServer(Engine):
         folder = install.EVERYTHING[self._engine]()
         port = free_port()
         ports = ["--job-port", str(port), "--artifact-port", "0", "--expansion-port", "0"]
-        staged: list[str | Path] = ["--artifacts-dir", self.directory / "staged"]
+        staged: list[str | Path] = ["--artifacts-dir", self.scratch]
         jar: list[str | Path] = ["-jar", folder / "job-server.jar"]
         ui = free_port()
         command = [*_java(), f"-Dspark.ui.port={ui}", *jar, *ports, *staged, *self._master]
@@ -144,7 +150,7 @@ class FlinkCluster(Engine):
         slots: of each TaskManager; the cluster's default parallelism is that of all of them.
         taskmanagers: how many.
         config: Flink's own settings beside or instead of ours, by their full names.
-        directory: for logs and whatever Flink writes.
+        directory: for logs.
 
     Attributes:
         rest_url: ``http://host:port``.
@@ -183,7 +189,7 @@ class FlinkCluster(Engine):
             "taskmanager.memory.process.size": "1024m",
             "taskmanager.numberOfTaskSlots": self._slots,
             "parallelism.default": self._slots * self._count,
-            "io.tmp.dirs": str(self.directory),
+            "io.tmp.dirs": str(self.scratch),
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 10000,  # a killed TaskManager is noticed, not waited for
             **self._config,
@@ -269,7 +275,7 @@ class SparkCluster(Engine):
     Args:
         workers: how many.
         cores: of each.
-        directory: for logs and whatever Spark writes.
+        directory: for logs.
 
     Attributes:
         master: ``spark://host:port``, for ``--spark_master_url``.
@@ -322,6 +328,12 @@ class SparkCluster(Engine):
         """A job server for this cluster; to be entered."""
         return JobServer("spark", self.master, self.directory / "job-server")
 
+    def stop(self) -> None:
+        """End all of its processes; what its jobs printed stays, their jars go."""
+        super().stop()
+        for jar in (self.directory / "work").rglob("*.jar"):
+            jar.unlink()
+
     def _living_workers(self) -> int:
         with urllib.request.urlopen(f"{self.ui_url}/json/", timeout=10) as answer:
             workers: int = json.load(answer)["aliveworkers"]
@@ -353,7 +365,7 @@ class WorkerPool(Engine):
         staged: use a Python that has Beam alone, and install what the job brings with it into a
             new environment for each worker, as Beam's containers do. Otherwise the workers
             run in this Python, with what it has.
-        directory: for logs, and for the workers' environments.
+        directory: for logs.
 
     Attributes:
         process: the pool's; the workers are among its ``members()``.
@@ -371,11 +383,12 @@ class WorkerPool(Engine):
 
     def start(self) -> None:
         """Start it; again on the same port after ``kill``."""
+        self.scratch.mkdir(exist_ok=True)
         python = install.worker_python() if self._staged else Path(sys.executable)
         main = install.HERE / "worker_pool.py"
         command: list[str | Path] = [python, main, f"--service_port={self._port}"]
         if self._staged:
-            boot = boot_command(self.directory, staged=True)
+            boot = boot_command(self.scratch, staged=True)
             command.append(f"--container_executable={boot}")
         path = {
             "PATH": f"{python.parent}:{os.environ['PATH']}"

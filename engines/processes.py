@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +50,7 @@ class Process:
                 start_new_session=True,
             )
         self.pid = self._popen.pid
+        _guard.tell(f"+{self.pid}")
 
     @property
     def alive(self) -> bool:
@@ -60,7 +63,7 @@ class Process:
 
     def members(self) -> list[int]:
         """Ids of the process and of all that it started, as far as they live."""
-        return [pid for pid in _all_pids() if _session(pid) == self.pid]
+        return _members(self.pid)
 
     def kill(self) -> None:
         """End it and its children at once, as ``kill -9`` does."""
@@ -69,6 +72,7 @@ class Process:
             self._signal(signal.SIGKILL)
             self._popen.wait()
             time.sleep(0.02)
+        _guard.tell(f"-{self.pid}")
 
     def ask_to_end(self) -> None:
         """Ask it and its children to end, and return at once."""
@@ -86,9 +90,47 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _signal(self, number: int) -> None:
-        for pid in self.members():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        _signal_members(self.pid, number)
+
+
+class _Guard:
+    """A process that ends what this one has started, if this one is killed before it can."""
+
+    def __init__(self) -> None:
+        self._popen: subprocess.Popen[str] | None = None
+
+    def tell(self, line: str) -> None:
+        if self._popen is None:
+            command = [sys.executable, __file__]
+            self._popen = subprocess.Popen(
+                command, stdin=subprocess.PIPE, text=True, start_new_session=True
+            )
+            atexit.register(self._popen.communicate)
+        if self._popen.stdin is not None:
+            self._popen.stdin.write(f"{line}\n")
+            self._popen.stdin.flush()
+
+
+_guard = _Guard()
+
+
+def _be_the_guard() -> None:
+    sessions: set[int] = set()
+    for line in sys.stdin:  # ends when the other process does, however it does
+        change = sessions.add if line[0] == "+" else sessions.discard
+        change(int(line[1:]))
+    for session in sessions:
+        _signal_members(session, signal.SIGKILL)
+
+
+def _signal_members(session: int, number: int) -> None:
+    for pid in _members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _members(session: int) -> list[int]:
+    return [pid for pid in _all_pids() if _session(pid) == session]
 
 
 def _all_pids() -> Iterator[int]:
@@ -143,3 +185,7 @@ def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
+
+
+if __name__ == "__main__":
+    _be_the_guard()
