@@ -50,8 +50,11 @@ def _serve(engine: str, staged: bool) -> None:
             kinds = {"flink": FlinkCluster, "spark": SparkCluster}
             cluster: FlinkCluster | SparkCluster = stack.enter_context(kinds[engine]())
             server: JobServer = stack.enter_context(cluster.job_server())
-            page = cluster.rest_url if isinstance(cluster, FlinkCluster) else cluster.ui_url
-            _show(f"{engine.title()}'s page", page, server.flags, pool.flags)
+            if isinstance(cluster, FlinkCluster):
+                page, follow = cluster.rest_url, [f"--flink_master={cluster.master}"]
+            else:
+                page, follow = cluster.ui_url, []
+            _show(f"{engine.title()}'s page", page, server.flags, follow, pool.flags)
             _show("or, without the job server,", "", cluster.flags, pool.flags)
         print(f"\nlogs: {install.BUILD / 'runs'}\nCtrl-C stops everything", flush=True)
         while True:
@@ -61,7 +64,7 @@ def _serve(engine: str, staged: bool) -> None:
 def _show(what: str, where: str, *flags: list[str]) -> None:
     root = Path.cwd()
     data = ["-i", str(root / "data" / "input.json"), "-o", str(root / "demo-output" / "engine")]
-    lines = [EXAMPLE, shlex.join(data), *(shlex.join(group) for group in flags)]
+    lines = [EXAMPLE, shlex.join(data), *(shlex.join(group) for group in flags if group)]
     print(f"\n{what} {where}".rstrip() + "\n\n  " + " \\\n    ".join(lines))
 
 
