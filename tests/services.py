@@ -154,6 +154,11 @@ class Jobs(Small):
         env = {**self.engine.env, **settings.pop("env", {})}
         return Command(*self.arguments(output, *flags, model=model), env=env, **settings)
 
+    def wait_for_trouble(self, output: Path) -> None:
+        """Wait until the model is at the fatal record and all else is done."""
+        wait_until(lambda: committed(output) == 5, seconds=90)
+        time.sleep(0.3)
+
     def detach(self, output: Path) -> Command:
         """Submit a job that waits at the fatal record, all else done."""
         self.engine.at_the_gate("gate")
@@ -169,7 +174,7 @@ class Jobs(Small):
 
     def wait_published(self, output: Path) -> None:
         """Wait until a job that nobody follows has published."""
-        wait_until(lambda: not state_of(output).exists() and published(output))
+        wait_until(lambda: not state_of(output).exists() and published(output), seconds=90)
 
 
 def identity(output: Path) -> dict[str, str]:
