@@ -209,14 +209,17 @@ def test_the_job_service_is_killed(
     killer = threading.Thread(target=kill)
     jobs.engine.at_the_gate("gate")
     killer.start()
-    with pytest.raises(EngineUnreachableError, match=r"Lost the job service.*--resume"):
-        modelbeam.predict(
-            model="crash_models:Troubled",
-            input=str(jobs.input),
-            output=str(output),
-            packages=False,
-            beam_options=flags,
-        )
+    try:
+        with pytest.raises(EngineUnreachableError, match=r"Lost the job service.*--resume"):
+            modelbeam.predict(
+                model="crash_models:Troubled",
+                input=str(jobs.input),
+                output=str(output),
+                packages=False,
+                beam_options=flags,
+            )
+    finally:
+        service.kill()
     killer.join()
     assert published(output) == {}
     jobs.engine.clear()
