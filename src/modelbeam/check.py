@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from modelbeam import formats
+from modelbeam import formats, storage
 from modelbeam.doctor import Examination, examine
 from modelbeam.engines import options, remote_job
 from modelbeam.errors import RequestError
@@ -130,6 +130,7 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
         RequestError: what a run would refuse as well.
     """
     options.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
     local = options.is_local(job.beam_options)
     if not local:
         check_places(job)

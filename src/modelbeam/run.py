@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from modelbeam import storage
 from modelbeam.engines import options, remote_job
 from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job import Job, build_job
@@ -38,6 +39,7 @@ def run_job(
     """
     now = time.time()
     options.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
     if not options.is_local(job.beam_options):
         check_places(job)
         added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)

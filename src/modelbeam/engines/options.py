@@ -18,9 +18,6 @@ It is named in full, since ``DirectRunner`` first looks for another runner's bin
 
 _FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
-_FLUSH = "data_buffer_time_limit_ms=1000"
-"""Experiment that has workers tell of each finished split within a second, not in one go."""
-
 
 def quiet_logs(verbose: bool) -> None:
     """Keep Beam's log lines off the terminal unless they are asked for."""
@@ -204,14 +201,11 @@ def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
         defaults: written ``--name=value`` or ``--name``; one whose name is among the flags is
             left out.
     """
-    from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions
+    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
     given = {flag.split("=", 1)[0] for flag in flags}
     added = [flag for flag in defaults if flag.split("=", 1)[0] not in given]
     options = PipelineOptions([*flags, *added])
     if "--save_main_session" not in given:  # of which the steps need nothing
         options.view_as(SetupOptions).save_main_session = False
-    debug = options.view_as(DebugOptions)
-    if debug.lookup_experiment(_FLUSH.split("=", 1)[0]) is None:
-        debug.add_experiment(_FLUSH)
     return options
