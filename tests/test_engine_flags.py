@@ -110,14 +110,10 @@ def test_a_wrong_flag_is_refused_with_the_nearest(flags: list[str], message: str
 
 
 def test_defaults_do_not_win_over_flags() -> None:
-    from apache_beam.options.pipeline_options import DebugOptions, FlinkRunnerOptions
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
     made = options.remote_options([*FLINK, "--parallelism=3"], ["--parallelism=8", "--job_name=j"])
     everything = made.get_all_options()
     assert (everything["parallelism"], everything["job_name"]) == (3, "j")
     assert everything["save_main_session"] is False
     assert made.view_as(FlinkRunnerOptions).flink_master == "localhost:8081"
-    experiment = made.view_as(DebugOptions).lookup_experiment("data_buffer_time_limit_ms")
-    assert experiment == "1000"
-    given = options.remote_options(["--experiments=data_buffer_time_limit_ms=5"], [])
-    assert given.view_as(DebugOptions).lookup_experiment("data_buffer_time_limit_ms") == "5"
