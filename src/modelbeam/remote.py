@@ -53,7 +53,10 @@ from modelbeam.storage import join
 from modelbeam.workers import Totals, WorkerPool
 
 POLL_SECONDS = 1.0
-"""Between two questions to the engine."""
+"""Between two questions to the engine, at most; a young job is asked more often."""
+
+_YOUNG_SHARE = 0.05
+"""Of its age, the most that a job's end may be noticed late."""
 
 IDLE_SECONDS = 120.0
 """After how long without a record a person is told that something may be wrong."""
@@ -278,7 +281,8 @@ class RemoteRun:
         raise self._failure(job, status)
 
     def _statuses(self, job: RemoteJob) -> Iterator[Status]:
-        """What the engine answers once a second; that it does not for a while is no failure."""
+        """What the engine answers, again and again; that it does not for a while is no failure."""
+        began = time.monotonic()
         silent_since = None
         while True:
             try:
@@ -301,7 +305,8 @@ class RemoteRun:
                         f"Lost {job.engine}: {error}. The job {job.name} may go on. Run the "
                         f"same command with --resume to follow it, or to finish it if it ended."
                     ) from None
-            time.sleep(POLL_SECONDS)
+            age = time.monotonic() - began
+            time.sleep(min(POLL_SECONDS, 0.1 + _YOUNG_SHARE * age))
 
     def _published(self) -> dict[str, Any] | None:
         """The description of this very run, once it is published and its state is gone.
