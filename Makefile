@@ -30,7 +30,7 @@ engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Py
 	$(BIN)/python -m engines prepare
 	$(BIN)/python -m pytest tests/engines
 
-bench: build/bench-venv/.ready  ## all benchmarks over the default sizes; about half an hour
+bench: build/bench-venv/.ready  ## all benchmarks, 45 minutes; those on engines want Java, Maven and Go
 	$(BENCH_VENV)/bin/python benchmarks/run.py all
 
 docs: $(READY)  ## write the generated pages anew

@@ -383,6 +383,7 @@ class Report:
     tables: Sequence[Table]
     results: Sequence[Result]
     packages: Sequence[str]
+    notes: Sequence[str] = ()
 
     def show(self) -> None:
         """Print the tables."""
@@ -393,7 +394,7 @@ class Report:
         """Write the tables as Markdown, and every single run as JSON."""
         directory.mkdir(parents=True, exist_ok=True)
         host = machine(self.packages)
-        parts = [f"# {self.title}", _described(host), *map(as_markdown, self.tables)]
+        parts = [f"# {self.title}", _described(host), *self.notes, *map(as_markdown, self.tables)]
         (directory / f"{self.name}.md").write_text("\n\n".join(parts) + "\n")
         data = {"title": self.title, "machine": host, "contestants": self._runs()}
         (directory / f"{self.name}.json").write_text(json.dumps(data, indent=2) + "\n")

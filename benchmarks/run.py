@@ -90,10 +90,15 @@ class Setting:
         return compare(self.wanted(contestants), self.runs, self.environment)
 
     def finish(
-        self, name: str, title: str, tables: Sequence[Table], results: Sequence[Result]
+        self,
+        name: str,
+        title: str,
+        tables: Sequence[Table],
+        results: Sequence[Result],
+        notes: Sequence[str] = (),
     ) -> int:
         """Show and keep what was found; the exit status says whether all runs were good."""
-        report = Report(name, title, tables, results, PACKAGES)
+        report = Report(name, title, tables, results, PACKAGES, notes)
         report.show()
         report.save(self.results)
         return int(any(result.error for result in results))
@@ -289,14 +294,25 @@ def errors(setting: Setting) -> int:
     return setting.finish("errors", "What failing records cost", [found], [])
 
 
+def engines(setting: Setting) -> int:
+    """Compare the main job on Flink and on Spark with the local run, PySpark and PyFlink.
+
+    Without what the engines need (Java, Maven, Go) it only says so.
+    """
+    from on_engines import EngineError, compare_engines
+
+    try:
+        tables, results, notes = compare_engines(setting)
+    except EngineError as error:
+        print(f"engines: not measured: {error}", flush=True)
+        return 1
+    return setting.finish("engines", "The main job on engines", tables, results, notes)
+
+
 def everything(setting: Setting) -> int:
     """Run all of these, one after another."""
-    return max(
-        [
-            benchmark(setting)
-            for benchmark in (agree, peers, framework, memory, startup, errors, promises)
-        ]
-    )
+    benchmarks = (agree, peers, framework, memory, startup, errors, promises, engines)
+    return max([benchmark(setting) for benchmark in benchmarks])
 
 
 BENCHMARKS: dict[str, Callable[[Setting], int]] = {
@@ -308,6 +324,7 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "startup": startup,
     "errors": errors,
     "promises": promises,
+    "engines": engines,
 }
 
 

@@ -1,4 +1,7 @@
-"""Spark: two local cores, a given schema, and a pandas function over Arrow batches."""
+"""Spark: a given schema, and a pandas function over Arrow batches, on two local cores or a cluster.
+
+The cluster is a third argument, ``spark://host:port``.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,14 @@ def predict(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame({"species": model.classes_[best]})
 
 
-def main(source: str, target: str) -> None:
+def main(source: str, target: str, master: str = "local[2]") -> None:
     """Predict the flowers in ``source`` and write their species into the directory ``target``."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(master)
+    for name in ("PYTHONPATH", "IRIS_LR_MODEL"):  # for the workers of a cluster
+        builder = builder.config(f"spark.executorEnv.{name}", os.environ[name])
     spark = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
+        builder.config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.log.level", "ERROR")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
