@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import json
 import random
 import socket
 import struct
@@ -74,7 +75,7 @@ class Proxy:
 
     Attributes:
         fault: given a request's number (from 0), says how it is to fail, if at all.
-        requests: all since :meth:`reset`.
+        requests: all since :meth:`reset`; ``sent`` is how many bytes of answers there were.
         pause: of a slow answer, in seconds.
     """
 
@@ -104,14 +105,17 @@ class Proxy:
             self.fault = fault or (lambda _: None)
             self.requests: list[Request] = []
             self.faults = 0
+            self.sent = 0
 
     def begin(self, request: Request) -> str | None:
         """Count a request, and say how it is to fail."""
         with self._lock:
             self.requests.append(request)
-            fault = self.fault(len(self.requests) - 1)
+            number = len(self.requests) - 1
+        fault = self.fault(number)  # may make requests itself
+        with self._lock:
             self.faults += fault is not None
-            return fault
+        return fault
 
     def kinds(self) -> dict[str, int]:
         """How many requests there were of each kind."""
@@ -158,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path if not mark else self.path + ("&" if "?" in self.path else "?") + mark
         fault = self.owner.begin(Request(self.command, path, len(body)))
         if fault == "503":
-            return self._busy()
+            return self._refuse(503, "SlowDown")
+        if fault == "403":
+            return self._refuse(403, "AccessDenied")
         if fault == "reset":
             return self._reset()
         if self._upstream is None:
@@ -174,8 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         if fault == "lost":
             return self._reset()
+        self.owner.sent += len(data)
         if fault == "slow":
             time.sleep(self.owner.pause)
+        if answer.status == 500 and self.path.partition("?")[0].endswith("/compose"):
+            return self._refuse(404, "notFound")  # as Google says it; the emulator says 500
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
             if name.lower() not in ("transfer-encoding", "content-length", "connection"):
@@ -193,9 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
 
-    def _busy(self) -> None:
-        body = b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>"
-        self.send_response_only(503, "Slow Down")
+    def _refuse(self, status: int, code: str) -> None:
+        body = f"<Error><Code>{code}</Code><Message>Not now.</Message></Error>".encode()
+        if self.path.startswith(("/storage/", "/upload/", "/download/", "/batch/")):
+            error = {"message": "Not now.", "errors": [{"reason": code}]}
+            body = json.dumps({"error": error}).encode()
+        self.send_response_only(status, code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

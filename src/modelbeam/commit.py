@@ -471,7 +471,8 @@ class State:
                     storage.remove_tree(join(output.state, name))
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
-            storage.write_atomically(join(output.state, "job.json"), to_json(record.to_dict()))
+            begun = {"id": os.urandom(8).hex(), **record.to_dict()}  # no two runs' are the same
+            storage.write_atomically(join(output.state, "job.json"), to_json(begun))
         except OSError as error:
             raise OutputWriteError(
                 f"--output {output.path} cannot be written: {error.strerror or error} "

@@ -92,7 +92,7 @@ def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]
         if frozen is None:
             try:
                 frozen = _freeze(publication, splits)
-            except (ReconciliationError, OSError):
+            except (ReconciliationError, OutputWriteError, OSError):
                 # perhaps another process has just published it, and removes the state
                 published = _published(publication)
                 frozen = None if published else _frozen(output)
@@ -123,9 +123,12 @@ def _published(publication: Publication) -> dict[str, Any] | None:
     """The description of this very run, if it is in place."""
     run = _visible_run(publication.output)
     job = json.loads(to_json(publication.record.to_dict()))
-    if run and run.get("job") == job and run.get("started") == _time(publication.started):
-        return run
-    return None
+    return run if _same_run(run, {"job": job, "started": _time(publication.started)}) else None
+
+
+def _same_run(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Whether two descriptions are of the same run; its publishers end at different times."""
+    return one is not None and all(one.get(key) == other[key] for key in ("job", "started"))
 
 
 def _visible_run(output: Output) -> dict[str, Any] | None:
@@ -160,12 +163,17 @@ def _freeze(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]
     output = publication.output
     number = os.urandom(6).hex()
     ready = join(output.state, "ready", number)
+    frozen_file, job_file = (join(output.state, name) for name in ("publish.json", "job.json"))
     try:
+        begun = storage.read_if_there(job_file)
         prepared = _prepare(publication, splits, ready)
-        if not storage.exists(join(output.state, "job.json")):  # we came too late
-            raise _taken_over(output)
         content = to_json({"id": number, "fingerprint": publication.record.fingerprint, **prepared})
-        there = storage.write_once(join(output.state, "publish.json"), content)
+        there = storage.write_once(frozen_file, content)
+        if begun is None or storage.read_if_there(job_file) != begun:
+            # the run was published, or another begun, while we prepared
+            if there == content:
+                storage.remove([frozen_file])
+            raise _taken_over(output)
     except BaseException:
         with suppress(OSError):
             storage.remove_tree(ready)
@@ -396,14 +404,18 @@ def _finish(output: Output, frozen: dict[str, Any]) -> dict[str, Any]:
     moves = [
         (join(output.state, source), output.file(name), n) for source, name, n in frozen["moves"]
     ]
-    if _visible_run(output) != run:
-        storage.remove([output.run_file, *([] if output.single else [output.success_file])])
+    stale = _stale_marks(output, run)
+    if stale:
+        if not _is_still(output, frozen):
+            return _done_by_another(output, run, removed=False)
+        storage.remove(stale)
     place = _copy_all if storage.keeps_sources(output.state) else _rename_all
     try:
         place(moves)
+        targets = {target for _, target, _ in moves}
+        old = [path for path in output.published() if path not in targets]
         if _is_still(output, frozen):
-            targets = {target for _, target, _ in moves}
-            storage.remove([path for path in output.published() if path not in targets])
+            storage.remove(old)
             if run["status"] == "succeeded" and not output.single:
                 storage.write_atomically(output.success_file, b"")
             remove_state(output)
@@ -413,7 +425,23 @@ def _finish(output: Output, frozen: dict[str, Any]) -> dict[str, Any]:
             raise ReconciliationError(
                 f"{error} is gone before it was published; run again with --overwrite."
             ) from None
-    return _done_by_another(output, run)
+    return _done_by_another(output, run, bool(stale))
+
+
+def _stale_marks(output: Output, run: dict[str, Any]) -> list[str]:
+    """What says that an earlier run is complete, which must not stand by new predictions.
+
+    What is not there is not removed: should another process have published this run by the time
+    the request is carried out, its marks would be gone.
+    """
+    visible = _visible_run(output)
+    if _same_run(visible, run):
+        return []
+    marks = [output.run_file] if visible is not None else []
+    if not output.single:
+        with suppress(FileNotFoundError):
+            marks.append(storage.stat(output.success_file).path)
+    return marks
 
 
 class _GoneError(Exception):
@@ -425,19 +453,20 @@ def _is_still(output: Output, frozen: dict[str, Any]) -> bool:
     return now is not None and now["id"] == frozen["id"]
 
 
-def _done_by_another(output: Output, run: dict[str, Any]) -> dict[str, Any]:
+def _done_by_another(output: Output, run: dict[str, Any], removed: bool) -> dict[str, Any]:
     """Another process has published the run and removed its state while we published it as well.
 
-    Should we have removed its marks a moment ago, they are put back.
+    Where we ``removed`` marks of an earlier run, they may have been its: then they are put back.
     """
     visible = _visible_run(output)
-    if storage.exists(join(output.state, "job.json")) or visible not in (None, run):
+    mended = removed and not storage.exists(join(output.state, "job.json"))
+    if not _same_run(visible, run) and not (visible is None and mended):
         raise _taken_over(output)
-    if visible is None:
+    if mended:
         storage.write_once(output.run_file, to_json(run, indent=2))
-    if run["status"] == "succeeded" and not output.single:
-        storage.write_once(output.success_file, b"")
-    return run
+        if run["status"] == "succeeded" and not output.single:
+            storage.write_once(output.success_file, b"")
+    return visible or run
 
 
 def _copy_all(moves: list[tuple[str, str, int]]) -> None:

@@ -97,6 +97,7 @@ settings = Settings()
 def retried(
     ask: Callable[[], Result],
     translate: Callable[[Exception], Exception],
+    path: str,
     patience: float = PATIENCE_SECONDS,
 ) -> Result:
     """Do one request, again and again while it fails for a reason that passes.
@@ -108,6 +109,7 @@ def retried(
         ask: makes the request.
         translate: gives for what ``ask`` raised the error to raise, a :class:`TransientError` if
             the request is worth repeating.
+        path: what it is about, for the error.
         patience: for how many seconds it is.
 
     Raises:
@@ -128,7 +130,7 @@ def retried(
             wait = random.uniform(pause / 2, pause)
             if time.monotonic() + wait > deadline:
                 raise OSError(
-                    5, f"the store still fails after {patience:.0f} s ({translated})"
+                    5, f"the store still fails after {patience:.0f} s ({translated})", path
                 ) from error
         time.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)

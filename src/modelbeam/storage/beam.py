@@ -32,6 +32,7 @@ class BeamStore(Store):
         return retried(
             lambda: getattr(filesystems, name)(*arguments, **named),
             lambda error: _translated(error, path),
+            path,
         )
 
     def _filesystems(self, path: str) -> Any:

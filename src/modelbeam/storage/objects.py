@@ -37,6 +37,9 @@ FIRST_BLOCK, LARGEST_BLOCK = 256 << 10, 4 * MIB
 PART = 8 * MIB
 """Bytes of a file that are sent at once; a file with fewer is one request."""
 
+PAGE = 1000
+"""Names that one request lists; no store gives more."""
+
 AHEAD = 2
 """Blocks that are fetched while one is being used."""
 
@@ -136,7 +139,7 @@ class ObjectStore(Store):
     def ask(self, url: str, request: Callable[[], Result]) -> Result:
         """Do one request, again while it fails for a reason that passes."""
         patience = base.PATIENCE_SECONDS if self._reached else base.FIRST_PATIENCE_SECONDS
-        done = retried(request, lambda error: self._translated(error, url), patience)
+        done = retried(request, lambda error: self._translated(error, url), url, patience)
         self._reached = True
         return done
 
@@ -162,7 +165,7 @@ class ObjectStore(Store):
         token: str | None = None
         while True:
             at = token
-            page = self.ask(url, lambda at=at: self._list(bucket, prefix, delimiter, at, 1000))  # type: ignore[misc]
+            page = self.ask(url, lambda at=at: self._list(bucket, prefix, delimiter, at, PAGE))  # type: ignore[misc]
             yield page
             token = page.token
             if not token:

@@ -30,6 +30,9 @@ LARGEST_COPY = 5 << 30
 
 LARGEST_PART_COPY = 1 << 30
 
+AT_ONCE = 256 * MIB
+"""Bytes of parts that are in memory at the same time, at most."""
+
 PARTS = 10_000
 """Parts that an upload may have."""
 
@@ -281,7 +284,8 @@ class S3Store(ObjectStore):
                 upload.part(number, self._fetched(part))
 
         try:
-            width = max(1, (256 * MIB) // max(part.bytes_sent for part in parts) or 1)
+            largest = max(part.bytes_sent for part in parts)
+            width = max(1, AT_ONCE // max(largest, 1))
             for _ in self.in_parallel(send, enumerate(parts, 1), width):
                 pass
             upload.finish(sum(size for _, size in sources))
