@@ -35,16 +35,20 @@ from engines import install  # noqa: E402
 from engines.clusters import FlinkCluster, SparkCluster, WorkerPool  # noqa: E402
 from engines.processes import EngineError  # noqa: E402
 
-SMALL, LARGE, RECORDS, SUBMISSION = 2_000_000, 10_000_000, 5_000_000, 100_000
-SUBMITTED = {"jar": "flink-2", "job server": "flink-server", "Spark, job server": "spark-2"}
+SMALL, LARGE, RECORDS = 2_000_000, 8_000_000, 3_000_000
+SUBMITTED = {
+    "Flink, jar": "flink-2",
+    "Flink, job server": "flink-server",
+    "Spark, job server": "spark-2",
+}
 LOOK_SECONDS = 0.02
 TIME_LIMIT_SECONDS = 900.0
 ROOM = {
     "taskmanager.memory.process.size": "2560m",
     "taskmanager.memory.jvm-metaspace.size": "1536m",
 }
-"""For Flink: Beam's classes are loaded anew for every job and not all let go. With the 256 MB that it
-has by default, a TaskManager ends after eight jobs or so."""
+"""For Flink: Beam's classes are loaded anew for every job and not all let go. With the 256 MB that
+it has by default, a TaskManager ends after eight jobs or so."""
 PEERS = {"spark": "requirements-spark.txt", "pyflink": "requirements-pyflink.txt"}
 PHASES = {
     "loaded": "start, model loaded",
@@ -379,35 +383,40 @@ def peer_entries(
 # --- what a submission costs ----------------------------------------------------------------------
 
 
-def submissions(setting: Any, running: Clusters, runs: int) -> dict[str, list[dict[str, float]]]:
-    """The phases of small jobs, by the way in which they were submitted."""
-    by_key = {place.key: place for place in running.places}
-    environment = setting.environment
-    found: dict[str, list[dict[str, float]]] = {}
+def submissions(setting: Any, small: Sequence[Entry]) -> dict[str, list[dict[str, float]]]:
+    """The phases of the smaller jobs, by the way in which they were submitted.
 
-    def take(label: str, place: Place, own: dict[str, str]) -> None:
-        entry = modelbeam(setting, place, "IrisTable", SUBMISSION)
-        measure(entry, own)
-        run = entry.runs[0]
-        print(f"submission, {label}: {run.error or f'{run.wall:.2f} s'}", flush=True)
-        if not run.error:
-            found.setdefault(label, []).append({**entry.phases[0], "whole": run.wall})
-
-    for _ in range(runs):
-        for label, key in SUBMITTED.items():
-            if key in by_key:
-                take(label, by_key[key], environment)
+    Those without packages have been measured; with packages they are here, the first of them with
+    an empty cache.
+    """
+    by_key = {entry.place.key: entry for entry in small}
+    found = {
+        label: [
+            {**phases, "whole": run.wall}
+            for phases, run in zip(by_key[key].phases, by_key[key].runs, strict=True)
+            if not run.error
+        ]
+        for label, key in SUBMITTED.items()
+        if key in by_key
+    }
     if "flink-2" not in by_key:
         return found
+    environment = setting.environment
     bare = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
     with contextlib.ExitStack() as stack:
         with _variables(bare):  # what is sent is all that these workers have
             pool = stack.enter_context(WorkerPool(staged=True))
         cache = stack.enter_context(tempfile.TemporaryDirectory())
-        flags = [flag for flag in by_key["flink-2"].flags if not _of_pool(flag)]
-        staged = replace(by_key["flink-2"], flags=[*flags, *pool.flags])
-        for label in ("jar, packages, first", *["jar, packages, again"] * runs):
-            take(label, staged, {**environment, "XDG_CACHE_HOME": cache})
+        plain = by_key["flink-2"]
+        flags = [flag for flag in plain.place.flags if not _of_pool(flag)]
+        place = replace(plain.place, flags=[*flags, *pool.flags])
+        for label in ("Flink, jar, packages", *["the same again"] * min(setting.runs, 2)):
+            entry = modelbeam(setting, place, plain.model, plain.contestant.rows)
+            measure(entry, {**environment, "XDG_CACHE_HOME": cache})
+            run = entry.runs[0]
+            print(f"submission, {label}: {run.error or f'{run.wall:.2f} s'}", flush=True)
+            if not run.error:
+                found.setdefault(label, []).append({**entry.phases[0], "whole": run.wall})
     return found
 
 
@@ -500,9 +509,9 @@ def at_work(entries: Sequence[Entry]) -> dict[str, float]:
     return speeds
 
 
-def phase_table(found: dict[str, list[dict[str, float]]]) -> Table:
-    """Where the seconds of a small job go."""
-    lines = [[f"seconds, {SUBMISSION:,} lines, Flink, 2 slots", *found]]
+def phase_table(found: dict[str, list[dict[str, float]]], rows: int) -> Table:
+    """Where the seconds of a job go."""
+    lines = [[f"seconds, {rows:,} lines, 2 slots or cores", *found]]
     for phase, label in {**PHASES, "whole": "whole process"}.items():
         cells = []
         for taken in found.values():
@@ -537,10 +546,11 @@ def compare_engines(setting: Any) -> tuple[list[Table], list[Result], list[str]]
         table += peer_entries(setting, running, peers, sizes, wanted)
         plain = [place for place in places if place.key.startswith(("local", "flink-1", "flink-2"))]
         records = [modelbeam(setting, place, "NearlyNothing", few) for place in plain]
-        warm_up = [entry for entry in table if entry.contestant.rows == small]
+        least = [entry for entry in table if entry.contestant.rows == small]
+        warm_up = [entry for entry in least if entry.place.key.startswith(("flink", "spark"))]
         compare([replace(entry, runs=[], phases=[]) for entry in warm_up], 1, setting.environment)
         compare([*table, *records], setting.runs, setting.environment)
-        found = submissions(setting, running, setting.runs)
+        found = submissions(setting, least)
     tables = [
         seconds_table(table, sizes),
         speed_table(table, "columns, marginal", marginal(table)),
@@ -548,7 +558,7 @@ def compare_engines(setting: Any) -> tuple[list[Table], list[Result], list[str]]
         speed_table(records, f"dicts, at work on {few:,} lines", at_work(records)),
     ]
     if found:
-        tables.append(phase_table(found))
+        tables.append(phase_table(found, small))
     return tables, [entry.result for entry in [*table, *records]], peers.missing
 
 
