@@ -95,6 +95,11 @@ def test_a_worker_without_docker_is_told_what_to_do():
     assert "--environment_type" in paragraph(text)
 
 
+def test_a_worker_that_never_connected_is_told_from_a_lost_one():
+    text = "java.lang.RuntimeException: No client connected within timeout\n\tat x.Y.z(Y.java:1)"
+    assert "does not have modelbeam" in paragraph(text)
+
+
 def test_nothing_is_said_of_nothing():
     assert paragraph("") == "it gave no reason"
 

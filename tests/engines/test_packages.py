@@ -78,12 +78,3 @@ def test_the_doctor_finds_the_same(flags, place):
         "workers",
     ]
     assert not (place / "out").exists()
-
-
-def test_workers_that_were_sent_nothing_say_what_they_lack(flags, place):
-    done = modelbeam(place, "predict", *flags, "--no-packages")
-    assert done.process.returncode == 1
-    said = done.stderr.splitlines()[-1]
-    assert "modelbeam" in said.removeprefix("modelbeam: ")
-    assert "--no-packages" in said
-    assert "Traceback" not in done.stderr

@@ -74,6 +74,12 @@ def paragraph(text: str) -> str:
             "Docker there, or say where the workers are with --environment_type=EXTERNAL or "
             "PROCESS and --environment_config"
         )
+    if "No client connected within timeout" in root or "No module named 'modelbeam" in root:
+        return (
+            "no worker could begin: it does not start, or does not have modelbeam. If it has, its "
+            "own log says why; if not, leave out --no-packages, so that modelbeam is sent, or "
+            "install it where the workers run"
+        )
     lost = not ours and any(sign.lower() in text.lower() for sign in _WORKER_LOST)
     if lost or _HUNG_UP in ours:
         root = f"a worker was lost ({root})"

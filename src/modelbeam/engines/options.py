@@ -161,8 +161,7 @@ def _check_runner(runner: str | None) -> None:
     if runner and "." not in runner and _short(runner) not in short:
         nearest = did_you_mean(_short(runner), short)
         raise RequestError(
-            f"--runner {runner}: Beam has no such runner{nearest or '.'} "
-            f"It has {', '.join(known)}."
+            f"--runner {runner}: Beam has no such runner{nearest or '.'} It has {', '.join(known)}."
         )
 
 
