@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import random
 import socket
 import struct
@@ -223,6 +224,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
+def indices(root: Root) -> Iterator[int]:
+    """Numbers of requests, to let something happen at each of them.
+
+    moto takes its time: with it only every fifth is tried, unless MODELBEAM_TEST_STORES is "all".
+    """
+    every = root.url.startswith("gs:") or os.environ.get("MODELBEAM_TEST_STORES") == "all"
+    return itertools.count(0, 1 if every else 5)
+
+
 def once(index: int, fault: str) -> Callable[[int], str | None]:
     """One request fails."""
     return lambda number: fault if number == index else None
@@ -293,6 +303,10 @@ class StoreServer:
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.05)
+
+    def url(self, direct: bool) -> str:
+        """Its address, ``direct`` or that of the proxy before it."""
+        return f"http://127.0.0.1:{self.proxy.upstream}" if direct else self.proxy.url
 
     def close(self) -> None:
         """End the process."""
@@ -374,7 +388,7 @@ def make_root(
     monkeypatch.setattr(base, "REPLY_SECONDS", 0.8)
     monkeypatch.setattr(storage, "_stores", {})
 
-    def make(scheme: str) -> Root:
+    def make(scheme: str, direct: bool = False) -> Root:
         if scheme == "local":
             return Root(str(tmp_path))
         if not has_server(scheme):
@@ -383,8 +397,8 @@ def make_root(
         used.append(server)
         server.proxy.reset()
         for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        storage.configure(server.flags)
+            monkeypatch.setenv(name, value.replace(server.proxy.url, server.url(direct)))
+        storage.configure([f.replace(server.proxy.url, server.url(direct)) for f in server.flags])
         return Root(f"{scheme}://{BUCKET}/root-{next(root_numbers):05d}", server)
 
     yield make
@@ -397,12 +411,12 @@ def make_root(
 
 
 @pytest.fixture(params=["local", "s3", "gs"])
-def root(request: pytest.FixtureRequest, make_root: Callable[[str], Root]) -> Root:
-    """A local directory, and one of each store."""
-    return make_root(request.param)
+def root(request: pytest.FixtureRequest, make_root: Callable[..., Root]) -> Root:
+    """A local directory, and a place in each store, without the proxy."""
+    return make_root(request.param, direct=True)
 
 
 @pytest.fixture(params=["s3", "gs"])
 def store_root(request: pytest.FixtureRequest, make_root: Callable[[str], Root]) -> Root:
-    """A place in each store."""
+    """A place in each store, behind its proxy."""
     return make_root(request.param)
