@@ -109,7 +109,6 @@ class JobServer(Engine):
 
     Attributes:
         endpoint: ``host:port``.
-        ui_url: of Spark's page, which is there while a job runs.
         flags: Beam's, to use it.
     """
 
@@ -133,13 +132,11 @@ class JobServer(Engine):
         ports = ["--job-port", str(port), "--artifact-port", "0", "--expansion-port", "0"]
         staged: list[str | Path] = ["--artifacts-dir", self.scratch]
         jar: list[str | Path] = ["-jar", folder / "job-server.jar"]
-        ui = free_port()
-        command = [*_java(), f"-Dspark.ui.port={ui}", *jar, *ports, *staged, *self._master]
+        command = [*_java(), *jar, *ports, *staged, *self._master]
         local = {"SPARK_LOCAL_IP": "127.0.0.1"}
         process = self._spawn(f"{self._engine}-job-server", command, environment=local)
         wait_until(lambda: answers(port), process.name, [process])
         self.endpoint = f"localhost:{port}"
-        self.ui_url = f"http://localhost:{ui}"
         self.flags = ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}"]
 
 
