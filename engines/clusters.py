@@ -179,11 +179,14 @@ class FlinkCluster(Engine):
         settings: dict[str, str | int] = {
             "jobmanager.rpc.address": "localhost",
             "jobmanager.rpc.port": free_port(),
-            "jobmanager.memory.process.size": "1024m",
+            "jobmanager.memory.process.size": "2048m",
+            "jobmanager.memory.jvm-metaspace.size": "1024m",
             "rest.address": "localhost",
             "rest.port": port,
             "taskmanager.host": "localhost",
-            "taskmanager.memory.process.size": "1024m",
+            # Beam's classes are loaded anew for every job and not all let go
+            "taskmanager.memory.process.size": "2048m",
+            "taskmanager.memory.jvm-metaspace.size": "1024m",
             "taskmanager.numberOfTaskSlots": self._slots,
             "parallelism.default": self._slots * self._count,
             "io.tmp.dirs": str(self.scratch),
