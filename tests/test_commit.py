@@ -152,7 +152,7 @@ def placing(job: Job) -> str:
 DISAGREEING = [{0, 1, 2}, {2, 3}, set()]
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)], ids=str)
 def test_three_attempts_leave_every_record_once_and_the_last_counts(job: Job, order: Any) -> None:
     commits = [job.begin(0, failing, f"attempt {i}") for i, failing in enumerate(DISAGREEING)]
     job.begin(1, set())()

@@ -1,89 +1,207 @@
-"""The whole command over object stores: in, out and the job's state, here and on an engine."""
+"""The whole command over s3:// and gs://: the same bytes as over local files, killed or not."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from crashing import Command, wait_until
-from stores import Root
+from commands import write_lines
+from crashing import Command
+from stores import KEYS, Root, StoreServer
 
 from modelbeam import storage
 
-MODEL = "engine_models:Slow"
-RECORDS = 400
-EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed"]
+MODEL = "crash_models:Recorded"
 
 
-@pytest.fixture(params=["s3", "gs"])
-def place(request: pytest.FixtureRequest, make_root) -> Root:
-    """A place in each store that holds a plain and a packed file, with a record that fails."""
-    place: Root = make_root(request.param, direct=True)
-    lines = [json.dumps({"n": n, "x": n / 4 if n != 7 else -1.0}) + "\n" for n in range(RECORDS)]
-    for name, content in (
-        ("a.jsonl", "".join(lines).encode()),
-        ("b.jsonl.gz", gzip.compress(lines[3].encode())),
-    ):
-        with storage.create(place / f"in/{name}") as handle:
-            handle.write(content)
-    return place
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Input: plain and compressed, in two directories, with some records that fail."""
+    folder = tmp_path_factory.mktemp("input")
+    (folder / "in" / "deep").mkdir(parents=True)
+    write_lines(folder / "in" / "a.jsonl", records(0, 300))
+    text = "".join(json.dumps(record) + "\n" for record in records(300, 400)).encode()
+    (folder / "in" / "b.jsonl.gz").write_bytes(gzip.compress(text))
+    (folder / "in" / "deep" / "c.jsonl.bz2").write_bytes(bz2.compress(text))
+    write_lines(folder / "in" / "deep" / "d.jsonl", records(400, 450))
+    return folder
 
 
-def start(place: Root, output: str, *flags: str) -> Command:
-    """Start the command over that input; each record takes 1 ms."""
-    own = [f"--model={MODEL}", f"--input={place / 'in/*.jsonl*'}", f"--output={place / output}"]
-    given = [*storage.configuration(), "--split-size=1KB", *flags]
-    return Command(*own, *given, env={"RECORD_SECONDS": "0.001"})
+def records(start: int, end: int) -> list[dict[str, Any]]:
+    """Records of which every seventieth fails."""
+    return [{"n": n, "x": -1.0 if n % 70 == 3 else n / 2} for n in range(start, end)]
 
 
-def run(place: Root, output: str, *flags: str) -> Command:
-    """Run it to its end."""
-    with start(place, output, *flags) as command:
-        command.wait()
-    return command
+def uploaded(source: Path, root: Root) -> None:
+    """Copy the input to a store."""
+    for path in (source / "in").rglob("*.*"):
+        if path.is_file():
+            storage.write_atomically(root / str(path.relative_to(source)), path.read_bytes())
 
 
-def values(data: bytes) -> list[float]:
-    """The predictions in JSON Lines."""
-    return [json.loads(line)["y"] for line in data.splitlines()]
+def environment(server: StoreServer) -> dict[str, str]:
+    """What a command needs to reach a store."""
+    keys = [flag.partition("=")[2] for flag in KEYS]
+    return {
+        "AWS_ENDPOINT_URL_S3": server.proxy.url,
+        "AWS_ACCESS_KEY_ID": keys[0],
+        "AWS_SECRET_ACCESS_KEY": keys[1],
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        **server.environment,
+    }
 
 
-EXPECTED = [n / 2 for n in range(RECORDS) if n != 7] + [1.5]
+def command(root: Root, output: str, *flags: str, tmp_path: Path) -> Command:
+    """Predict the input of a root."""
+    env = {"RECORD_LOG": str(tmp_path / "log")}
+    if root.server is not None:
+        env.update(environment(root.server))
+    inputs = [f"--input={root.url}/in/**/*.jsonl", f"--input={root.url}/in/**/*.jsonl.*"]
+    own = [f"--model={MODEL}", *inputs, f"--output={root / output}", "--split-size=2KB"]
+    return Command(*own, "--workers=2", "--no-progress", *flags, env=env)
 
 
-@pytest.mark.parametrize("flags", [[], EMBEDDED], ids=["here", "engine"])
-def test_a_job_from_a_store_into_a_store(place: Root, flags: list[str]) -> None:
-    done = run(place, "out", *flags)
-    assert done.process.returncode == 0, done.stderr
-    files = place.files("out")
-    shards = [files[name] for name in sorted(files) if name.startswith("predictions-")]
-    assert len(shards) > 5
-    assert values(b"".join(shards)) == EXPECTED
-    (errors,) = (files[name] for name in files if name.startswith("errors-"))
-    assert json.loads(errors)["line"] == 8
-    assert "_SUCCESS" in files
-    assert b"not-a-secret" not in b"".join(files.values())
-    assert storage.files_in(place / "out/_modelbeam/manifests") == []
+def visible(root: Root, output: str) -> dict[str, bytes]:
+    """What was published, with the root's own name taken out."""
+    place = "" if "." in output else output
+    return {
+        name: data.replace(root.url.encode(), b"ROOT")
+        for name, data in root.files(place).items()
+        if not name.endswith("run.json")
+    }
 
 
-def test_a_single_file_in_a_store(place: Root) -> None:
-    done = run(place, "out.jsonl")
-    assert done.process.returncode == 0, done.stderr
-    assert values(storage.read_bytes(place / "out.jsonl")) == EXPECTED
+OUTPUTS = ["out", "out.jsonl", "out.jsonl.gz"]
 
 
-def test_a_job_that_was_killed_is_resumed_in_a_store(place: Root) -> None:
-    manifests = place / "out/_modelbeam/manifests"
-    with start(place, "out") as killed:
-        wait_until(lambda: len(storage.files_in(manifests)) >= 2)
-        killed.kill()
-    refused = run(place, "out")
-    assert refused.process.returncode == 2
-    assert "--resume" in refused.stderr
-    resumed = run(place, "out", "--resume")
-    assert resumed.process.returncode == 0, resumed.stderr
-    files = place.files("out")
-    shards = [files[name] for name in sorted(files) if name.startswith("predictions-")]
-    assert values(b"".join(shards)) == EXPECTED
-    assert json.loads(files["run.json"])["splits_resumed"] >= 2
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What runs over local files publish."""
+    root = Root(str(source))
+    made = {}
+    for output in OUTPUTS:
+        with command(root, output, tmp_path=tmp_path_factory.mktemp("local")) as run:
+            assert run.wait() == 0, run.stderr
+        made[output] = visible(root, output)
+        for name in list(made[output]):
+            if "." in output:
+                os.remove(source / name)
+    return made
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_run_over_a_store_publishes_the_same_bytes(
+    store_root: Root, source: Path, expected: dict[str, Any], tmp_path: Path, output: str
+) -> None:
+    uploaded(source, store_root)
+    with command(store_root, output, tmp_path=tmp_path) as run:
+        assert run.wait() == 0, run.stderr
+    assert visible(store_root, output) == expected[output]
+    names = storage.names_in(store_root.url)
+    assert not [name for name in names if "_modelbeam" in name]
+    description = json.loads(storage.read_bytes(store_root / described(output)))
+    assert description["counts"] == {"read": 550, "predicted": 542, "failed": 8}
+    with command(store_root, output, tmp_path=tmp_path) as run:
+        assert run.wait() == 2
+    assert "exists already" in run.stderr
+
+
+def described(output: str) -> str:
+    """Where the description of the run is."""
+    return "out/run.json" if output == "out" else "out.run.json"
+
+
+@pytest.mark.parametrize(
+    ("output", "moment"), [("out", 40), ("out", 70), ("out", 90), ("out.jsonl", 80)]
+)
+def test_a_run_that_is_killed_is_resumed_to_the_same_bytes(
+    store_root: Root,
+    source: Path,
+    expected: dict[str, Any],
+    tmp_path: Path,
+    output: str,
+    moment: int,
+) -> None:
+    uploaded(source, store_root)
+    kills = 0
+    for start in (moment, moment + 13):
+        with command(store_root, output, "--resume", tmp_path=tmp_path) as run:
+            killed = []
+
+            def kill(
+                number: int, run: Command = run, at: int = start, killed: list[int] = killed
+            ) -> None:
+                if number == at:
+                    killed.append(number)
+                    os.killpg(run.group, signal.SIGKILL)
+
+            store_root.proxy.reset(kill)
+            code = run.wait()
+            store_root.proxy.reset()
+        assert code == (-signal.SIGKILL if killed else 0), run.stderr
+        kills += len(killed)
+    with command(store_root, output, "--resume", tmp_path=tmp_path) as run:
+        assert run.wait() == 0, run.stderr
+    assert kills
+    assert visible(store_root, output) == expected[output]
+    assert not storage.exists(store_root / f"{output.partition('.')[0]}._modelbeam")
+    description = json.loads(storage.read_bytes(store_root / described(output)))
+    assert description["counts"] == {"read": 550, "predicted": 542, "failed": 8}
+
+
+def test_a_run_over_a_store_that_fails_at_random_publishes_the_same_bytes(
+    store_root: Root, source: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    uploaded(source, store_root)
+    faults = iter(["503", "lost", "cut", "reset"] * 1000)
+    store_root.proxy.reset(lambda number: next(faults) if number % 6 == 4 else None)
+    with command(store_root, "out", tmp_path=tmp_path) as run:
+        assert run.wait() == 0, run.stderr
+    assert store_root.proxy.faults > 10
+    store_root.proxy.reset()
+    assert visible(store_root, "out") == expected["out"]
+
+
+def test_a_bucket_that_is_not_there_is_one_clear_error(store_root: Root, tmp_path: Path) -> None:
+    scheme = store_root.url.partition("://")[0]
+    nowhere = Root(f"{scheme}://nowhere/x", store_root.server)
+    with command(nowhere, "out", tmp_path=tmp_path) as run:
+        assert run.wait() == 2
+    assert f"--output {scheme}://nowhere/x/out: " in run.stderr
+    assert "there is no bucket 'nowhere'" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_secrets_in_flags_reach_the_store_and_nothing_else(
+    make_root: Callable[[str], Root], source: Path, tmp_path: Path
+) -> None:
+    root = make_root("s3")
+    assert root.server is not None
+    uploaded(source, root)
+    before = {name: os.environ.pop(name, None) for name in ("AWS_ACCESS_KEY_ID",)}
+    try:
+        seen: dict[str, bytes] = {}
+
+        def look(number: int) -> None:
+            if number == 100:  # in the middle: the state is there
+                root.proxy.fault = lambda _: None
+                for info in storage.expand(root / "**"):
+                    seen[info.path] = storage.read_bytes(info.path)
+
+        root.proxy.reset(look)
+        with command(Root(root.url), "out", *root.server.flags, tmp_path=tmp_path) as run:
+            code = run.wait()
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value})
+    assert code == 0, run.stderr
+    assert [path for path in seen if "_modelbeam/job.json" in path]
+    seen.update(root.files("out"))
+    secret = KEYS[1].partition("=")[2].encode()
+    assert not [path for path, data in seen.items() if secret in data]

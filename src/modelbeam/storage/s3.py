@@ -116,28 +116,30 @@ class S3Store(ObjectStore):
             config["request_checksum_calculation"] = "when_required"
             config["response_checksum_validation"] = "when_required"
         verify = given["s3_verify"]
-        return (
-            self._library()
-            .session.Session()
-            .client(
-                "s3",
-                region_name=given["s3_region_name"],
-                api_version=given["s3_api_version"],
-                use_ssl=not given["s3_disable_ssl"],
-                verify={"false": False, "true": True}.get(str(verify).lower(), verify),
-                endpoint_url=endpoint,
-                aws_access_key_id=given["s3_access_key_id"],
-                aws_secret_access_key=given["s3_secret_access_key"],
-                aws_session_token=given["s3_session_token"],
-                config=Config(
-                    connect_timeout=base.CONNECT_SECONDS,
-                    read_timeout=base.REPLY_SECONDS,
-                    max_pool_connections=2 * self.parallel,
-                    retries={"total_max_attempts": 1, "mode": "standard"},
-                    **config,
-                ),
-            )
+        session = self._library().session.Session()
+        client = session.client(
+            "s3",
+            region_name=given["s3_region_name"],
+            api_version=given["s3_api_version"],
+            use_ssl=not given["s3_disable_ssl"],
+            verify={"false": False, "true": True}.get(str(verify).lower(), verify),
+            endpoint_url=endpoint,
+            aws_access_key_id=given["s3_access_key_id"],
+            aws_secret_access_key=given["s3_secret_access_key"],
+            aws_session_token=given["s3_session_token"],
+            config=Config(
+                connect_timeout=base.CONNECT_SECONDS,
+                read_timeout=base.REPLY_SECONDS,
+                max_pool_connections=2 * self.parallel,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                **config,
+            ),
         )
+        with contextlib.suppress(ImportError):  # to ask before each PUT is a round trip more
+            from botocore.handlers import add_expect_header
+
+            client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
 
     def _translated(self, error: Exception, url: str) -> Exception:
         from botocore import exceptions
