@@ -1,81 +1,153 @@
-"""What the submitting and the publishing process do for very many splits: ``scale.py [SPLITS]``.
+"""How publishing scales: many splits planned, committed and published, without a model.
 
-The splits are planned from sizes alone and each is committed by a real attempt of one line, so what
-is measured is what does not shrink with more workers: the plan, the manifests and the publishing.
-Prints seconds, microseconds a split, and the peak of this process's resident memory.
+    python benchmarks/scale.py --splits 100000                     # on a local disk
+    python benchmarks/scale.py --splits 2000 --store s3            # on moto: requests a split
+
+Everything is done as a job does it, but that each attempt writes two short lines. The figures of
+the process that publishes are taken in a process of its own, which does nothing else.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import pickle
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from modelbeam.commit import Attempt, Counts, JobRecord, Output, State, find_manifest
+from modelbeam import publish, storage
+from modelbeam.commit import Attempt, Counts, JobRecord, Output, State, find_manifests
+from modelbeam.failures import Failure, Position, error_line
 from modelbeam.formats import Format
-from modelbeam.plan import PLAN_FILE, Split, plan_splits
-from modelbeam.publish import Publication, publish
-from modelbeam.storage import FileInfo, join, read_bytes, write_atomically
+from modelbeam.plan import Split, plan_splits
+from modelbeam.storage import FileInfo
 
-FILES = 100
-SPLIT_BYTES = 10 << 20
-
-
-def main(number: int) -> None:
-    """Plan, commit, resume and publish so many splits."""
-    directory = Path(tempfile.mkdtemp(prefix="modelbeam-scale-"))
-    try:
-        print(f"{number:,} splits of {SPLIT_BYTES >> 20} MB in {FILES} files")
-        print(f"{'step':<28}{'s':>8}{'us a split':>12}{'peak MB':>9}")
-        run(directory, number)
-    finally:
-        shutil.rmtree(directory)
+FILE_BYTES = 64 << 30
+SPLIT_BYTES = 64 << 20
 
 
-def run(directory: Path, number: int) -> None:
-    """Take the steps; what each makes is what the next one needs."""
-    size = number // FILES * SPLIT_BYTES
-    inputs = tuple(FileInfo(f"/data/part-{n:05d}.jsonl", size, 1) for n in range(FILES))
-    record = JobRecord({"model": "scale"}, SPLIT_BYTES, inputs)
-    output = Output(str(directory / "out"), False, Format("jsonl"))
-    state = State(output, record, fresh=True)
-    with step("plan", number):
-        splits = plan_splits(inputs, SPLIT_BYTES)
-    with step("write and read plan.jsonl", number):
-        path = join(output.state, PLAN_FILE)
-        write_atomically(path, "".join(split.to_json() + "\n" for split in splits).encode())
-        splits = [Split.from_json(line.decode()) for line in read_bytes(path).splitlines()]
-        print(f"{'':<28}{Path(path).stat().st_size / 1e6:>8.1f} MB in it")
-    with step("attempts and manifests", number):
-        for split in splits:
-            attempt = Attempt(output.state, split, output.format)
-            attempt.write_predictions(b'{"y":1}\n', 1)
-            attempt.commit(record.fingerprint, Counts(read=1, predicted=1), 1)
-    with step("resume: find all manifests", number):
-        found = sum(find_manifest(output.state, s, record.fingerprint) is not None for s in splits)
-    with step("publish", number):
-        made = publish(
-            Publication(output, record, {}, None, "scale", "1 process", time.time(), 0), splits
-        )
-    state.close()
-    assert found == made["counts"]["predicted"] == len(splits)
-    print(f"run.json: {Path(output.run_file).stat().st_size / 1e6:.1f} MB")
+def planned(root: str, splits: int, single: bool) -> tuple[JobRecord, Output, list[Split]]:
+    """The plan of a job over files of 64 GiB that are not there; only their names are needed."""
+    files = -(-splits * SPLIT_BYTES // FILE_BYTES)
+    left = [min(FILE_BYTES, splits * SPLIT_BYTES - n * FILE_BYTES) for n in range(files)]
+    inputs = tuple(
+        FileInfo(storage.join(root, f"in/part-{n:05d}.jsonl"), size, 10**18)
+        for n, size in enumerate(left)
+    )
+    record = JobRecord({"model": "none"}, SPLIT_BYTES, inputs)
+    output = Output(storage.join(root, "out.jsonl" if single else "out"), single, Format("jsonl"))
+    return record, output, plan_splits(inputs, SPLIT_BYTES)
+
+
+def commit_all(record: JobRecord, output: Output, splits: list[Split], failing: int) -> None:
+    """Write and commit an attempt at each split; one in ``failing`` has a failed record."""
+
+    def commit(split: Split) -> None:
+        attempt = Attempt(output.state, split, output.format)
+        counts = Counts(1, 1)
+        attempt.write_predictions(b'{"prediction":"setosa"}\n', 1)
+        if split.index % failing == 0:
+            failure, position = Failure(0, "predict", "ValueError", "no"), Position(2, split.start)
+            counts.add_failure(failure, position, split.path)
+            counts.read += 1
+            attempt.write_errors(error_line(split.path, position, "m", failure, b"{}"))
+        attempt.commit(record.fingerprint, counts, 2)
+
+    for _ in storage.in_parallel(commit, splits, output.state):
+        pass
+
+
+def publish_all(root: str, splits: int, single: bool) -> dict[str, Any]:
+    """Publish, and say how long each part took and how much memory; in a process of its own."""
+    before = _peak_mb()
+    figures: dict[str, Any] = {}
+    with _timed(figures, "plan_s"):
+        record, output, made = planned(root, splits, single)
+    with _timed(figures, "find_manifests_s"):
+        found = sum(1 for m in find_manifests(output.state, made, record.fingerprint) if m)
+    assert found == splits, f"{found} manifests"
+    publication = publish.Publication(output, record, {}, None, "none", "none", time.time(), 0)
+    with _timed(figures, "publish_s"):
+        run = publish.publish(publication, made)
+    assert run["counts"]["predicted"] == splits
+    figures["peak_mb"] = _peak_mb()
+    figures["before_mb"] = before
+    figures["run_json_mb"] = round(storage.stat(output.run_file).size / 1e6, 2)
+    return figures
 
 
 @contextmanager
-def step(name: str, number: int) -> Iterator[None]:
-    """Print what a step took."""
+def _timed(figures: dict[str, Any], name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:<28}{seconds:>8.1f}{seconds / number * 1e6:>12.0f}{peak:>9.0f}", flush=True)
+    figures[name] = round(time.perf_counter() - began, 2)
+
+
+def _peak_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=100_000)
+    parser.add_argument("--failing", type=int, default=10, help="one split in so many has an error")
+    parser.add_argument("--single", action="store_true", help="publish one file")
+    parser.add_argument("--store", choices=["s3", "gs"], help="an emulator of it instead of a disk")
+    parser.add_argument("--work", default=None, help="where the local files go")
+    parser.add_argument("--only-publish", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only_publish:
+        storage.configure(json.loads(os.environ.get("SCALE_FLAGS", "[]")))
+        print(json.dumps(publish_all(options.only_publish, options.splits, options.single)))
+        return
+    folder = tempfile.mkdtemp(prefix="modelbeam-scale-", dir=options.work)
+    root, server = folder, None
+    if options.store:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        import stores
+
+        server = stores.StoreServer(options.store, Path(folder))
+        os.environ.update(server.environment, SCALE_FLAGS=json.dumps(server.flags))
+        storage.configure(server.flags)
+        root = f"{options.store}://{stores.BUCKET}/scale"
+    try:
+        figures: dict[str, Any] = {"splits": options.splits}
+        record, output, splits = planned(root, options.splits, options.single)
+        figures["plan_as_input_of_the_last_step_mb"] = round(
+            len(pickle.dumps([split.to_json() for split in splits])) / 1e6, 2
+        )
+        with _timed(figures, "commit_s"):
+            State(output, record, fresh=True).close()
+            commit_all(record, output, splits, options.failing)
+        if server is not None:
+            figures["requests_to_commit"] = server.proxy.kinds()
+            server.proxy.reset()
+        state = storage.files_in(storage.join(output.state, "manifests"))
+        figures["manifests_mb"] = round(sum(info.size for info in state) / 1e6, 1)
+        if server is not None:
+            server.proxy.reset()
+        command = [sys.executable, __file__, "--only-publish", root]
+        command += [f"--splits={options.splits}", *(["--single"] if options.single else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        figures.update(json.loads(done.stdout))
+        if server is not None:
+            figures["requests_to_find_and_publish"] = server.proxy.kinds()
+        print(json.dumps(figures, indent=2))
+    finally:
+        if server is not None:
+            server.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main()
