@@ -25,10 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from modelbeam import publish, storage
-from modelbeam.commit import Attempt, Counts, JobRecord, Output, State, find_manifests
+from modelbeam.commit import (
+    Attempt,
+    Counts,
+    JobRecord,
+    Output,
+    State,
+    find_manifest,
+    find_manifests,
+)
 from modelbeam.failures import Failure, Position, error_line
 from modelbeam.formats import Format
-from modelbeam.plan import Split, plan_splits
+from modelbeam.plan import PLAN_FILE, Split, plan_splits
 from modelbeam.storage import FileInfo
 
 FILE_BYTES = 64 << 30
@@ -72,7 +80,16 @@ def publish_all(root: str, splits: int, single: bool) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with _timed(figures, "plan_s"):
         record, output, made = planned(root, splits, single)
-    with _timed(figures, "find_manifests_s"):
+    with _timed(figures, "plan_file_written_and_read_s"):
+        file = storage.join(output.state, PLAN_FILE)
+        storage.write_atomically(file, "".join(s.to_json() + "\n" for s in made).encode())
+        lines = storage.read_bytes(file).splitlines()
+        made = [Split.from_json(line.decode()) for line in lines]
+    with _timed(figures, "resume_s"):  # as a resumed job looks at each split
+        find = lambda split: find_manifest(output.state, split, record.fingerprint)  # noqa: E731
+        found = sum(1 for m in storage.in_parallel(find, made, output.state) if m)
+    assert found == splits, f"{found} manifests"
+    with _timed(figures, "find_manifests_s"):  # as publishing does, for all at once
         found = sum(1 for m in find_manifests(output.state, made, record.fingerprint) if m)
     assert found == splits, f"{found} manifests"
     publication = publish.Publication(output, record, {}, None, "none", "none", time.time(), 0)

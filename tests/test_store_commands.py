@@ -113,6 +113,21 @@ def test_a_run_over_a_store_publishes_the_same_bytes(
     assert "exists already" in run.stderr
 
 
+def test_a_run_on_an_engine_over_a_store_publishes_the_same_bytes(
+    store_root: Root, source: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    uploaded(source, store_root)
+    engine = ["--runner=PortableRunner", "--job_endpoint=embed"]
+    assert store_root.server is not None
+    flags = [*engine, *store_root.server.flags]
+    with command(store_root, "out", *flags, tmp_path=tmp_path) as run:
+        assert run.wait() == 0, run.stderr
+    assert visible(store_root, "out") == expected["out"]
+    assert not storage.exists(store_root / "out/_modelbeam")
+    secret = KEYS[1].partition("=")[2].encode()
+    assert secret not in b"".join(store_root.files("out").values())
+
+
 def described(output: str) -> str:
     """Where the description of the run is."""
     return "out/run.json" if output == "out" else "out.run.json"
