@@ -232,7 +232,7 @@ def indices(root: Root) -> Iterator[int]:
     """
     if os.environ.get("MODELBEAM_TEST_STORES") == "all":
         return itertools.count()
-    return itertools.count(0, 2 if root.url.startswith("gs:") else 7)
+    return itertools.count(0, 4 if root.url.startswith("gs:") else 11)
 
 
 def once(index: int, fault: str) -> Callable[[int], str | None]:
