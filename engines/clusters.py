@@ -109,6 +109,7 @@ class JobServer(Engine):
 
     Attributes:
         endpoint: ``host:port``.
+        events: folder where Spark's driver, which is in the job server, logs each job's events.
         flags: Beam's, to use it.
     """
 
@@ -122,6 +123,7 @@ class JobServer(Engine):
         }
         flag, default = local[engine]
         self._engine, self._master = engine, [flag, master or default]
+        self.events = self.directory / "events"
         self.endpoint = ""
         self.flags: list[str] = []
 
@@ -132,7 +134,9 @@ class JobServer(Engine):
         ports = ["--job-port", str(port), "--artifact-port", "0", "--expansion-port", "0"]
         staged: list[str | Path] = ["--artifacts-dir", self.scratch]
         jar: list[str | Path] = ["-jar", folder / "job-server.jar"]
-        command = [*_java(), *jar, *ports, *staged, *self._master]
+        logged = ["-Dspark.eventLog.enabled=true", f"-Dspark.eventLog.dir={self.events}"]
+        command = [*_java(), *logged, *jar, *ports, *staged, *self._master]
+        self.events.mkdir(exist_ok=True)
         local = {"SPARK_LOCAL_IP": "127.0.0.1"}
         process = self._spawn(f"{self._engine}-job-server", command, environment=local)
         wait_until(lambda: answers(port), process.name, [process])

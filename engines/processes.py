@@ -72,6 +72,7 @@ class Process:
             self._signal(signal.SIGKILL)
             self._popen.wait()
             time.sleep(0.02)
+        self._popen.wait()  # one that ended by itself a moment ago is no member any more
         _guard.tell(f"-{self.pid}")
 
     def ask_to_end(self) -> None:

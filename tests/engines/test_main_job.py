@@ -6,14 +6,11 @@ What ran where is read from the engine's own figures.
 from __future__ import annotations
 
 import json
-import re
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
-from crashing import description, published, wait_until
-from running import command, finish, run
+from crashing import description, published
+from running import run
 
 from engines.clusters import FlinkCluster, JobServer, WorkerPool
 
@@ -80,32 +77,19 @@ def test_on_spark_the_splits_run_on_all_cores(
     spark_job_server: JobServer,
     pool: WorkerPool,
 ) -> None:
-    output, seen = tmp_path / "out", []
+    output = tmp_path / "out"
     flags = [*spark_job_server.flags, *pool.flags, "--runner=spark", "--no-packages"]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_until(lambda: looked(seen) or job.process.poll() is not None, seconds=300)
-        finish(job)
-    assert job.process.returncode == 0, job.stderr
+    done = run(MODEL, lines, output, *flags)
+    assert done.process.returncode == 0, done.stderr
     same(local, output)
-    said = re.findall(r"(\d+) tasks? at work", job.stderr)  # of the same figure
-    assert max([*seen, *map(int, said)], default=0) >= 2, job.stderr
-
-
-def looked(seen: list[int]) -> bool:
-    """Note how many tasks Spark's own page has at work; whether several were."""
-    for port in range(4040, 4060):
-        page = f"http://localhost:{port}/api/v1/applications"
-        try:
-            for application in answer(page):
-                if "doubler" in application["name"]:
-                    stages = answer(f"{page}/{application['id']}/stages?status=active")
-                    seen.append(sum(stage["numActiveTasks"] for stage in stages))
-        except (OSError, ValueError):
-            continue
-    return max(seen, default=0) >= 2
-
-
-def answer(url: str) -> Any:
-    """What a page answers."""
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return json.load(response)
+    log = max(spark_job_server.events.iterdir(), key=lambda path: path.stat().st_mtime)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    (begin,) = (event for event in events if event["Event"] == "SparkListenerApplicationStart")
+    assert begin["App Name"] in done.stderr
+    tasks = [event for event in events if event["Event"] == "SparkListenerTaskEnd"]
+    read = [task["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"] for task in tasks]
+    working = [task["Task Info"] for task, splits in zip(tasks, read, strict=True) if splits >= 5]
+    assert len(working) == 2  # the splits were shared
+    assert max(task["Launch Time"] for task in working) < min(
+        task["Finish Time"] for task in working
+    )  # at once
