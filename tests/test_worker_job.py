@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small_models
 from commands import write_lines
 from crashing import published
 
@@ -123,6 +129,46 @@ def test_splits_that_did_not_arrive_are_not_published(
     error = why(PublishSplits(lacking).process, (0, [0, 1, 1]))
     assert isinstance(error, ReconciliationError)
     assert "2 of 3 splits arrived" in str(error)
+
+
+MAPPED = """
+import ctypes, pickle, sys
+from modelbeam.pipeline import PredictSplit
+
+class Info(ctypes.Structure):  # struct mallinfo2 of glibc's malloc.h
+    _names = "arena ordblks smblks hblks a b c d e f"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.argtypes = Info, [ctypes.c_size_t]
+libc.malloc.restype = ctypes.c_void_p
+def mapped():
+    before = libc.mallinfo2().hblks
+    libc.malloc(16 << 20)
+    return libc.mallinfo2().hblks - before
+work = pickle.load(open(sys.argv[1], "rb"))
+at_first = mapped()
+assert PredictSplit(work)._ready()
+print(at_first, mapped())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="there is no glibc")
+@pytest.mark.parametrize(
+    ("variables", "said"), [({}, "1 0"), ({"MALLOC_TRIM_THRESHOLD_": "9"}, "1 1")]
+)
+def test_a_workers_memory_is_kept_for_the_next_block(
+    variables: dict[str, str], said: str, done: tuple[WorkerJob, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "plan.jsonl").write_text("")
+    task = dataclasses.replace(done[0].task, state=str(tmp_path))
+    (tmp_path / "work").write_bytes(pickle.dumps(dataclasses.replace(done[0], task=task)))
+    command = [sys.executable, "-c", MAPPED, tmp_path / "work"]
+    path = {"PYTHONPATH": str(Path(small_models.__file__).parent)}
+    ran = subprocess.run(
+        command, env={**os.environ, **path, **variables}, capture_output=True, text=True
+    )
+    assert ran.stdout.strip() == said, ran.stderr  # whether 16 MB are mapped: before, after
 
 
 def test_a_workers_model_error_is_the_jobs() -> None:

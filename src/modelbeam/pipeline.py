@@ -273,6 +273,7 @@ class PredictSplit(_WorkerFn):
             with told("starting"):
                 if not self._work.open():
                     return False
+            _keep_memory()
             with told("loading the model"):
                 self._loaded = _acquire(self._shared, self._work.model)
         return True
