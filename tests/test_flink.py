@@ -45,6 +45,7 @@ class StandIn(ThreadingHTTPServer):
                 ]
             },
             "jobs/cc": job("RUNNING"),
+            "jobs/cc/status": {"status": "RUNNING"},
             "jobs/cc?mode=cancel": {},
         }
 
@@ -114,13 +115,14 @@ def flags(cluster: StandIn, *more: str) -> list[str]:
     ],
 )
 def test_how_a_job_is(state: str, said: Any, cluster: StandIn, mine: flink.FlinkJob) -> None:
-    cluster.answers["jobs/cc"] = job(state)
+    cluster.answers["jobs/cc/status"] = {"status": state}
     assert mine.poll() == Status(said, splits=5, tasks=2)
     assert mine.poll().over == (said in ("done", "failed", "cancelled"))
 
 
 def test_a_job_that_has_no_tasks_yet(cluster: StandIn, mine: flink.FlinkJob) -> None:
     cluster.answers["jobs/cc"] = {"state": "INITIALIZING", "vertices": []}
+    cluster.answers["jobs/cc/status"] = {"status": "INITIALIZING"}
     assert mine.poll() == Status("starting")
 
 
@@ -129,7 +131,8 @@ def test_a_job_is_found_by_its_name_once(cluster: StandIn, mine: flink.FlinkJob)
     mine.poll()
     mine.poll()
     assert mine.link == f"{cluster.url}/#/job/running/cc/overview"
-    assert cluster.asked == ["GET /v1/jobs/overview", "GET /v1/jobs/cc", "GET /v1/jobs/cc"]
+    once = ["GET /v1/jobs/cc/status", "GET /v1/jobs/cc"]
+    assert cluster.asked == ["GET /v1/jobs/overview", *once, *once]
 
 
 def test_a_job_is_found_again_by_another_process(cluster: StandIn, mine: flink.FlinkJob) -> None:

@@ -118,8 +118,9 @@ class FlinkJob:
                 raise JobNotFoundError(f"{self._cluster.url} has no job {self.name}")
             status = self._submitted.poll()
             return status if status.over and status.state != "done" else Status("starting")
-        job = self._cluster.get(f"jobs/{self._id}")
-        state = _STATES.get(job["state"], "running")
+        said = self._cluster.get(f"jobs/{self._id}/status")["status"]
+        state = _STATES.get(said, "running")
+        job = self._cluster.get(f"jobs/{self._id}")  # up to 3 s old: web.refresh-interval
         splits = tasks = None
         for vertex in job["vertices"]:
             if "PredictSplit" in vertex["name"]:
