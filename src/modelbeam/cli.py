@@ -297,9 +297,8 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
     from modelbeam.spawn import available_cores, start_worker
 
     # first of all, so that the model's process and this one import their libraries side by side
-    workers = flags.workers or available_cores()
-    local = not flags.config and is_local(rest) and workers >= 1
-    started = start_worker(workers) if local else None
+    workers = (flags.workers or available_cores()) if is_local(rest) else 1
+    started = start_worker(workers) if not flags.config and workers >= 1 else None
     from modelbeam.errors import NothingPredictedError
     from modelbeam.progress import left_running, summary, watcher
     from modelbeam.remote import Submitted

@@ -48,6 +48,7 @@ from modelbeam.prepare import (
 )
 from modelbeam.publish import finish, is_frozen
 from modelbeam.result import Run, finished_run
+from modelbeam.spawn import Started
 from modelbeam.staging import stage
 from modelbeam.storage import join
 from modelbeam.workers import Totals, WorkerPool
@@ -109,13 +110,20 @@ class RemoteRun:
         watcher: told of the progress.
         now: when it started, in seconds since the epoch.
         choose: asked after Ctrl-C.
+        started: a process for the model that was started ahead, for one worker.
     """
 
     def __init__(
-        self, plan: Plan, added: list[str], watcher: Watcher, now: float, choose: Choice
+        self,
+        plan: Plan,
+        added: list[str],
+        watcher: Watcher,
+        now: float,
+        choose: Choice,
+        started: Started | None,
     ) -> None:
         self._plan, self._watcher, self._started, self._choose = plan, watcher, now, choose
-        self._added = added
+        self._added, self._process = added, started
         self._job = plan.job
         self._flags = plan.job.beam_options
         self._engine = options.engine_of(self._flags)
@@ -164,11 +172,11 @@ class RemoteRun:
 
     def _load(self) -> ModelInfo:
         """Load the model here, in a process that ends again, to see that it can be."""
-        pool = WorkerPool(self._job.model, 1, "threads", None)
+        pool = WorkerPool(self._job.model, 1, "threads", self._process)
         try:
             return pool.wait_loaded()
         finally:
-            pool.close()
+            pool.close(kill=True)
 
     def _check_same(self, record: JobRecord) -> None:
         """Only the same job is followed.

@@ -44,7 +44,7 @@ def run_job(
         check_places(job)
         added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
         plan = _planned(job.on_any_machine())
-        return RemoteRun(plan, added, watcher or Silent(), now, choose).run()
+        return RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     plan = _planned(job)

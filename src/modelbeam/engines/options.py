@@ -203,6 +203,7 @@ def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
     given = {flag.split("=", 1)[0] for flag in flags}
+    defaults = [*defaults, "--experiments=disable_logging_submission_environment"]  # a pip freeze
     added = [flag for flag in defaults if flag.split("=", 1)[0] not in given]
     options = PipelineOptions([*flags, *added])
     if "--save_main_session" not in given:  # of which the steps need nothing
