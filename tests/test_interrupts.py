@@ -135,6 +135,29 @@ def test_ctrl_c_while_a_module_is_imported(tmp_path: Path, small: Small, module:
     check_stopped(command)
 
 
+# Interrupts itself in a finalizer, where Python swallows whatever is raised.
+FINALIZED = """
+import os, signal
+from modelbeam import run
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+run_job = run.run_job
+def finalize_and_run(*arguments, **settings):
+    Finalized()
+    return run_job(*arguments, **settings)
+run.run_job = finalize_and_run
+from modelbeam.cli import main
+main()
+"""
+
+
+def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path: Path, small: Small) -> None:
+    small.trouble.write_text("wait")
+    check_stopped(small.run(tmp_path / "out", code=FINALIZED))
+
+
 def test_ctrl_c_again_and_again(tmp_path: Path, small: Small) -> None:
     small.trouble.write_text("sleep")
     with small.start(tmp_path / "out") as command:

@@ -242,6 +242,18 @@ def _end_the_job(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _stop_again(lost: Any) -> None:
+    """Repeat a Ctrl-C that came while Python ran a finalizer, which swallows what is raised in it.
+
+    Set as ``sys.unraisablehook``; the alarm goes off when the finalizer is over.
+    """
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, _end_the_job)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _print_traceback(error: Exception) -> None:
     import traceback
 
@@ -307,6 +319,7 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
     job = _job(flags, rest, "predict")
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
+        sys.unraisablehook = _stop_again
         _on_stop(_end_the_job)
         done = run_job(job, told, started, choose=_cancel_or_leave)
     except NothingPredictedError as error:
