@@ -29,6 +29,7 @@ check: $(READY)  ## lint, types and tests
 engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Python
 	$(BIN)/python -m engines prepare
 	$(BIN)/python -m pytest tests/engines
+	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py
 
 bench: build/bench-venv/.ready  ## all benchmarks, 45 minutes; those on engines want Java, Maven and Go
 	$(BENCH_VENV)/bin/python benchmarks/run.py all
