@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import signal
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crashing import Command, description, wait_until
+from crashing import Command, description
 from running import (
     children,
     command,
@@ -31,7 +30,7 @@ from engines.clusters import FlinkCluster, JobServer, Prism, WorkerPool
 
 MODEL = "engine_models:Slow"
 RECORDS = 12_000
-SPLITS = "--split-size=12KB"
+SLOW = ["--no-packages", "--split-size=12KB"]
 RESTARTS = {
     "restart-strategy.type": "fixed-delay",
     "restart-strategy.fixed-delay.attempts": 5,
@@ -72,179 +71,155 @@ def one_paragraph(failed: Command, *words: str) -> None:
     assert "\tat " not in failed.stderr
 
 
-@dataclass
-class Scene:
-    """What a fault is done to."""
+def faulted(
+    lines: Path, output: Path, flags: Sequence[str], fault: Callable[[Command], Any], after: int = 4
+) -> Command:
+    """Run the job to its end, whatever that is; something happens after so many splits."""
+    with command(MODEL, lines, output, *flags, *SLOW) as job:
+        wait_for_splits(output, after)
+        fault(job)
+        if job.process.poll() is None:
+            finish(job)
+    return job
 
-    flink: FlinkCluster
-    pool: WorkerPool
+
+def resumed(lines: Path, output: Path, flags: Sequence[str]) -> Command:
+    """Run the command again with ``--resume``, to a whole output."""
+    again = run(MODEL, lines, output, *flags, *SLOW, "--resume")
+    assert again.process.returncode == 0, again.stderr
+    whole(output)
+    return again
 
 
-def kill_a_worker(scene: Scene) -> None:
+def kill_a_worker(pool: WorkerPool) -> None:
     """``kill -9`` of one Python worker."""
-    kill(children(scene.pool.process.members, scene.pool.process.pid)[-1])
+    kill(children(pool.process.members, pool.process.pid)[-1])
 
 
-def kill_a_taskmanager(scene: Scene) -> None:
+def kill_a_taskmanager(flink: FlinkCluster) -> None:
     """``kill -9`` of a TaskManager; another one comes in its place."""
-    next(manager for manager in scene.flink.taskmanagers if manager.alive).kill()
-    scene.flink.add_taskmanager()
+    next(manager for manager in flink.taskmanagers if manager.alive).kill()
+    flink.add_taskmanager()
 
 
-FAULTS: list[Callable[[Scene], None]] = [kill_a_worker, kill_a_taskmanager]
+FAULTS = {
+    "worker": lambda _, pool: kill_a_worker(pool),
+    "TaskManager": lambda flink, _: kill_a_taskmanager(flink),
+}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_flink_does_the_work_again_by_itself(
     fault: Any, lines: Path, tmp_path: Path, restarting: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*restarting.flags, *pool.flags, "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 4)
-        fault(Scene(restarting, pool))
-        finish(job)
+    flags = [*restarting.flags, *pool.flags]
+    job = faulted(lines, tmp_path / "out", flags, lambda _: fault(restarting, pool))
     assert job.process.returncode == 0, job.stderr
-    whole(output)
+    whole(tmp_path / "out")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_flink_job_that_failed_is_resumed(
     fault: Any, lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*flink.flags, *pool.flags, "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 4)
-        fault(Scene(flink, pool))
-        finish(job)
+    flags, output = [*flink.flags, *pool.flags], tmp_path / "out"
+    job = faulted(lines, output, flags, lambda _: fault(flink, pool))
     one_paragraph(job, "Flink", flink.rest_url, "a worker was lost", "--resume")
-    again = run(MODEL, lines, output, *flags, "--resume")
-    assert again.process.returncode == 0, again.stderr
-    whole(output)
+    resumed(lines, output, flags)
     assert description(output)["splits_resumed"] >= 4
 
 
 def test_a_job_that_is_cancelled_through_flink_is_resumed(
     lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*flink.flags, *pool.flags, "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 4)
+    def cancel(_: Command) -> None:
         (running,) = (j for j in flink.get("/jobs/overview")["jobs"] if j["state"] == "RUNNING")
         url = f"{flink.rest_url}/jobs/{running['jid']}?mode=cancel"
         urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=10).close()
-        finish(job)
+
+    flags = [*flink.flags, *pool.flags]
+    job = faulted(lines, tmp_path / "out", flags, cancel)
     one_paragraph(job, "cancelled on Flink", "--resume")
-    assert run(MODEL, lines, output, *flags, "--resume").process.returncode == 0
-    whole(output)
+    resumed(lines, tmp_path / "out", flags)
 
 
 def test_the_submitting_process_is_killed_and_the_job_goes_on(
     lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*flink.flags, *pool.flags, "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 2)
-        job.kill()
-    followed = run(MODEL, lines, output, *flags, "--resume")
-    assert followed.process.returncode == 0, followed.stderr
-    whole(output)
+    flags, output = [*flink.flags, *pool.flags], tmp_path / "out"
+    faulted(lines, output, flags, Command.kill, after=2)
+    resumed(lines, output, flags)
     assert description(output)["splits_resumed"] == 0  # it was one run all along
 
 
 def test_a_detached_job_is_followed_later(
     lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*flink.flags, *pool.flags, "--no-packages", SPLITS]
-    left = run(MODEL, lines, output, *flags, "--detach")
+    flags, output = [*flink.flags, *pool.flags], tmp_path / "out"
+    left = run(MODEL, lines, output, *flags, *SLOW, "--detach")
     assert left.process.returncode == 0, left.stderr
     assert flink.rest_url in left.stderr
-    refused = run(MODEL, lines, output, *flags, "--overwrite")
+    refused = run(MODEL, lines, output, *flags, *SLOW, "--overwrite")
     assert refused.process.returncode == 2
     assert "still running on Flink" in refused.stderr
-    followed = run(MODEL, lines, output, *flags, "--resume")
-    assert followed.process.returncode == 0, followed.stderr
-    assert "following it" in followed.stderr
-    whole(output)
-    finished = run(MODEL, lines, output, *flags, "--resume")
-    assert "nothing to do" in finished.stderr
+    assert "following it" in resumed(lines, output, flags).stderr
+    assert "nothing to do" in resumed(lines, output, flags).stderr
 
 
 def test_ctrl_c_cancels_the_job_where_nobody_can_be_asked(
     lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*flink.flags, *pool.flags, "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 2)
-        job.process.send_signal(signal.SIGINT)
-        finish(job)
+    flags = [*flink.flags, *pool.flags]
+    stop = lambda job: job.process.send_signal(signal.SIGINT)  # noqa: E731
+    job = faulted(lines, tmp_path / "out", flags, stop, after=2)
     assert job.process.returncode == 130
     assert [j for j in flink.get("/jobs/overview")["jobs"] if j["state"] == "RUNNING"] == []
-    assert run(MODEL, lines, output, *flags, "--resume").process.returncode == 0
-    whole(output)
+    resumed(lines, tmp_path / "out", flags)
 
 
 def test_flinks_job_server_is_killed_and_nobody_minds(
     lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
     with flink.job_server() as server:
         flags = [*server.flags, f"--flink_master={flink.master}", *pool.flags]
-        with command(MODEL, lines, output, *flags, "--no-packages", SPLITS) as job:
-            wait_for_splits(output, 4)
-            server.processes[0].kill()
-            finish(job)
+        job = faulted(lines, tmp_path / "out", flags, lambda _: server.processes[0].kill())
     assert job.process.returncode == 0, job.stderr
-    whole(output)
+    whole(tmp_path / "out")
 
 
 def test_sparks_worker_is_killed_and_the_work_is_done_again(
     lines: Path, tmp_path: Path, spark_job_server: JobServer, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*spark_job_server.flags, *pool.flags, "--runner=spark", "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 4)
-        kill_a_worker(Scene(None, pool))  # type: ignore[arg-type]
-        finish(job)
+    flags, output = [*spark_job_server.flags, *pool.flags, "--runner=spark"], tmp_path / "out"
+    job = faulted(lines, output, flags, lambda _: kill_a_worker(pool))
     if job.process.returncode:
         one_paragraph(job, "Spark", "--resume")
-        assert run(MODEL, lines, output, *flags, "--resume").process.returncode == 0
+        resumed(lines, output, flags)
     whole(output)
 
 
 def test_sparks_submitting_process_is_killed_and_the_job_goes_on(
     lines: Path, tmp_path: Path, spark_job_server: JobServer, pool: WorkerPool
 ) -> None:
-    output = tmp_path / "out"
-    flags = [*spark_job_server.flags, *pool.flags, "--runner=spark", "--no-packages", SPLITS]
-    with command(MODEL, lines, output, *flags) as job:
-        wait_for_splits(output, 4)
-        job.kill()
-    followed = run(MODEL, lines, output, *flags, "--resume")
-    assert followed.process.returncode == 0, followed.stderr
-    whole(output)
+    flags, output = [*spark_job_server.flags, *pool.flags, "--runner=spark"], tmp_path / "out"
+    faulted(lines, output, flags, Command.kill)
+    resumed(lines, output, flags)
     assert description(output)["splits_resumed"] == 0
 
 
 def test_a_job_whose_job_server_died_is_resumed(lines: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with WorkerPool() as pool:
+        flags = [*pool.flags, "--runner=spark"]
         with JobServer("spark") as server:
-            flags = [*pool.flags, "--runner=spark", "--no-packages", SPLITS]
-            with command(MODEL, lines, output, *server.flags, *flags) as job:
-                wait_for_splits(output, 4)
+
+            def kill_both(job: Command) -> None:
                 job.kill()
                 server.processes[0].kill()
+
+            faulted(lines, output, [*server.flags, *flags], kill_both)
         with JobServer("spark") as server:
-            again = run(MODEL, lines, output, *server.flags, *flags, "--resume")
-    assert again.process.returncode == 0, again.stderr
-    whole(output)
+            resumed(lines, output, [*server.flags, *flags])
 
 
 def test_prism_and_its_worker_are_killed_and_the_job_is_resumed(
@@ -252,13 +227,7 @@ def test_prism_and_its_worker_are_killed_and_the_job_is_resumed(
 ) -> None:
     output = tmp_path / "out"
     with WorkerPool() as pool:
-        flags = [*prism.flags, *pool.flags, "--no-packages", SPLITS]
-        with command(MODEL, lines, output, *flags) as job:
-            wait_for_splits(output, 4)
-            kill_a_worker(Scene(None, pool))  # type: ignore[arg-type]
-            wait_until(lambda: job.process.poll() is not None, seconds=60)
-            finish(job)
+        flags = [*prism.flags, *pool.flags]
+        job = faulted(lines, output, flags, lambda _: kill_a_worker(pool))
         one_paragraph(job, "--resume")
-        again = run(MODEL, lines, output, *flags, "--resume")
-    assert again.process.returncode == 0, again.stderr
-    whole(output)
+        resumed(lines, output, flags)
