@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import os
 import pickle
 import subprocess
@@ -86,6 +87,15 @@ def test_steps_that_an_engine_repeats_after_publishing_do_nothing(
     assert take_all_steps(work) == [None]
     assert (published(output), (output / "run.json").read_bytes()) == before
     assert not (output / "_modelbeam").exists()
+
+
+def test_the_pipeline_is_as_small_for_many_inputs_as_for_one(
+    done: tuple[WorkerJob, Path],
+) -> None:
+    work, output = done
+    assert work.publication.record.inputs == ()  # Dataflow takes a pipeline of 10 MB
+    (told,) = json.loads((output / "run.json").read_bytes())["job"]["inputs"]
+    assert told[0] == str(output.parent / "in.jsonl")
 
 
 def test_another_runs_output_is_not_taken_for_ours(done: tuple[WorkerJob, Path]) -> None:

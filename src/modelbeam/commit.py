@@ -351,6 +351,16 @@ class JobRecord:
         return cls(data["settings"], data["split_size"], inputs)
 
 
+def begun_record(output: Output) -> JobRecord:
+    """What ``job.json`` says of the run that was begun here.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    return JobRecord.from_dict(json.loads(storage.read_bytes(join(output.state, "job.json"))))
+
+
 def check_output(output: Output, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output that exists, before anything else is done.
 
@@ -391,7 +401,7 @@ def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | N
     path = join(output.state, "job.json")
     try:
         if output.unfinished():
-            record = JobRecord.from_dict(json.loads(storage.read_bytes(path)))
+            record = begun_record(output)
         elif (content := storage.read_if_there(path := output.run_file)) is not None:
             run = json.loads(content)
             record = JobRecord.from_dict(run["job"])

@@ -88,11 +88,10 @@ class LocalRun:
 
     def _wait(self) -> None:
         pool = self._pool
-        limit = self._plan.job.max_errors
         while not pool.wait_finished(0.1):
             totals = pool.totals()
             self._watcher.update(totals)
-            if limit is not None and not limit.endswith("%") and totals.counts.failed > int(limit):
-                raise too_many_errors(limit, totals)
+            if error := too_many_errors(self._plan.job.max_errors, totals):
+                raise error
         if pool.failure is not None:
             raise pool.failure

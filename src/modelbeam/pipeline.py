@@ -17,7 +17,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from modelbeam import models, storage, versions
-from modelbeam.commit import Counts, find_manifest
+from modelbeam.commit import Counts, begun_record, find_manifest
 from modelbeam.engines.causes import encode
 from modelbeam.errors import (
     InvisibleStateError,
@@ -32,7 +32,7 @@ from modelbeam.job import ModelSpec
 from modelbeam.models import mlmodel
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import to_batch
-from modelbeam.plan import PLAN_FILE, Split
+from modelbeam.plan import PLAN_FILE, Split, from_lines
 from modelbeam.predicting import Predictions, predict
 from modelbeam.publish import Publication, is_published, publish
 from modelbeam.spawn import collector_paused
@@ -128,6 +128,12 @@ class PublishSplitsInPool(beam.DoFn):
             pool.publish([Split.from_json(text) for text in self._splits])
 
 
+def _settle(flags: tuple[str, ...], wanted: dict[str, str]) -> None:
+    """Reach storage as the submission does, with software of the same versions."""
+    storage.configure(flags)
+    versions.compare(wanted, versions.here(wanted))
+
+
 @dataclass(frozen=True)
 class WorkerJob:
     """What an engine's workers are told of a job; plain data.
@@ -135,7 +141,8 @@ class WorkerJob:
     Attributes:
         model: what to predict with.
         task: how.
-        publication: what publishing needs beside the manifests.
+        publication: what publishing needs beside the manifests; the inputs, of which there may be
+            very many, stand in the state's ``job.json`` instead.
         splits: how many there are; they stand in the state's ``plan.jsonl``, a line each.
         versions: what the workers' software must be, by distribution.
         flags: of Beam's, those that say how storage is reached.
@@ -159,8 +166,7 @@ class WorkerJob:
             WorkerVersionError: its software differs from the submission's.
             InvisibleStateError: it does not see the state.
         """
-        storage.configure(self.flags)
-        versions.compare(self.versions, versions.here(self.versions))
+        _settle(self.flags, self.versions)
         if storage.exists(join(self.task.state, PLAN_FILE)):
             return True
         if not is_published(self.publication):
@@ -173,8 +179,17 @@ class WorkerJob:
 
     def plan(self) -> list[Split]:
         """All splits, in order."""
-        lines = storage.read_bytes(join(self.task.state, PLAN_FILE)).splitlines()
-        return [Split.from_json(line.decode()) for line in lines]
+        return from_lines(storage.read_bytes(join(self.task.state, PLAN_FILE)))
+
+    def publish(self) -> None:
+        """Publish the splits, which are all committed."""
+        try:
+            record = begun_record(self.publication.output)
+        except FileNotFoundError:
+            if is_published(self.publication):  # by another, since the state was seen
+                return
+            raise
+        publish(replace(self.publication, record=record), self.plan())
 
 
 @contextmanager
@@ -297,7 +312,7 @@ class PublishSplits(_WorkerFn):
                     f"{done} of {self._work.splits} splits arrived at the publishing step. "
                     f"Nothing was published. Run the same command with --resume."
                 )
-            publish(self._work.publication, self._work.plan())
+            self._work.publish()
 
 
 @dataclass(frozen=True)
@@ -326,8 +341,7 @@ class ProbeJob:
             ModelbeamError: something is not as it must be.
         """
         host = socket.gethostname()
-        storage.configure(self.flags)
-        versions.compare(self.versions, versions.here(self.versions))
+        _settle(self.flags, self.versions)
         file = join(self.place, PLAN_FILE)
         if not storage.exists(file) or storage.read_bytes(file).decode() != self.secret:
             raise InvisibleStateError(

@@ -65,6 +65,16 @@ class Split:
         return cls(**json.loads(text))
 
 
+def to_lines(splits: Iterable[Split]) -> bytes:
+    """A plan as ``plan.jsonl`` holds it."""
+    return "".join(split.to_json() + "\n" for split in splits).encode()
+
+
+def from_lines(content: bytes) -> list[Split]:
+    """Read what :func:`to_lines` made."""
+    return [Split.from_json(line.decode()) for line in content.splitlines()]
+
+
 def find_inputs(
     patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str] = ()
 ) -> list[FileInfo]:

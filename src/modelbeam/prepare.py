@@ -158,10 +158,11 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
     )
 
 
-def make_publication(plan: Plan, record: JobRecord, info: ModelInfo, started: float) -> Publication:
+def make_publication(
+    plan: Plan, record: JobRecord, info: ModelInfo, started: float, resumed: int = 0
+) -> Publication:
     """What publishing is told."""
     runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
-    resumed = plan.output.committed()
     return Publication(
         output=plan.output,
         record=record,
@@ -236,8 +237,13 @@ class Resumable:
             )
 
 
-def too_many_errors(limit: str, totals: Totals) -> TooManyErrorsError:
-    """The error for a limit that is passed while the job runs."""
+def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | None:
+    """The error for a limit of ``N`` that is passed while the job runs.
+
+    A limit of ``P%`` is for the end, when it is known how many records there are.
+    """
+    if limit is None or limit.endswith("%") or totals.counts.failed <= int(limit):
+        return None
     examples = "; ".join(
         f"{kind.source} at byte {kind.offset}, {kind.type}: {kind.error}"
         for kind in totals.counts.kinds[:3]

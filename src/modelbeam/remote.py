@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelbeam import storage
@@ -18,6 +18,7 @@ from modelbeam.commit import (
     Manifest,
     Output,
     State,
+    begun_record,
     check_resumable,
     earlier_record,
     to_json,
@@ -35,7 +36,7 @@ from modelbeam.errors import (
     RequestError,
 )
 from modelbeam.models.base import ModelInfo
-from modelbeam.plan import PLAN_FILE
+from modelbeam.plan import PLAN_FILE, to_lines
 from modelbeam.prepare import (
     Plan,
     Resumable,
@@ -185,8 +186,7 @@ class RemoteRun:
         """
         output = self._plan.output
         with suppress(FileNotFoundError):  # it has just been published
-            running = json.loads(storage.read_bytes(join(output.state, "job.json")))
-            check_resumable(output, JobRecord.from_dict(running), record, finished=False)
+            check_resumable(output, begun_record(output), record, finished=False)
 
     def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
         import apache_beam as beam
@@ -195,12 +195,14 @@ class RemoteRun:
 
         output = self._plan.output
         staged = stage(self._job, self._watcher.note)
-        plan = "".join(split.to_json() + "\n" for split in self._plan.splits)
-        storage.write_atomically(join(output.state, PLAN_FILE), plan.encode())
+        storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
+        publication = make_publication(
+            self._plan, record, info, self._started, resumed=output.committed()
+        )
         work = WorkerJob(
             model=self._job.model,
             task=make_task(self._plan, record),
-            publication=make_publication(self._plan, record, info, self._started),
+            publication=replace(publication, record=replace(record, inputs=())),
             splits=len(self._plan.splits),
             versions=staged.versions,
             flags=self._flags,
@@ -264,7 +266,6 @@ class RemoteRun:
         counted = _Counted(self._plan)
         linked = warned = False
         began = time.monotonic()
-        limit = self._job.max_errors
         for status in self._statuses(job):
             totals = counted.update(status)
             if job.link and not linked:
@@ -278,9 +279,9 @@ class RemoteRun:
                     f"nothing has been read after {IDLE_SECONDS:.0f} s. Do the workers start? "
                     f"'modelbeam check' with the same flags tries them"
                 )
-            if limit is not None and not limit.endswith("%") and totals.counts.failed > int(limit):
+            if error := too_many_errors(self._job.max_errors, totals):
                 self._cancel(job)
-                raise too_many_errors(limit, totals)
+                raise error
             if status.over:
                 break
         finished = self._published()
@@ -322,7 +323,7 @@ class RemoteRun:
         Until then the output that it replaces is there.
         """
         output = self._plan.output
-        if output.committed() or storage.exists(join(output.state, PLAN_FILE)):
+        if storage.exists(join(output.state, PLAN_FILE)):
             return None
         _, description = earlier_record(output)
         return description

@@ -38,9 +38,6 @@ TIMEOUT = 20
 PREFLIGHT_TIMEOUT = 10
 """Seconds in which a job service must answer for the first time."""
 
-PRISM_PAGE_PORT = 8074
-"""Where Prism's web page is unless it was told otherwise."""
-
 
 class PortableJob:
     """A job that a job service knows by its id.
@@ -154,23 +151,33 @@ def counters(results: Any) -> dict[str, int]:
 
 def preflight(flags: Sequence[str]) -> list[str]:
     """See :func:`.remote_job.preflight`."""
-    import grpc
-
     endpoint = value_of(flags, "--job_endpoint")
     if not endpoint:
         return []
     if endpoint == "embed":
         return ["--environment_type=LOOPBACK"]
+    try:
+        _channel(endpoint, PREFLIGHT_TIMEOUT).close()
+    except EngineUnreachableError as error:
+        raise RequestError(f"--job_endpoint {error}. Is the job server running there?") from None
+    return []
+
+
+def _channel(endpoint: str, seconds: float) -> Any:
+    """A gRPC channel to a service that answers.
+
+    Raises:
+        EngineUnreachableError: it does not within that time.
+    """
+    import grpc
+
     channel = grpc.insecure_channel(endpoint)
     try:
-        grpc.channel_ready_future(channel).result(timeout=PREFLIGHT_TIMEOUT)
+        grpc.channel_ready_future(channel).result(timeout=seconds)
     except grpc.FutureTimeoutError:
-        raise RequestError(
-            f"--job_endpoint {endpoint} does not answer. Is the job server running there?"
-        ) from None
-    finally:
         channel.close()
-    return []
+        raise EngineUnreachableError(f"{endpoint} does not answer") from None
+    return channel
 
 
 def process_flags(_: Sequence[str]) -> list[str]:
@@ -207,15 +214,9 @@ def connect(endpoint: str) -> Any:
     Raises:
         EngineUnreachableError: it does not answer.
     """
-    import grpc
     from apache_beam.portability.api import beam_job_api_pb2_grpc
 
-    channel = grpc.insecure_channel(endpoint)
-    try:
-        grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
-    except grpc.FutureTimeoutError:
-        raise EngineUnreachableError(f"{endpoint} does not answer") from None
-    return beam_job_api_pb2_grpc.JobServiceStub(channel)
+    return beam_job_api_pb2_grpc.JobServiceStub(_channel(endpoint, TIMEOUT))
 
 
 def attach(identity: dict[str, str]) -> PortableJob:
