@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -177,16 +178,23 @@ def test_a_job_is_cancelled(cluster: StandIn, mine: flink.FlinkJob) -> None:
     assert cluster.asked[-1] == "PATCH /v1/jobs/cc?mode=cancel"
 
 
-def test_why_a_job_failed(cluster: StandIn, mine: flink.FlinkJob) -> None:
+def test_why_a_job_failed(
+    cluster: StandIn, mine: flink.FlinkJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error = causes.encode(InputReadError("/data/a.jsonl is gone."))
     entries = [{"stacktrace": f"java.lang.RuntimeException: {error}\n\tat X.java"}]
     said = {"root-exception": "org.x.JobException: Recovery is suppressed"}
-    cluster.answers["jobs/cc/exceptions"] = {**said, "exceptionHistory": {"entries": entries}}
+    later = {**said, "exceptionHistory": {"entries": entries}}
+    cluster.answers["jobs/cc/exceptions"] = {"root-exception": None}  # from Flink's cache
+    monkeypatch.setattr(
+        time, "sleep", lambda _: cluster.answers.update({"jobs/cc/exceptions": later})
+    )
     mine.poll()
     found = causes.decode(mine.cause())
     assert isinstance(found, InputReadError)
     assert str(found) == "/data/a.jsonl is gone."
     cluster.answers["jobs/cc/exceptions"] = {"root-exception": None}
+    monkeypatch.setattr(flink, "REFRESH_SECONDS", 0)
     assert causes.paragraph(mine.cause()) == "it gave no reason"
 
 

@@ -6,6 +6,7 @@ submitted it or Beam uploaded it as one jar; and it is still found when a job se
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ _STATES: dict[str, JobState] = {
     "CANCELED": "cancelled",
 }
 """All others mean that it runs, restarts included."""
+
+REFRESH_SECONDS = 4.0
+"""How old the cluster's answers may be: Flink's ``web.refresh-interval``, 3 s, and some. A job's
+``status`` alone is asked anew every time."""
 
 
 class Cluster:
@@ -120,7 +125,7 @@ class FlinkJob:
             return status if status.over and status.state != "done" else Status("starting")
         said = self._cluster.get(f"jobs/{self._id}/status")["status"]
         state = _STATES.get(said, "running")
-        job = self._cluster.get(f"jobs/{self._id}")  # up to 3 s old: web.refresh-interval
+        job = self._cluster.get(f"jobs/{self._id}")  # REFRESH_SECONDS old at most
         splits = tasks = None
         for vertex in job["vertices"]:
             if "PredictSplit" in vertex["name"]:
@@ -132,7 +137,11 @@ class FlinkJob:
         """See :class:`.RemoteJob`."""
         if self._id is None:
             return self._submitted.cause() if self._submitted else ""
+        deadline = time.monotonic() + REFRESH_SECONDS
         said = self._cluster.get(f"jobs/{self._id}/exceptions")
+        while not said.get("root-exception") and time.monotonic() < deadline:
+            time.sleep(0.2)
+            said = self._cluster.get(f"jobs/{self._id}/exceptions")
         entries = said.get("exceptionHistory", {}).get("entries", [])
         texts = [entry.get("stacktrace", "") for entry in entries]
         return "\n".join([said.get("root-exception") or "", *texts])
