@@ -78,7 +78,7 @@ def faulted(
     with command(MODEL, lines, output, *flags, *SLOW) as job:
         wait_for_splits(output, after)
         fault(job)
-        if job.process.poll() is None:
+        if job.process.returncode is None:  # else it was the fault, and has been waited for
             finish(job)
     return job
 
