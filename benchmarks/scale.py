@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import resource
 import shutil
 import subprocess
@@ -36,7 +35,7 @@ from modelbeam.commit import (
 )
 from modelbeam.failures import Failure, Position, error_line
 from modelbeam.formats import Format
-from modelbeam.plan import PLAN_FILE, Split, plan_splits
+from modelbeam.plan import PLAN_FILE, Split, from_lines, plan_splits, to_lines
 from modelbeam.storage import FileInfo
 
 FILE_BYTES = 64 << 30
@@ -82,9 +81,8 @@ def publish_all(root: str, splits: int, single: bool) -> dict[str, Any]:
         record, output, made = planned(root, splits, single)
     with _timed(figures, "plan_file_written_and_read_s"):
         file = storage.join(output.state, PLAN_FILE)
-        storage.write_atomically(file, "".join(s.to_json() + "\n" for s in made).encode())
-        lines = storage.read_bytes(file).splitlines()
-        made = [Split.from_json(line.decode()) for line in lines]
+        storage.write_atomically(file, to_lines(made))
+        made = from_lines(storage.read_bytes(file))
     with _timed(figures, "resume_s"):  # as a resumed job looks at each split
         find = lambda split: find_manifest(output.state, split, record.fingerprint)  # noqa: E731
         found = sum(1 for m in storage.in_parallel(find, made, output.state) if m)
@@ -140,9 +138,7 @@ def main() -> None:
     try:
         figures: dict[str, Any] = {"splits": options.splits}
         record, output, splits = planned(root, options.splits, options.single)
-        figures["plan_as_input_of_the_last_step_mb"] = round(
-            len(pickle.dumps([split.to_json() for split in splits])) / 1e6, 2
-        )
+        figures["plan_file_mb"] = round(len(to_lines(splits)) / 1e6, 2)
         with _timed(figures, "commit_s"):
             State(output, record, fresh=True).close()
             commit_all(record, output, splits, options.failing)
