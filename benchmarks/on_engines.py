@@ -35,7 +35,7 @@ from engines import install  # noqa: E402
 from engines.clusters import FlinkCluster, SparkCluster, WorkerPool  # noqa: E402
 from engines.processes import EngineError  # noqa: E402
 
-SMALL, LARGE, RECORDS = 2_000_000, 8_000_000, 3_000_000
+SMALL, TIMES = 2_000_000, 5
 SUBMITTED = {
     "Flink, jar": "flink-2",
     "Flink, job server": "flink-server",
@@ -533,8 +533,8 @@ def compare_engines(setting: Any) -> tuple[list[Table], list[Result], list[str]]
     for name in ("flink", "spark", "boot", "worker"):
         install.EVERYTHING[name]()
     small = min(setting.rows or [SMALL])
-    large = max(setting.rows) if len(setting.rows) > 1 else 5 * small
-    sizes, few = (small, large), min(RECORDS, large)
+    large = max(setting.rows) if len(setting.rows) > 1 else TIMES * small
+    sizes = (small, large)
     peers = Peers(REPOSITORY / "build")
 
     def wanted(key: str) -> bool:
@@ -545,7 +545,7 @@ def compare_engines(setting: Any) -> tuple[list[Table], list[Result], list[str]]
         table = [modelbeam(setting, place, "IrisTable", rows) for place in places for rows in sizes]
         table += peer_entries(setting, running, peers, sizes, wanted)
         plain = [place for place in places if place.key.startswith(("local", "flink-1", "flink-2"))]
-        records = [modelbeam(setting, place, "NearlyNothing", few) for place in plain]
+        records = [modelbeam(setting, place, "NearlyNothing", large) for place in plain]
         least = [entry for entry in table if entry.contestant.rows == small]
         warm_up = [entry for entry in least if entry.place.key.startswith(("flink", "spark"))]
         compare([replace(entry, runs=[], phases=[]) for entry in warm_up], 1, setting.environment)
@@ -555,7 +555,7 @@ def compare_engines(setting: Any) -> tuple[list[Table], list[Result], list[str]]
         seconds_table(table, sizes),
         speed_table(table, "columns, marginal", marginal(table)),
         speed_table(table, f"columns, at work on {large:,} lines", at_work(table)),
-        speed_table(records, f"dicts, at work on {few:,} lines", at_work(records)),
+        speed_table(records, f"dicts, at work on {large:,} lines", at_work(records)),
     ]
     if found:
         tables.append(phase_table(found, small))

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 import pytest
-from crashing import description, published
-from running import run
+from crashing import description, published, wait_until
+from running import PATIENCE, children, command, finish, numbered, run
 
 from engines.clusters import FlinkCluster, JobServer, WorkerPool
 
@@ -93,3 +93,37 @@ def test_on_spark_the_splits_run_on_all_cores(
     assert max(task["Launch Time"] for task in working) < min(
         task["Finish Time"] for task in working
     )  # at once
+
+
+@pytest.mark.parametrize(("model", "processes"), [("Slow", 4), ("SlowTable", 2)])
+def test_on_flink_a_model_of_dicts_has_a_process_a_slot(
+    model: str, processes: int, tmp_path: Path, flink: FlinkCluster
+) -> None:
+    with WorkerPool() as pool:
+        assert most_workers(model, tmp_path, flink.flags, pool) == processes
+
+
+@pytest.mark.parametrize(("model", "processes"), [("Slow", 2), ("SlowTable", 1)])
+def test_on_spark_a_model_of_dicts_has_a_process_less_than_there_are_cores(
+    model: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:ActiveProcessorCount=3")
+    with JobServer("spark") as server, WorkerPool() as pool:
+        flags = [*server.flags, "--runner=spark"]
+        assert most_workers(model, tmp_path, flags, pool) == processes
+
+
+def most_workers(model: str, folder: Path, flags: list[str], pool: WorkerPool) -> int:
+    """How many of Beam's Python workers were there at a time while a job ran."""
+    data, most = numbered(folder / "in.jsonl", 3000), [0]
+    flags = [*flags, *pool.flags, "--no-packages", "--split-size=2KB"]
+    with command(f"engine_models:{model}", data, folder / "out", *flags) as job:
+
+        def ended() -> bool:
+            most.append(len(children(pool.process.members, pool.process.pid)))
+            return job.process.poll() is not None
+
+        wait_until(ended, seconds=PATIENCE)
+        finish(job)
+    assert job.process.returncode == 0, job.stderr
+    return max(most)

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from small_models import Doubler
+from small_models import Doubler, TableDoubler
 
 
 class BrokenOnWorkers(Doubler):
@@ -24,3 +24,12 @@ class Slow(Doubler):
         """Double one."""
         time.sleep(float(os.environ.get("RECORD_SECONDS", "0.002")))
         return super().predict(data)
+
+
+class SlowTable(TableDoubler):
+    """The same with columns."""
+
+    def predict_table(self, batch: Any) -> Any:
+        """Double a batch."""
+        time.sleep(len(batch) * float(os.environ.get("RECORD_SECONDS", "0.002")))
+        return super().predict_table(batch)

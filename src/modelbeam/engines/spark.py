@@ -20,7 +20,6 @@ from modelbeam.engines.remote_job import Status
 _PORTS = range(4040, 4044)
 _TIMEOUT = 2
 
-process_flags = portable.process_flags
 preflight = portable.preflight
 describe = portable.describe
 submission_error = portable.submission_error
@@ -66,6 +65,14 @@ class SparkJob(PortableJob):
                     self._application = f"{page}/api/v1/applications/{application['id']}"
                     self.link = page
         return bool(self._application)
+
+
+def process_flags(_: Sequence[str]) -> list[str]:
+    """See :func:`.remote_job.process_flags`; with 0 an executor starts one less than it has cores.
+
+    So does Beam's ``DefaultJobBundleFactory``; its own default is one for all tasks.
+    """
+    return ["--sdk_worker_parallelism=0"]
 
 
 def _answer(url: str) -> Any:
