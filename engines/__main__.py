@@ -1,4 +1,4 @@
-"""``python -m engines flink|spark|prism|prepare``, from the root of the repository."""
+"""``python -m engines flink|spark|prism|hdfs|prepare``, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from engines import install
-from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool
+from engines.clusters import FlinkCluster, Hdfs, JobServer, Prism, SparkCluster, WorkerPool
 from engines.processes import EngineError
 
 EXAMPLE = "modelbeam predict -m iris_model.iris_predict:IrisModel"
@@ -21,7 +21,7 @@ EXAMPLE = "modelbeam predict -m iris_model.iris_predict:IrisModel"
 def main() -> int:
     """Prepare everything, or start one engine and say how to use it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m engines", description=main.__doc__)
-    parser.add_argument("what", choices=["flink", "spark", "prism", "prepare"])
+    parser.add_argument("what", choices=["flink", "spark", "prism", "hdfs", "prepare"])
     parser.add_argument("--staged", action="store_true", help="workers have only what a job brings")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -42,6 +42,10 @@ def main() -> int:
 
 def _serve(engine: str, staged: bool) -> None:
     with contextlib.ExitStack() as stack:
+        if engine == "hdfs":
+            hdfs = stack.enter_context(Hdfs())
+            _show("HDFS", f"http://localhost:{hdfs.port}", ["-o", "hdfs:///demo"], hdfs.flags)
+            _wait()
         pool = stack.enter_context(WorkerPool(staged))
         if engine == "prism":
             prism = stack.enter_context(Prism())
@@ -56,9 +60,13 @@ def _serve(engine: str, staged: bool) -> None:
                 page, follow = cluster.ui_url, []
             _show(f"{engine.title()}'s page", page, server.flags, follow, pool.flags)
             _show("or, without the job server,", "", cluster.flags, pool.flags)
-        print(f"\nlogs: {install.BUILD / 'runs'}\nCtrl-C stops everything", flush=True)
-        while True:
-            time.sleep(3600)
+        _wait()
+
+
+def _wait() -> None:
+    print(f"\nlogs: {install.BUILD / 'runs'}\nCtrl-C stops everything", flush=True)
+    while True:
+        time.sleep(3600)
 
 
 def _show(what: str, where: str, *flags: list[str]) -> None:

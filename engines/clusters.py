@@ -9,6 +9,7 @@ Every port is a free one. Logs are in ``.directory``, by default a new folder in
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shlex
@@ -360,6 +361,89 @@ class Prism(Engine):
         wait_until(lambda: answers(port), "Prism", [process])
         self.endpoint = f"localhost:{port}"
         self.flags = ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}"]
+
+
+class Hdfs(Engine):
+    """A Hadoop file system: a NameNode with WebHDFS, and a DataNode, empty at the start.
+
+    Args:
+        config: Hadoop's own settings beside or instead of ours, by their full names.
+        directory: for logs.
+
+    Attributes:
+        port: of WebHDFS, on this machine; ``rpc_port`` is that of Hadoop's own protocol.
+        user: the superuser.
+        namenode: its process, and ``datanode`` the other one.
+        flags: Beam's, to use it.
+    """
+
+    def __init__(
+        self, config: Mapping[str, str | int] | None = None, directory: Path | None = None
+    ) -> None:
+        super().__init__(directory)
+        self.port, self.user = free_port(), getpass.getuser()
+        self.rpc_port, self._datanode_port = free_port(), free_port()
+        where = ["--hdfs_host=localhost", f"--hdfs_port={self.port}"]
+        self.flags = [*where, f"--hdfs_user={self.user}"]
+        settings: dict[str, str | int] = {
+            "fs.defaultFS": f"hdfs://localhost:{self.rpc_port}",
+            "dfs.replication": 1,
+            "dfs.namenode.name.dir": str(self.scratch / "name"),
+            "dfs.namenode.http-address": f"localhost:{self.port}",
+            "dfs.namenode.safemode.extension": 0,
+            # a killed DataNode is noticed, and a new one asked soon
+            "dfs.heartbeat.interval": 1,
+            "dfs.namenode.heartbeat.recheck-interval": 1000,
+            # a file's end is not yet known to the NameNode: ask again, by default after 400 ms
+            "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": 10,
+            "dfs.datanode.data.dir": str(self.scratch / "data"),
+            "dfs.datanode.hostname": "localhost",
+            "dfs.datanode.address": "localhost:0",
+            "dfs.datanode.http.address": f"localhost:{self._datanode_port}",
+            "dfs.datanode.ipc.address": "localhost:0",
+            **(config or {}),
+        }
+        self._settings = [f"-D{name}={value}" for name, value in settings.items()]
+
+    def start(self) -> None:
+        """Format it, and start both."""
+        self._java("format", "namenode.NameNode", "-format").wait(60)
+        self.start_namenode()
+        self.start_datanode()
+
+    def start_namenode(self) -> None:
+        """Start the NameNode, again if it was killed, and wait until it answers."""
+        self.namenode = self._java("namenode", "namenode.NameNode")
+        wait_until(lambda: bool(self._beans(self.port, "NameNode")), "HDFS", [self.namenode])
+
+    def start_datanode(self) -> None:
+        """Start the DataNode, again if it was killed, and wait until the NameNode knows it."""
+        self.datanode = self._java("datanode", "datanode.DataNode")
+
+        def known() -> bool:
+            return "RUNNING" in json.dumps(self._beans(self._datanode_port, "DataNode"))
+
+        wait_until(known, "HDFS", [self.namenode, self.datanode])
+
+    @staticmethod
+    def _beans(port: int, service: str) -> Any:
+        """What a process tells of itself, once it has begun to."""
+        url = f"http://localhost:{port}/jmx?qry=Hadoop:service={service},name={service}Info"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["beans"]
+
+    def _java(self, name: str, main: str, *arguments: str) -> Process:
+        java: list[str | Path] = [install.program("java"), "-Xmx256m", "-XX:+UseSerialGC"]
+        main = f"org.apache.hadoop.hdfs.server.{main}"
+        java += [
+            "-XX:TieredStopAtLevel=1",  # they live for minutes
+            f"-Djava.io.tmpdir={self.scratch}",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss,SSS",
+            "-cp",
+            f"{install.hdfs()}/*",
+        ]
+        return self._spawn(name, [*java, main, *self._settings, *arguments])
 
 
 class WorkerPool(Engine):

@@ -1,7 +1,7 @@
 """Getting the engines, each once, into ``build/engines``: from package registries only, by name.
 
 Flink and Spark are the jars that the Python packages bring; the job servers are put together by
-Maven; Prism and the workers' boot program are built by Go.
+Maven, which also brings HDFS; Prism and the workers' boot program are built by Go.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ def spark() -> Path:
     return _once("spark", SPARK + _recipe("spark"), make)
 
 
+def hdfs() -> Path:
+    """Hadoop's jars: those with which its own tests start a small HDFS."""
+    pom = HERE / "hdfs" / "pom.xml"
+
+    def make(folder: Path) -> None:
+        mvn = [program("mvn"), "--quiet", "--batch-mode"]
+        _run([*mvn, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], cwd=pom.parent)
+
+    return _once("hdfs", pom.read_text(), make)
+
+
 def prism() -> Path:
     """The program ``prism``: Beam's own local runner."""
     return _once("prism", BEAM_GO, lambda folder: _go_install("go/cmd/prism", folder)) / "prism"
@@ -84,6 +95,7 @@ def worker_python() -> Path:
 EVERYTHING: dict[str, Callable[[], Path]] = {
     "flink": flink,
     "spark": spark,
+    "hdfs": hdfs,
     "prism": prism,
     "boot": boot,
     "worker": worker_python,
