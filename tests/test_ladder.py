@@ -23,6 +23,7 @@ LADDER = [
     "modelbeam.storage.objects",
     "modelbeam.storage.s3",
     "modelbeam.storage.gcs",
+    "modelbeam.storage.hdfs",
     "modelbeam.storage.beam",
     "modelbeam.storage",
     "modelbeam.compression",

@@ -331,11 +331,11 @@ def test_names_are_what_they_are(root: Root, name: str) -> None:
     storage.write_atomically(root / "second", b"y")
     assert storage.read_bytes(root / name) == b"x"
     assert storage.stat(root / name).size == 1
-    if root.server is not None:
+    if storage.keeps_sources(root.url):
         storage.copy(root / name, root / (name + ".copy"), 1)
-        storage.concatenate([(root / name, 1), (root / "second", 1)], root / (name + ".both"))
         assert storage.read_bytes(root / (name + ".copy")) == b"x"
-        assert storage.read_bytes(root / (name + ".both")) == b"xy"
+    storage.concatenate([(root / name, 1), (root / "second", 1)], root / (name + ".both"))
+    assert storage.read_bytes(root / (name + ".both")) == b"xy"
     storage.remove([root / name, root / "second"])
     assert not storage.exists(root / name)
 

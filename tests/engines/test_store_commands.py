@@ -63,6 +63,8 @@ def command(root: Root, output: str, *flags: str, tmp_path: Path) -> Command:
     env = {"RECORD_LOG": str(tmp_path / "log")}
     if root.server is not None:
         env.update(environment(root.server))
+        if root.server.scheme == "hdfs":  # which has no variables
+            flags = (*root.server.flags, *flags)
     inputs = [f"--input={root.url}/in/**/*.jsonl", f"--input={root.url}/in/**/*.jsonl.*"]
     own = [f"--model={MODEL}", *inputs, f"--output={root / output}", "--split-size=2KB"]
     return Command(*own, "--workers=2", "--no-progress", *flags, env=env)

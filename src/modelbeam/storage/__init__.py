@@ -1,7 +1,7 @@
-"""Files by path: local ones, ``s3://`` and ``gs://`` by stores of our own, the rest through Beam.
+"""Files by path: local, ``s3://``, ``gs://``, ``hdfs://`` by stores of our own, the rest by Beam.
 
 What a store's library needs is imported only when a URL of it is met, so that local work never
-pays for it. Beam is needed for neither ``s3://`` nor ``gs://``.
+pays for it. Beam is needed for none of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from modelbeam.storage.base import Store
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_STORES = {"s3": "modelbeam.storage.s3:S3Store", "gs": "modelbeam.storage.gcs:GcsStore"}
+_STORES = {
+    "s3": "modelbeam.storage.s3:S3Store",
+    "gs": "modelbeam.storage.gcs:GcsStore",
+    "hdfs": "modelbeam.storage.hdfs:HdfsStore",
+}
 _BEAM = "modelbeam.storage.beam:BeamStore"
 
 _local = local.LocalStore()

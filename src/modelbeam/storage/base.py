@@ -89,7 +89,7 @@ class Settings:
         return vars(parser.parse_known_args(list(self.flags))[0])
 
 
-_SWITCHES = {"s3_disable_ssl", "no_auth"}
+_SWITCHES = {"s3_disable_ssl", "no_auth", "hdfs_full_urls"}
 
 settings = Settings()
 

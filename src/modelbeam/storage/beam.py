@@ -1,4 +1,4 @@
-"""Files of every other scheme (``hdfs://``, ``azfs://`` …), through Beam's ``FileSystems``.
+"""Files of every other scheme (``azfs://`` …), through Beam's ``FileSystems``.
 
 Nothing is presumed of these stores but that a rename puts a whole file in place. Two publishers at
 once over an existing output are safe only on the others: here a target is deleted before a file
@@ -48,7 +48,7 @@ class BeamStore(Store):
             FileSystems.get_filesystem(path)
         except (ImportError, ValueError) as error:
             scheme = path.partition("://")[0]
-            extra = {"hdfs": "hadoop", "azfs": "azure", "abfs": "azure"}.get(scheme)
+            extra = {"azfs": "azure", "abfs": "azure"}.get(scheme)
             remedy = f"pip install 'apache-beam[{extra}]'" if extra else "use another scheme"
             if "is not set" in str(error):
                 remedy = f"pass it as a flag, such as --{str(error).split()[0]}=…"

@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
@@ -70,6 +70,16 @@ class Piece(NamedTuple):
     data: bytes
     size: int | None
     version: str | None
+
+
+class Pieces(Protocol):
+    """A store whose files :class:`ObjectReader` reads."""
+
+    def stat(self, path: str) -> FileInfo:
+        """See :class:`.base.Store`."""
+
+    def piece(self, path: str, start: int, end: int, version: str | None = None) -> Piece:
+        """Bytes ``[start, end)`` of a file, of that version if one is named."""
 
 
 class ObjectStore(Store):
@@ -301,7 +311,7 @@ class ObjectReader(io.RawIOBase):
         end: where the caller will stop, or shortly after.
     """
 
-    def __init__(self, store: ObjectStore, path: str, end: int | None) -> None:
+    def __init__(self, store: Pieces, path: str, end: int | None) -> None:
         super().__init__()
         self._store, self._path, self._end = store, path, end
         self._position = 0
