@@ -44,7 +44,7 @@ def _serve(engine: str, staged: bool) -> None:
     with contextlib.ExitStack() as stack:
         if engine == "hdfs":
             hdfs = stack.enter_context(Hdfs())
-            _show("HDFS", f"http://localhost:{hdfs.port}", ["-o", "hdfs:///demo"], hdfs.flags)
+            _show("HDFS", f"http://localhost:{hdfs.port}", hdfs.flags, output="hdfs:///demo")
             _wait()
         pool = stack.enter_context(WorkerPool(staged))
         if engine == "prism":
@@ -69,9 +69,9 @@ def _wait() -> None:
         time.sleep(3600)
 
 
-def _show(what: str, where: str, *flags: list[str]) -> None:
+def _show(what: str, where: str, *flags: list[str], output: str | None = None) -> None:
     root = Path.cwd()
-    data = ["-i", str(root / "data" / "input.json"), "-o", str(root / "demo-output" / "engine")]
+    data = ["-i", str(root / "data" / "input.json"), "-o", output or str(root / "demo-output" / "engine")]
     lines = [EXAMPLE, shlex.join(data), *(shlex.join(group) for group in flags if group)]
     print(f"\n{what} {where}".rstrip() + "\n\n  " + " \\\n    ".join(lines))
 
