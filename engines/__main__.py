@@ -71,7 +71,8 @@ def _wait() -> None:
 
 def _show(what: str, where: str, *flags: list[str], output: str | None = None) -> None:
     root = Path.cwd()
-    data = ["-i", str(root / "data" / "input.json"), "-o", output or str(root / "demo-output" / "engine")]
+    output = output or str(root / "demo-output" / "engine")
+    data = ["-i", str(root / "data" / "input.json"), "-o", output]
     lines = [EXAMPLE, shlex.join(data), *(shlex.join(group) for group in flags if group)]
     print(f"\n{what} {where}".rstrip() + "\n\n  " + " \\\n    ".join(lines))
 
