@@ -139,6 +139,9 @@ class Watch:
         job = self._get(f"/jobs/{max(jobs, key=lambda job: job['start-time'])['jid']}")
         if job["start-time"] / 1000 < self.times["started"]:
             return
+        while job["end-time"] < 0:  # from Flink's cache, 3 s old
+            time.sleep(0.5)
+            job = self._get(f"/jobs/{job['jid']}")
         self.times["known"] = job["start-time"] / 1000
         self.times["over"] = job["end-time"] / 1000
         vertices = [self._get(f"/jobs/{job['jid']}/vertices/{v['id']}") for v in job["vertices"]]

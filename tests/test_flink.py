@@ -201,7 +201,7 @@ def test_why_a_job_failed(
 def test_a_cluster_is_looked_at_before_anything_is_sent(cluster: StandIn) -> None:
     added = flink.preflight(flags(cluster))
     assert added == ["--parallelism=6", "--flink_submit_uber_jar", "--flink_version=1.19"]
-    assert flink.process_flags(flags(cluster)) == ["--sdk_worker_parallelism=2"]
+    assert flink.process_flags(flags(cluster)) == ["--sdk_worker_parallelism=3"]
     said = f"Flink 1.19.3 at {cluster.url}, 6 slots"
     assert remote_job.describe("flink", flags(cluster)) == said
 

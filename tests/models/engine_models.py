@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from small_models import Doubler, TableDoubler
@@ -17,12 +18,19 @@ class BrokenOnWorkers(Doubler):
             raise FileNotFoundError("the weights are not on this machine")
 
 
+def take_time(records: int) -> None:
+    """As many seconds a record as ``RECORD_SECONDS`` says; ``PROCESSES`` gets a file a process."""
+    if folder := os.environ.get("PROCESSES"):
+        Path(folder, f"process-{os.getpid()}").touch()
+    time.sleep(records * float(os.environ.get("RECORD_SECONDS", "0.002")))
+
+
 class Slow(Doubler):
-    """Takes its time: as many seconds a record as ``RECORD_SECONDS`` says."""
+    """Takes its time."""
 
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Double one."""
-        time.sleep(float(os.environ.get("RECORD_SECONDS", "0.002")))
+        take_time(1)
         return super().predict(data)
 
 
@@ -31,5 +39,5 @@ class SlowTable(TableDoubler):
 
     def predict_table(self, batch: Any) -> Any:
         """Double a batch."""
-        time.sleep(len(batch) * float(os.environ.get("RECORD_SECONDS", "0.002")))
+        take_time(len(batch))
         return super().predict_table(batch)

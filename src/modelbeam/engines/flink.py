@@ -189,12 +189,18 @@ def preflight(flags: Sequence[str]) -> list[str]:
 
 
 def process_flags(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; a TaskManager runs a task in each of its slots."""
+    """See :func:`.remote_job.process_flags`; a TaskManager runs a task in each of its slots.
+
+    Beam deals its Python processes out in turn, to the tasks of all three steps in the order in
+    which they happen to open. With as many as there are slots, two tasks of the model's step had
+    the same one in half of all jobs, and the other idled; with these it was not seen.
+    """
     address = flink_address(flags)
     if address is None:
         return []
     cluster = Cluster(address)
-    return [f"--sdk_worker_parallelism={-(-cluster.slots() // cluster.task_managers())}"]
+    slots = -(-cluster.slots() // cluster.task_managers())
+    return [f"--sdk_worker_parallelism={2 * slots - 1}"]
 
 
 def describe(flags: Sequence[str]) -> str:
