@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ sys.path.insert(0, str(ROOT))  # for the engines, which are no part of the packa
 os.environ["PYTHONPATH"] = str(ROOT / "tests" / "models")
 os.environ["ON_WORKERS"] = "1"
 os.environ["RECORD_SECONDS"] = "0.002"
+_AT_WORK = tempfile.TemporaryDirectory(prefix="at-work-")
+os.environ["PROCESSES"] = _AT_WORK.name
 
 from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool  # noqa: E402
 

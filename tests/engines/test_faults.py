@@ -6,6 +6,7 @@ paragraph and ``--resume`` finishes it.
 
 from __future__ import annotations
 
+import os
 import signal
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -92,8 +93,9 @@ def resumed(lines: Path, output: Path, flags: Sequence[str]) -> Command:
 
 
 def kill_a_worker(pool: WorkerPool) -> None:
-    """``kill -9`` of one Python worker."""
-    kill(children(pool.process.members, pool.process.pid)[-1])
+    """``kill -9`` of one Python worker that predicts; some are to spare."""
+    at_work = {int(path.name.split("-")[1]) for path in Path(os.environ["PROCESSES"]).iterdir()}
+    kill(max(at_work.intersection(children(pool.process.members, pool.process.pid))))
 
 
 def kill_a_taskmanager(flink: FlinkCluster) -> None:
