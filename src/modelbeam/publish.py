@@ -120,13 +120,18 @@ def is_published(publication: Publication) -> bool:
 
 
 def _published(publication: Publication) -> dict[str, Any] | None:
-    """The description of this very run, if it is in place; its inputs are not compared."""
+    """The description of this very run, if it is in place.
+
+    Its inputs are compared unless the publication has none, as an engine's worker is told of none.
+    """
     run = _visible_run(publication.output)
     if run is None or run.get("started") != _time(publication.started):
         return None
-    ours = json.loads(to_json(publication.record.to_dict()))
     theirs = run.get("job", {})
-    return run if all(theirs.get(key) == ours[key] for key in ours.keys() - {"inputs"}) else None
+    ours = json.loads(to_json(publication.record.to_dict()))
+    if not ours["inputs"]:
+        del ours["inputs"]
+    return run if all(theirs.get(key) == value for key, value in ours.items()) else None
 
 
 def _same_run(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:

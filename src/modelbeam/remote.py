@@ -196,13 +196,12 @@ class RemoteRun:
         output = self._plan.output
         staged = stage(self._job, self._watcher.note)
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
-        publication = make_publication(
-            self._plan, record, info, self._started, resumed=output.committed()
-        )
+        bare = replace(record, inputs=())  # the workers read them from the state
+        resumed = output.committed()
         work = WorkerJob(
             model=self._job.model,
             task=make_task(self._plan, record),
-            publication=replace(publication, record=replace(record, inputs=())),
+            publication=make_publication(self._plan, bare, info, self._started, resumed),
             splits=len(self._plan.splits),
             versions=staged.versions,
             flags=self._flags,
