@@ -8,8 +8,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "modelbeam.formats._columns",
-            ["src/modelbeam/formats/columns.c"],
+            "modelbeam.formats.jsonl._columns",
+            ["src/modelbeam/formats/jsonl/columns.c"],
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         )

@@ -22,11 +22,17 @@ from unittest import mock
 
 from harness import Table
 
-from modelbeam import commit, models, plan, predicting, split, storage
-from modelbeam.formats import Format, jsonl, jsonl_columns
+from modelbeam import models, storage
+from modelbeam.formats import Format
+from modelbeam.formats.jsonl import columns as jsonl_columns
+from modelbeam.formats.jsonl import lines as jsonl
+from modelbeam.job import split
+from modelbeam.job.task import Progress, Task
 from modelbeam.models.base import LoadedModel
-from modelbeam.predicting import Predictions
-from modelbeam.tasks import Progress, Task
+from modelbeam.predicting import predictor as predicting
+from modelbeam.predicting.predictor import Predictions
+from modelbeam.sinks.files import commit
+from modelbeam.sources import files as plan
 
 MODELS = {"IrisTable": "columns", "IrisBatch": "lists of dicts", "NearlyNothing": "one dict"}
 Variant = Callable[[], contextlib.AbstractContextManager[Any]]

@@ -277,7 +277,7 @@ def promises(setting: Setting) -> int:
 
     Each is switched off by itself, inside a process; no flag does it. See ``promises.py``.
     """
-    from modelbeam.spawn import environment
+    from modelbeam.local.start import environment
 
     source = setting.source(min(setting.rows or [1_000_000]))
     command = [sys.executable, HERE / "promises.py", source, str(max(setting.runs, 5))]

@@ -23,19 +23,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelbeam import publish, storage
-from modelbeam.commit import (
-    Attempt,
-    Counts,
-    JobRecord,
-    Output,
-    State,
-    find_manifest,
-    find_manifests,
-)
-from modelbeam.failures import Failure, Position, error_line
+from modelbeam import storage
 from modelbeam.formats import Format
-from modelbeam.plan import PLAN_FILE, Split, from_lines, plan_splits, to_lines
+from modelbeam.formats.base import Split
+from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.failures import Failure, Position, error_line
+from modelbeam.sinks.files import publish
+from modelbeam.sinks.files.attempt import Attempt
+from modelbeam.sinks.files.manifest import find_manifest, find_manifests
+from modelbeam.sinks.files.output import Output
+from modelbeam.sinks.files.state import JobRecord, State
+from modelbeam.sources.files import PLAN_FILE, from_lines, plan_splits, to_lines
 from modelbeam.storage import FileInfo
 
 FILE_BYTES = 64 << 30

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from modelbeam.engines.causes import MAX_LENGTH, decode, encode, paragraph
+from modelbeam.beam.causes import MAX_LENGTH, decode, encode, paragraph
 from modelbeam.errors import InputReadError, JobError, ModelbeamError, WorkerVersionError
 
 FLINK = """\

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import pytest
 from commands import environment, read_lines, write_lines
 
-from modelbeam import progress
-from modelbeam.commit import Counts
-from modelbeam.workers import Totals
+from modelbeam.job.task import Totals
+from modelbeam.predicting.counts import Counts
+from modelbeam.report import progress
 
 Done = subprocess.CompletedProcess[str]
 Call = Callable[..., Done]

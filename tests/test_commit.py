@@ -16,25 +16,20 @@ from typing import Any
 import pytest
 from stores import Root
 
-from modelbeam import models, publish, storage
-from modelbeam.commit import (
-    Attempt,
-    Counts,
-    JobRecord,
-    Kind,
-    Manifest,
-    Output,
-    State,
-    Written,
-    earlier_record,
-    find_manifest,
-)
+from modelbeam import models, storage
 from modelbeam.errors import OutputWriteError, ReconciliationError
-from modelbeam.failures import Failure, Position, error_line
 from modelbeam.formats import Format, from_suffix
-from modelbeam.plan import Split, plan_splits
-from modelbeam.split import predict_split
-from modelbeam.tasks import Task
+from modelbeam.formats.base import Split
+from modelbeam.job.split import predict_split
+from modelbeam.job.task import Task
+from modelbeam.predicting.counts import Counts, Kind
+from modelbeam.predicting.failures import Failure, Position, error_line
+from modelbeam.sinks.files import publish
+from modelbeam.sinks.files.attempt import Attempt
+from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
+from modelbeam.sinks.files.output import Output
+from modelbeam.sinks.files.state import JobRecord, State, earlier_record
+from modelbeam.sources.files import plan_splits
 
 RECORDS = 6
 RECORD = JobRecord({"model": "m"}, 1 << 20, ())

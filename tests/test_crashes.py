@@ -203,7 +203,7 @@ def test_a_worker_dies_with_the_main_process_while_the_model_is_loaded(
 
 
 def test_a_pipeline_that_outlives_its_pool_does_nothing() -> None:
-    from modelbeam.pipeline import PredictSplitInPool
+    from modelbeam.beam.in_pool import PredictSplitInPool
 
     work = PredictSplitInPool("a pool that is gone")
     work.setup()
@@ -285,7 +285,7 @@ def test_a_worker_that_dies_before_it_is_given_a_model_is_an_error(
     tmp_path: Path, small: Small
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'modelbeam.worker' in str(sys.orig_argv): os._exit(9)\n"
+        "import os, sys\nif 'modelbeam.local.process' in str(sys.orig_argv): os._exit(9)\n"
     )
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     failed = small.run(tmp_path / "out", env={"PYTHONPATH": path})

@@ -35,12 +35,7 @@ from google.api_core import exceptions
 from google.rpc import error_details_pb2
 
 from modelbeam.engines import dataflow
-from modelbeam.errors import (
-    EngineError,
-    EngineUnreachableError,
-    JobNotFoundError,
-    RequestError,
-)
+from modelbeam.errors import EngineError, EngineUnreachableError, JobNotFoundError, RequestError
 
 LIST = r"GET /v1b3/.*/jobs"
 CREATE = r"POST /v1b3/.*/jobs"

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from modelbeam.formats import jsonl_columns
-from modelbeam.formats.jsonl import LineBlock, count_lines, decode_records
-from modelbeam.models.signature import Column, Signature, to_batch
+from modelbeam.formats.jsonl import columns as jsonl_columns
+from modelbeam.formats.jsonl.lines import LineBlock, count_lines, decode_records
+from modelbeam.models.signature import Column, Signature
+from modelbeam.predicting.columns import to_batch
 
 
 def block_of(data: bytes) -> LineBlock:

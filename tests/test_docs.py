@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from modelbeam import models
-from modelbeam.cli import build_parser
-from modelbeam.models.signature import to_batch
+from modelbeam.cli.main import build_parser
+from modelbeam.predicting.columns import to_batch
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

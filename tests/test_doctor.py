@@ -12,10 +12,10 @@ import pytest
 from commands import environment, write_lines
 from services import Engine, free_port
 
-from modelbeam.check import check_job
 from modelbeam.engines import portable
 from modelbeam.errors import RequestError
-from modelbeam.job import build_job
+from modelbeam.job.description import build_job
+from modelbeam.report.check import check_job
 
 Check = Callable[..., dict[str, tuple[bool | None, str]]]
 

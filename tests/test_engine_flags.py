@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modelbeam.engines import options
 from modelbeam.errors import RequestError
+from modelbeam.job import flags as options
 
 PORTABLE = ["--runner=PortableRunner", "--job_endpoint=localhost:8099"]
 FLINK = ["--runner", "flink", "--flink_master", "localhost:8081"]

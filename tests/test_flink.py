@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from services import free_port
 
-from modelbeam.engines import causes, flink, remote_job
+from modelbeam.beam import causes
+from modelbeam.engines import flink, remote_job
 from modelbeam.engines.remote_job import Status
 from modelbeam.errors import EngineUnreachableError, InputReadError, JobNotFoundError, RequestError
 

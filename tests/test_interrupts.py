@@ -126,9 +126,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    "module", ["modelbeam.engines.options", "uuid", "pydantic", "modelbeam.run"]
-)
+@pytest.mark.parametrize("module", ["modelbeam.job.flags", "uuid", "pydantic", "modelbeam.run"])
 def test_ctrl_c_while_a_module_is_imported(tmp_path: Path, small: Small, module: str) -> None:
     small.trouble.write_text("wait")
     command = small.run(tmp_path / "out", code=INTERRUPTED, env={"INTERRUPTED_AT": module})

@@ -18,8 +18,15 @@ from hypothesis import strategies as st
 
 from modelbeam import storage
 from modelbeam.errors import InputReadError
-from modelbeam.formats.jsonl import LONG_LINE_HEAD, BlockReader, LineBlock, LongLine, first_block
-from modelbeam.plan import Split, plan_splits
+from modelbeam.formats.base import Split
+from modelbeam.formats.jsonl.lines import (
+    LONG_LINE_HEAD,
+    BlockReader,
+    LineBlock,
+    LongLine,
+    first_block,
+)
+from modelbeam.sources.files import plan_splits
 
 try:
     from compression import zstd

@@ -30,9 +30,9 @@ from modelbeam.models.signature import (
     from_pydantic,
     from_schema,
     missing_columns,
-    to_batch,
 )
-from modelbeam.predicting import predict_batch, predict_records, predict_table
+from modelbeam.predicting.columns import to_batch
+from modelbeam.predicting.predictor import predict_batch, predict_records, predict_table
 
 OLDER = "iris_model.iris_predict:IrisModel"
 NEWER = "iris_ml_base.model:IrisModel"

@@ -28,7 +28,7 @@ from modelbeam.package.image import check_directory, dockerfile, install_command
 from modelbeam.package.items import LocalPackage, LooseModule, PackageList, Requirement
 from modelbeam.package.listing import package_list
 from modelbeam.package.modules import files_of, imports_of, opened_beside
-from modelbeam.versions import compare, here
+from modelbeam.package.versions import compare, here
 
 MODEL = """\
 from schema import Schema
@@ -666,7 +666,7 @@ def test_the_dockerfile_installs_what_was_built(few, tmp_path):
     wheels = [str(path) for path in copied.glob("*.whl")]
     arguments = [a for word in words.split() for a in (wheels if "*" in word else [word])]
     image.pip(*arguments)
-    assert "import churn.model, modelbeam.pipeline" in check
+    assert "import churn.model, modelbeam.beam.on_worker" in check
     run(image.python, "-I", "-c", "import churn.model")
 
 

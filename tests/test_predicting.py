@@ -17,17 +17,17 @@ from odd_models import RETURNED
 
 from modelbeam import models
 from modelbeam.formats import Format
-from modelbeam.formats.jsonl import LineBlock, count_lines
+from modelbeam.formats.jsonl.lines import LineBlock, count_lines
+from modelbeam.job.split import Outcome, predict_lines
+from modelbeam.job.task import Task
 from modelbeam.models.base import LoadedModel
-from modelbeam.predicting import (
+from modelbeam.predicting.predictor import (
     Predictions,
     call_in_batches,
     predict_batch,
     predict_records,
     predict_table,
 )
-from modelbeam.split import Outcome, predict_lines
-from modelbeam.tasks import Task
 
 
 @dataclass

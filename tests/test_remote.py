@@ -17,8 +17,8 @@ from crashing import Command, description, manifests, published
 from services import Engine, Jobs, Terminal, committed, identity, job_service, worker_pool
 
 import modelbeam
-from modelbeam import remote
 from modelbeam.engines import remote_job
+from modelbeam.engines import run as remote
 from modelbeam.errors import EngineUnreachableError
 
 

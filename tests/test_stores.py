@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from stores import FAULTS, Root, at_random, indices, once
 from test_commit import RECORD, RECORDS, SINGLE, Job, committed, without_times
 
-from modelbeam import publish, storage
-from modelbeam.commit import JobRecord, State
+from modelbeam import storage
 from modelbeam.errors import ModelbeamError, RequestError, StorageError
-from modelbeam.plan import Split
+from modelbeam.formats.base import Split
+from modelbeam.sinks.files import publish
+from modelbeam.sinks.files.state import JobRecord, State
 from modelbeam.storage import base, objects
 from modelbeam.storage.s3 import PARTS, SMALLEST_PART, plan_parts
 

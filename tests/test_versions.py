@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from modelbeam import versions
 from modelbeam.errors import JobError, WorkerVersionError
-from modelbeam.versions import compare, digest, here, python_version
+from modelbeam.package import versions
+from modelbeam.package.versions import compare, digest, here, python_version
 
 EXPECTED = {
     "python": "3.11",

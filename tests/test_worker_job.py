@@ -18,8 +18,9 @@ from commands import write_lines
 from crashing import published
 
 import modelbeam
-from modelbeam import pipeline, remote, versions
-from modelbeam.engines import causes
+from modelbeam.beam import causes, pipeline
+from modelbeam.beam.on_worker import PredictSplit, PublishSplits, WorkerJob, _ReadPlan
+from modelbeam.engines import run as remote
 from modelbeam.engines.remote_job import Status
 from modelbeam.errors import (
     EngineUnreachableError,
@@ -32,8 +33,8 @@ from modelbeam.errors import (
     TooManyErrorsError,
     WorkerVersionError,
 )
-from modelbeam.pipeline import PredictSplit, PublishSplits, WorkerJob, _ReadPlan
-from modelbeam.plan import Split
+from modelbeam.formats.base import Split
+from modelbeam.package import versions
 
 EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed"]
 

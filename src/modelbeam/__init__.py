@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from modelbeam._version import __version__
 
 if TYPE_CHECKING:
+    from modelbeam.beam.operation import MLModelPredictOperation
+    from modelbeam.beam.predict import Predict
     from modelbeam.errors import JobError, ModelbeamError, ModelError, RequestError
-    from modelbeam.pipeline import MLModelPredictOperation, Predict
-    from modelbeam.result import Run
+    from modelbeam.job.result import Run
     from modelbeam.run import predict
 
 __all__ = [
@@ -30,12 +31,12 @@ __all__ = [
 
 _HOMES = {
     "JobError": "modelbeam.errors",
-    "MLModelPredictOperation": "modelbeam.pipeline",
+    "MLModelPredictOperation": "modelbeam.beam.operation",
     "ModelError": "modelbeam.errors",
     "ModelbeamError": "modelbeam.errors",
-    "Predict": "modelbeam.pipeline",
+    "Predict": "modelbeam.beam.predict",
     "RequestError": "modelbeam.errors",
-    "Run": "modelbeam.result",
+    "Run": "modelbeam.job.result",
     "predict": "modelbeam.run",
 }
 

@@ -1,6 +1,6 @@
 """``python -m modelbeam``."""
 
-from modelbeam.cli import main
+from modelbeam.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from modelbeam import storage
-from modelbeam.engines import options, remote_job
+from modelbeam.engines import remote_job
+from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
-from modelbeam.job import Job, build_job
-from modelbeam.local import LocalRun
-from modelbeam.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
-from modelbeam.remote import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
-from modelbeam.result import Run
-from modelbeam.spawn import Started
-from modelbeam.workers import Totals
+from modelbeam.job import flags as options
+from modelbeam.job.description import Job, build_job
+from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
+from modelbeam.job.result import Run
+from modelbeam.job.task import Totals
+from modelbeam.local.run import LocalRun
+from modelbeam.local.start import Started
 
 
 def run_job(

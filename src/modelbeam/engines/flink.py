@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelbeam.engines import portable
-from modelbeam.engines.options import flink_address, value_of
 from modelbeam.engines.portable import TIMEOUT, PortableJob
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import EngineError, EngineUnreachableError, JobNotFoundError, RequestError
+from modelbeam.job.flags import flink_address, value_of
 
 _STATES: dict[str, JobState] = {
     "INITIALIZING": "starting",

@@ -9,14 +9,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from modelbeam.engines.options import runner_of, title_of, value_of
 from modelbeam.engines.remote_job import JobState, Status
-from modelbeam.errors import (
-    EngineUnreachableError,
-    JobNotFoundError,
-    ModelbeamError,
-    RequestError,
-)
+from modelbeam.errors import EngineUnreachableError, JobNotFoundError, ModelbeamError, RequestError
+from modelbeam.job.flags import runner_of, title_of, value_of
 
 _STATES: dict[str, JobState] = {
     "STOPPED": "starting",

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from modelbeam.engines import causes
-from modelbeam.engines.options import runner_of
+from modelbeam.beam import causes
 from modelbeam.errors import EngineError, ModelbeamError
+from modelbeam.job.flags import runner_of
 
 JobState = Literal["starting", "running", "done", "failed", "cancelled"]
 

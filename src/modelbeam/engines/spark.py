@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from modelbeam.engines import portable
-from modelbeam.engines.options import value_of
 from modelbeam.engines.portable import PortableJob
 from modelbeam.engines.remote_job import Status
+from modelbeam.job.flags import value_of
 
 _PORTS = range(4040, 4044)
 _TIMEOUT = 2

@@ -17,15 +17,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
 
-from modelbeam.errors import (
-    ModelLoadError,
-    ModelNotFoundError,
-    NotAModelError,
-    did_you_mean,
-)
-from modelbeam.failures import describe
+from modelbeam.errors import ModelLoadError, ModelNotFoundError, NotAModelError, did_you_mean
 from modelbeam.models import signature as signatures
 from modelbeam.models.base import LoadedModel, ModelInfo, Style
+from modelbeam.text import describe
 
 _SHAPE = ("qualified_name", "input_schema", "output_schema")
 

@@ -18,6 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement as Spec
 
 from modelbeam.errors import OutputWriteError, PackageError
+from modelbeam.machine import module_path
 from modelbeam.package.installed import Environment
 from modelbeam.package.items import (
     LocalPackage,
@@ -28,6 +29,7 @@ from modelbeam.package.items import (
     canonical,
 )
 from modelbeam.package.modules import LEFT_OUT_NAMES
+from modelbeam.package.versions import FILE, digest
 from modelbeam.package.wheels import (
     contents_of,
     installed_wheel,
@@ -35,8 +37,6 @@ from modelbeam.package.wheels import (
     normalized,
     own_wheel,
 )
-from modelbeam.spawn import module_path
-from modelbeam.versions import FILE, digest
 
 DESCRIPTION = "packages.json"
 REQUIREMENTS = "requirements.txt"

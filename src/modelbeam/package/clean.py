@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from modelbeam.errors import PackageError
-from modelbeam.job import ModelSpec
+from modelbeam.job.description import ModelSpec
+from modelbeam.machine import module_path
 from modelbeam.package.build import Built
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import LocalPackage, canonical
 from modelbeam.package.listing import BEAM
-from modelbeam.spawn import module_path
 
 TIMEOUT = 600
 """Seconds that a model may take to load."""

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelbeam.errors import PackageError
+from modelbeam.machine import module_path
 from modelbeam.package.build import Built, cache_directory, pip_command
 from modelbeam.package.installed import Environment
 from modelbeam.package.items import canonical
 from modelbeam.package.wheels import installed_wheel
-from modelbeam.spawn import module_path
 
 GLIBC = 34
 """Minor version of the newest glibc that a staged wheel may need; Beam's images have 2.36."""

@@ -55,7 +55,7 @@ def check_command(packages: PackageList) -> str:
         target.partition(":")[0] if ":" in target else target.rpartition(".")[0]
         for target in packages.targets
     ]
-    return f'python -c "import {", ".join(dict.fromkeys(modules))}, modelbeam.pipeline"'
+    return f'python -c "import {", ".join(dict.fromkeys(modules))}, modelbeam.beam.on_worker"'
 
 
 def dockerfile(built: Built) -> str:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelbeam.errors import PackageError, RequestError
-from modelbeam.job import ModelSpec
+from modelbeam.job.description import ModelSpec
+from modelbeam.machine import module_path
 from modelbeam.models import kind_of
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import (
@@ -30,8 +31,7 @@ from modelbeam.package.modules import (
     opened_beside,
     searching,
 )
-from modelbeam.spawn import module_path
-from modelbeam.versions import python_version
+from modelbeam.package.versions import python_version
 
 BEAM = "apache-beam"
 LARGE = 200 << 20

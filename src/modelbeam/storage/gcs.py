@@ -18,12 +18,7 @@ from urllib.parse import quote
 
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
-from modelbeam.storage.base import (
-    FileInfo,
-    PreconditionError,
-    TransientError,
-    settings,
-)
+from modelbeam.storage.base import FileInfo, PreconditionError, TransientError, settings
 from modelbeam.storage.objects import ObjectStore, Page, Piece, Upload
 
 COMPOSED = 32

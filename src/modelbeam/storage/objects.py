@@ -20,12 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
-from modelbeam.storage.base import (
-    FileInfo,
-    PreconditionError,
-    Store,
-    retried,
-)
+from modelbeam.storage.base import FileInfo, PreconditionError, Store, retried
 
 Result = TypeVar("Result")
 

@@ -14,12 +14,7 @@ from typing import Any, NamedTuple
 
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
-from modelbeam.storage.base import (
-    FileInfo,
-    PreconditionError,
-    TransientError,
-    settings,
-)
+from modelbeam.storage.base import FileInfo, PreconditionError, TransientError, settings
 from modelbeam.storage.objects import MIB, ObjectStore, Page, Piece, Upload
 
 SMALLEST_PART = 5 * MIB

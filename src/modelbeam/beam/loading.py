@@ -1,0 +1,19 @@
+"""A model on a worker: loaded once a process, for all its threads."""
+
+from __future__ import annotations
+
+from apache_beam.utils.shared import Shared
+
+from modelbeam import models
+from modelbeam.job.description import ModelSpec
+from modelbeam.machine import collector_paused
+from modelbeam.models.base import LoadedModel
+
+
+def acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
+    def load() -> LoadedModel:
+        with collector_paused():
+            return models.load(model.target, model.name, model.arguments)
+
+    loaded: LoadedModel = shared.acquire(load, tag=model.target)
+    return loaded

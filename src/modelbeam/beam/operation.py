@@ -1,0 +1,40 @@
+"""``MLModelPredictOperation``: the name known from older deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from modelbeam.models import mlmodel
+
+
+class MLModelPredictOperation(beam.DoFn):
+    """One dict in, the model's ``predict(data=…)`` out: the name known from older deployments.
+
+    A record that the model rejects raises, as it always did; :class:`Predict` keeps such records
+    apart instead.
+
+    Args:
+        module_name: module of the model's class.
+        class_name: its name there.
+
+    Raises:
+        ModelError: the class is not there or is not a model; at construction, not on a worker.
+    """
+
+    def __init__(self, module_name: str, class_name: str) -> None:
+        super().__init__()
+        self._target = f"{module_name}:{class_name}"
+        mlmodel.find(self._target)
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        """Build the model, once a process."""
+        self._model = self._shared.acquire(lambda: mlmodel.find(self._target)(), tag=self._target)
+
+    def process(self, data: dict[str, Any]) -> Iterator[Any]:
+        """Predict one record."""
+        yield self._model.predict(data=data)

@@ -1,0 +1,35 @@
+"""The pools of this process, by name: what the steps of a local job hand their work to.
+
+It imports no Beam, so that a pool can be filled while Beam is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from modelbeam.formats.base import Split
+from modelbeam.job.task import Task
+from modelbeam.sinks.files.manifest import Manifest
+
+
+class Pool(Protocol):
+    """Processes that hold a model, and know all else of a job."""
+
+    def wait_open(self) -> Task:
+        """Wait until the model is loaded and everything checked; what every split is told."""
+
+    def predict(self, split: Split) -> Manifest:
+        """Have a split predicted and committed."""
+
+    def skip(self, split: Split, manifest: Manifest) -> None:
+        """Count a split that an earlier run has done."""
+
+    def stop(self, error: BaseException) -> None:
+        """Note the first failure; no further split is begun."""
+
+    def publish(self, splits: list[Split]) -> None:
+        """Publish; all splits are committed."""
+
+
+pools: dict[str, Pool] = {}
+"""Those that are not closed."""

@@ -1,0 +1,1 @@
+"""JSON Lines (also LDJSON, NDJSON), https://jsonlines.org."""

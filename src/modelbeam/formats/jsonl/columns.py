@@ -1,0 +1,208 @@
+"""JSON Lines straight into Arrow columns, for models that take columns.
+
+The work is done by ``columns.c``, built with the package where there is a C compiler, and else by
+Polars. Either way a line is taken only where it is certain that the reference, ``orjson`` and
+:func:`modelbeam.models.signature.to_batch`, would say the same; other lines are left to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.models.signature import Column, Signature
+
+_KINDS = {"float": 0, "int": 1, "bool": 2, "str": 3}
+_TYPES = {"float": np.float64, "int": np.int64, "bool": np.uint8, "str": np.int32}
+_COLON = 58
+
+
+class Columns(NamedTuple):
+    """What was certain of a block.
+
+    Attributes:
+        batch: a ``pyarrow.RecordBatch`` of the signature's columns.
+        rows: the line of each row; ``None`` where every line is a row.
+        doubtful: the lines that the reference must look at.
+    """
+
+    batch: Any
+    rows: list[int] | None
+    doubtful: list[int]
+
+
+def decode(block: LineBlock, signature: Signature) -> Columns | None:
+    """Decode a block, or return ``None`` if the reference must do all of it."""
+    if not signature.columns or any(c.kind == "any" or c.bounded for c in signature.columns):
+        return None
+    library = _library()
+    if library is not None:
+        return _decode_native(library, block, signature.columns)
+    batch = decode_polars(block, signature.columns)
+    return None if batch is None else Columns(batch, None, [])
+
+
+class _Column(ctypes.Structure):
+    """``column`` of ``columns.c``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("name_length", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
+        ("nullable", ctypes.c_int64),
+        ("required", ctypes.c_int64),
+        ("values", ctypes.c_void_p),
+        ("valid", ctypes.c_void_p),
+        ("text", ctypes.c_void_p),
+        ("text_length", ctypes.c_int64),
+        ("text_kept", ctypes.c_int64),
+        ("nulls", ctypes.c_int64),
+        ("seen", ctypes.c_int64),
+    )
+
+
+@functools.cache
+def _library() -> Any | None:
+    """The built ``columns.c`` with its tables, or ``None`` if it was not built."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name("_columns" + suffix)
+        if path.exists():
+            try:
+                library: Any = ctypes.CDLL(str(path))
+            except OSError:  # built elsewhere, for another libc
+                continue
+            library.modelbeam_locale.restype = ctypes.c_void_p
+            library.modelbeam_decode.restype = None
+            library.modelbeam_decode.argtypes = [
+                ctypes.c_char_p, ctypes.c_int64, ctypes.POINTER(_Column), ctypes.c_int64,
+                ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+                ctypes.c_void_p,
+            ]  # fmt: skip
+            library.powers = _powers_of_five()
+            library.locale = library.modelbeam_locale()
+            return library
+    return None
+
+
+def _powers_of_five() -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """128-bit mantissas of 5**-342 … 5**308 as ``columns.c`` wants them: (651, 2), high word first.
+
+    Lemire (2021), section 7: positive powers are cut off, reciprocals rounded up.
+    """
+    table = np.empty((651, 2), np.uint64)
+    for row, exponent in enumerate(range(-342, 309)):
+        if exponent >= 0:
+            power = 5**exponent
+            shift = power.bit_length() - 128
+            power = power >> shift if shift > 0 else power << -shift
+        else:
+            divisor = 5**-exponent
+            power = (1 << (divisor.bit_length() + 127)) // divisor + 1
+        table[row] = power >> 64, power & (2**64 - 1)
+    return table
+
+
+def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) -> Columns | None:
+    import pyarrow as pa
+
+    data, room = block.data, block.count + 1
+    if len(data) >= 2**31 or not _is_utf8(data):
+        return None
+    arrays = []
+    described = (_Column * len(columns))()
+    for column, one in zip(columns, described, strict=True):
+        name = orjson.dumps(column.name)[1:-1]
+        if b"\\" in name:
+            return None
+        values = np.empty(room, _TYPES[column.kind])
+        valid = np.empty(room, np.uint8)
+        text = np.empty(len(data) if column.kind == "str" else 0, np.uint8)
+        arrays.append((values, valid, text))
+        one.name, one.name_length = name, len(name)
+        one.kind, one.nullable, one.required = _KINDS[column.kind], column.nullable, column.required
+        one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
+    row_lines, doubtful = np.empty(room, np.int32), np.empty(room, np.int32)
+    totals = np.zeros(4, np.int64)
+    library.modelbeam_decode(
+        data, len(data), described, len(columns), library.powers.ctypes.data, library.locale,
+        row_lines.ctypes.data, doubtful.ctypes.data, totals.ctypes.data,
+    )  # fmt: skip
+    rows, doubts, lines, _ = (int(total) for total in totals)
+    if lines != block.count:
+        return None
+    made = [
+        _arrow_array(pa, one, column, rows, *array)
+        for one, column, array in zip(described, columns, arrays, strict=True)
+    ]
+    batch = pa.RecordBatch.from_arrays(made, names=[column.name for column in columns])
+    whole = rows == lines
+    return Columns(batch, None if whole else row_lines[:rows].tolist(), doubtful[:doubts].tolist())
+
+
+def _arrow_array(
+    pa: Any, described: _Column, column: Column, rows: int, values: Any, valid: Any, text: Any
+) -> Any:
+    """An Arrow array over what was decoded, without a copy except of booleans and nulls."""
+    mask = valid[:rows] == 0 if described.nulls else None
+    if column.kind == "str":
+        bitmap = pa.array(mask == 0).buffers()[1] if mask is not None else None
+        return pa.StringArray.from_buffers(
+            rows,
+            pa.py_buffer(values),
+            pa.py_buffer(text[: described.text_length]),
+            bitmap,
+            described.nulls,
+        )
+    values = values[:rows]
+    return pa.array(values.view(np.bool_) if column.kind == "bool" else values, mask=mask)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def decode_polars(block: LineBlock, columns: tuple[Column, ...]) -> Any | None:
+    """Decode a whole block with Polars, or return ``None`` where a doubt remains.
+
+    Polars reads one line a row and rejects what ``orjson`` rejects, numbers and booleans included,
+    with these exceptions, each looked for here: blank lines are skipped (rows are counted), a
+    missing value is null (nulls are counted), the first of duplicate keys wins (keys are counted),
+    and lone surrogates pass (``\\ud`` is looked for). Strings may stand for anything there, so
+    columns of strings are left to the reference.
+    """
+    import polars as pl
+
+    kinds = {"float": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
+    if any(column.kind not in kinds for column in columns):
+        return None
+    data = block.data
+    escaped = b"\\" in data
+    if escaped and (b"\\ud" in data or b"\\uD" in data):
+        return None
+    try:
+        frame = pl.read_ndjson(data, schema={c.name: kinds[c.kind] for c in columns})
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    if frame.height != block.count:
+        return None
+    colons = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _COLON))
+    if any(frame.get_column(column.name).null_count() for column in columns):
+        return None
+    if colons != block.count * len(columns):
+        names = [orjson.dumps(column.name) for column in columns]
+        if escaped or any(data.count(name) != block.count for name in names):
+            return None
+    return frame.rechunk().to_arrow().to_batches()[0]

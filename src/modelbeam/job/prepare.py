@@ -1,0 +1,256 @@
+"""From a job to all that running it needs: the plan, what resuming finds, the checks before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelbeam import formats, storage
+from modelbeam.errors import (
+    RequestError,
+    ResumeError,
+    SchemaMismatchError,
+    TooManyErrorsError,
+    did_you_mean,
+)
+from modelbeam.formats.base import Split
+from modelbeam.job import flags as options
+from modelbeam.job.description import Job
+from modelbeam.job.result import Run
+from modelbeam.job.task import Task, Totals
+from modelbeam.machine import available_cores
+from modelbeam.models.base import ModelInfo
+from modelbeam.models.signature import missing_columns
+from modelbeam.sinks.files.output import Output, check_output
+from modelbeam.sinks.files.publish import Publication
+from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
+from modelbeam.sources.files import default_split_size, find_inputs, plan_splits
+from modelbeam.storage import FileInfo
+
+SAMPLE_RECORDS = 100
+"""Records that are looked at before the job is started."""
+
+
+class Watcher(Protocol):
+    """What is told how the run goes: the progress bar, or nothing."""
+
+    def begin(self, plan: Plan) -> None:
+        """The splits are known."""
+
+    def update(self, totals: Totals) -> None:
+        """Called ten times a second."""
+
+    def note(self, text: str) -> None:
+        """Something happened that a person wants to know once."""
+
+    def end(self) -> None:
+        """The run is over, well or not."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def begin(self, plan: Plan) -> None:
+        """Say nothing."""
+
+    def update(self, totals: Totals) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job comes to before it runs."""
+
+    job: Job
+    inputs: tuple[FileInfo, ...]
+    splits: list[Split]
+    split_size: int
+    output: Output
+    workers: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to be read, as they are stored."""
+        return sum(info.size for info in self.inputs)
+
+
+def check_places(job: Job) -> None:
+    """Refuse local paths where it is certain that the workers are on other machines.
+
+    Of other engines the workers find out, and ``modelbeam check`` asks them.
+
+    Raises:
+        RequestError: a path is local and the engine is Dataflow.
+    """
+    if options.engine_of(job.beam_options) != "dataflow":
+        return
+    for flag, path in [*(("--input", path) for path in job.inputs), ("--output", job.output)]:
+        if not storage.is_url(path):
+            raise RequestError(
+                f"{flag} {path} is on this machine, where Dataflow's workers do not see it. "
+                f"Use a URL such as gs://my-bucket/{path.strip('./').rsplit('/', 1)[-1]}."
+            )
+
+
+def output_of(job: Job) -> Output:
+    """Where a job writes, and in which format."""
+    output_format = (
+        formats.parse(job.output_format, "--output-format")
+        if job.output_format
+        else formats.from_suffix(job.output) or formats.Format("jsonl")
+    )
+    return Output(job.output, job.single_file, output_format)
+
+
+def make_plan(job: Job) -> Plan:
+    """Find the inputs and cut them into splits, by their sizes alone.
+
+    Raises:
+        RequestError: an input matches nothing, or the output exists.
+    """
+    output = output_of(job)
+    check_output(output, resume=job.resume, overwrite=job.overwrite)
+    inputs = find_inputs(
+        job.inputs, any_suffix=job.input_format is not None, excluded=output.own_files
+    )
+    if job.input_format is None:
+        for info in inputs:
+            formats.from_suffix(info.path)  # a format that this version cannot read is an error
+    earlier = earlier_record(output)[0] if job.resume else None
+    split_size = (earlier.split_size if earlier else None) or job.split_size
+    split_size = split_size or default_split_size(inputs)
+    workers = job.workers or available_cores()
+    return Plan(job, tuple(inputs), plan_splits(inputs, split_size), split_size, output, workers)
+
+
+def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
+    """What resuming compares: everything that the predictions depend on."""
+    job = plan.job
+    settings = {
+        "model": info.target,
+        "model name": info.name,
+        "model qualified name": info.qualified_name,
+        "model version": info.version,
+        "model arguments": job.model.arguments,
+        "--keep": list(job.keep) if job.keep != "all" else "all",
+        "--output-format": plan.output.format.suffix,
+        "--batch-size": job.batch_size,
+        "--max-record-size": job.max_record_size,
+    }
+    return JobRecord(settings, plan.split_size, plan.inputs)
+
+
+def make_task(plan: Plan, record: JobRecord) -> Task:
+    """What every split is told."""
+    job = plan.job
+    return Task(
+        state=plan.output.state,
+        fingerprint=record.fingerprint,
+        output=plan.output.format,
+        keep=job.keep,
+        batch_size=None if job.batch_size == "auto" else job.batch_size,
+        max_record_size=job.max_record_size,
+    )
+
+
+def make_publication(
+    plan: Plan, record: JobRecord, info: ModelInfo, started: float, resumed: int = 0
+) -> Publication:
+    """What publishing is told."""
+    runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
+    return Publication(
+        output=plan.output,
+        record=record,
+        model=info.to_dict(),
+        max_errors=plan.job.max_errors,
+        runner=runner.rsplit(".", 1)[-1],
+        workers=options.title_of(plan.job.beam_options),
+        started=started,
+        resumed=resumed,
+    )
+
+
+def check_fit(plan: Plan, info: ModelInfo) -> None:
+    """Compare the columns that the model and ``--keep`` need with those of the first records.
+
+    Raises:
+        SchemaMismatchError: not one of the first records has a column that all must have.
+    """
+    from modelbeam.formats.jsonl import lines as jsonl
+
+    for split in plan.splits:
+        if split.start == 0 and split.size:
+            block = jsonl.first_block(split.path, split.compression, SAMPLE_RECORDS)
+            records = jsonl.decode_records(block).records
+            columns = sorted({name for record in records for name in record})
+            wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
+            if plan.job.keep != "all" and records:
+                wanted["--keep names"] = [n for n in plan.job.keep if n not in columns]
+            for what, missing in wanted.items():
+                if missing:
+                    raise SchemaMismatchError(
+                        f"{what} {', '.join(_with_nearest(name, columns) for name in missing)}, "
+                        f"which none of the first {len(records)} records of {split.path} has. "
+                        f"Their columns are {', '.join(columns)}."
+                    )
+            return
+
+
+def _with_nearest(name: str, columns: list[str]) -> str:
+    nearest = did_you_mean(name, columns).removeprefix("; ")
+    return f"'{name}' ({nearest})" if nearest else f"'{name}'"
+
+
+class Resumable:
+    """What ``--resume`` finds.
+
+    Attributes:
+        done: the run, if it is finished already.
+        resumes: whether there is an unfinished one to go on with.
+
+    Raises:
+        ResumeError: what is there was a different job, or cannot be resumed.
+    """
+
+    def __init__(self, plan: Plan, record: JobRecord) -> None:
+        self.done: Run | None = None
+        self.resumes = False
+        if not plan.job.resume:
+            return
+        earlier, finished = earlier_record(plan.output)
+        if earlier is None:
+            return
+        check_resumable(plan.output, earlier, record, finished=finished is not None)
+        if finished is None:
+            self.resumes = True
+        elif finished["status"] == "succeeded":
+            self.done = Run.of({**finished, "already_finished": True})
+        else:
+            raise ResumeError(
+                f"--resume: the run in {plan.output.path} ended with every record failed. Mend "
+                f"the model or the data and run again with --overwrite."
+            )
+
+
+def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | None:
+    """The error for a limit of ``N`` that is passed while the job runs.
+
+    A limit of ``P%`` is for the end, when it is known how many records there are.
+    """
+    if limit is None or limit.endswith("%") or totals.counts.failed <= int(limit):
+        return None
+    examples = "; ".join(
+        f"{kind.source} at byte {kind.offset}, {kind.type}: {kind.error}"
+        for kind in totals.counts.kinds[:3]
+    )
+    return TooManyErrorsError(
+        f"{totals.counts.failed} records failed so far, more than --max-errors {limit}; the job "
+        f"was stopped. The first: {examples}. Nothing was published; mend the data and use "
+        f"--overwrite, or allow more with --resume --max-errors N."
+    )

@@ -1,0 +1,92 @@
+"""What is said between the process that runs the pipeline and those that hold the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from modelbeam.formats import Format
+from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.failures import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is the same for every split of a job; plain data that crosses process boundaries.
+
+    Attributes:
+        state: the job's state directory.
+        fingerprint: of the model and the settings; it goes into every manifest.
+        output: format of the predictions.
+        keep: ``all`` or the input columns that stand beside the predictions.
+        batch_size: records a model call, or ``None`` for the model's best.
+        max_record_size: bytes that a record may have.
+    """
+
+    state: str
+    fingerprint: str
+    output: Format
+    keep: Literal["all"] | tuple[str, ...]
+    batch_size: int | None
+    max_record_size: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a split is.
+
+    Attributes:
+        counts: of the records so far.
+        bytes: of the file (as it is stored) that are done.
+        offset: where the block begins that is being worked on.
+    """
+
+    counts: Counts
+    bytes: int = 0
+    offset: int = 0
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What became of a file's first records.
+
+    Attributes:
+        read: how many there were.
+        predictions: the encoded predictions.
+        failures: ``(line, stage, type, message)`` of each that failed.
+    """
+
+    read: int
+    predictions: bytes
+    failures: list[tuple[int, Stage, str, str]]
+
+
+class Totals:
+    """Sums over splits: records, bytes, splits done, and of these done by an earlier run.
+
+    ``tasks`` is how many tasks an engine has at work, where it tells.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: int | None = None
+        self.counts = Counts()
+        self.bytes = 0
+        self.splits = 0
+        self.resumed = 0
+
+    def add(self, counts: Counts, done: int) -> None:
+        """Add a split's."""
+        self.counts.add(counts, 0)
+        self.bytes += done
+        self.splits += 1
+
+    def copy(self) -> Totals:
+        """A copy that may be added to."""
+        other = Totals()
+        other.add(self.counts, self.bytes)
+        other.splits, other.resumed = self.splits, self.resumed
+        return other

@@ -1,0 +1,372 @@
+"""The pool of processes that hold the model, seen from the process that runs the pipeline.
+
+A model that takes columns gets one process with threads in it: Polars, numpy and most model
+libraries release the interpreter lock, and the model is in memory once. A model that takes dicts
+gets a process for each worker, since its Python code cannot run in parallel otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from modelbeam import storage
+from modelbeam.beam.pools import pools
+from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
+from modelbeam.formats.base import Split
+from modelbeam.job.description import ModelSpec
+from modelbeam.job.task import Progress, Sample, Task, Totals
+from modelbeam.local.start import Started, start_worker
+from modelbeam.models.base import ModelInfo
+from modelbeam.sinks.files.manifest import Manifest
+from modelbeam.sinks.files.publish import Publication, publish
+
+Mode = Literal["threads", "processes"]
+
+
+class _Stopped(JobError):
+    """The pool was stopped while a split waited for it."""
+
+
+class _Worker:
+    """One process, and the requests that it has not answered."""
+
+    def __init__(self, pool: WorkerPool, model: ModelSpec, slots: int) -> None:
+        self._pool = pool
+        self._pending: dict[int, _Call] = {}
+        self._lock = threading.Lock()
+        self._number = 0
+        self._end: ModelbeamError | None = None
+        started = pool.take_started()
+        self.process, self._socket = started.process, started.socket
+        self._connection = Connection(os.dup(self._socket.fileno()))
+        with contextlib.suppress(OSError):  # it is dead already, which the listener reports
+            self._connection.send(
+                (
+                    *("load", model.target, model.name, model.arguments, slots),
+                    storage.configuration(),  # by this socket, since it may hold secrets
+                )
+            )
+        threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
+
+    def call(self, kind: str, *arguments: Any) -> Any:
+        """Send a request and wait for its result."""
+        with self._lock:
+            self._number += 1
+            number = self._number
+            call = _Call(arguments)
+            if self._end is not None:
+                raise self._end
+            self._pending[number] = call
+            with contextlib.suppress(OSError):  # it died; the listener will say over which data
+                self._connection.send((kind, number, *arguments))
+        call.answered.wait()
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                kind, *rest = self._connection.recv()
+                if kind == "loaded":
+                    self._pool.worker_loaded(self, *rest)
+                elif kind == "refused":
+                    self._pool.stop(rest[0])
+                else:
+                    self._reply(kind, *rest)
+        except (EOFError, OSError):
+            self._connection.close()
+        self.process.wait()
+        with self._lock:
+            calls = list(self._pending.values())
+            self._pending.clear()
+            self._end = self._death(calls)
+        self._pool.worker_ended(self._end)
+        for call in calls:
+            call.finish(error=self._end)
+
+    def _reply(self, kind: str, number: int, result: Any) -> None:
+        call = self._pending[number]
+        if kind == "progress":
+            call.progress = result
+            self._pool.note_progress(call.arguments[0], result)
+            return
+        with self._lock:
+            del self._pending[number]
+        call.finish(**{"result" if kind == "done" else "error": result})
+
+    def _death(self, calls: list[_Call]) -> ModelbeamError:
+        """The error that says how the process died, and over which data."""
+        code = self.process.wait()
+        how = f"exited with code {code}"
+        if code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                how += " (by the system for want of memory, or by hand)"
+        places = [
+            f"{call.arguments[0].path} after byte {call.progress.offset}"
+            for call in calls
+            if call.progress is not None
+        ]
+        if not places:
+            hint = " Run the same command with --resume." if self._pool.info is not None else ""
+            return WorkerDiedError(f"The process that holds the model {how}.{hint}")
+        return WorkerDiedError(
+            f"The process that holds the model {how} while it predicted "
+            f"{' or '.join(places)}. Nothing was published. Mend the model or the data, then run "
+            f"the same command with --resume."
+        )
+
+    def close(self, kill: bool) -> None:
+        """End the process; a kind close lets it end by itself."""
+        if kill:
+            self.process.kill()
+        with contextlib.suppress(OSError):  # wakes both ends; closing a descriptor would not
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if not kill:
+            try:
+                self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self._socket.close()
+
+
+class _Call:
+    """A request that waits for its answer."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self.arguments = arguments
+        self.answered = threading.Event()
+        self.progress: Progress | None = None
+        self.result: Any = None
+        self.error: ModelbeamError | None = None
+
+    def finish(self, result: Any = None, error: ModelbeamError | None = None) -> None:
+        """Wake the caller."""
+        self.result, self.error = result, error
+        self.answered.set()
+
+
+class WorkerPool:
+    """Processes that hold one model and predict splits.
+
+    Args:
+        model: what they load.
+        workers: how many cores they use.
+        mode: ``auto`` decides once the model has said what it takes.
+        started: a process that was started ahead with this number of workers.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        workers: int,
+        mode: Literal["auto", "threads", "processes"],
+        started: Started | None = None,
+    ) -> None:
+        self.name = os.urandom(6).hex()
+        self.workers = workers
+        self._started = started if started and started.workers == workers else None
+        self.info: ModelInfo | None = None
+        self.mode: Mode | None = None if mode == "auto" else mode
+        self.failure: ModelbeamError | None = None
+        self._model = model
+        self._model_bytes = 0
+        self._changed = threading.Condition()
+        self._workers: list[_Worker] = []
+        self._free: list[_Worker] = []
+        self.run: dict[str, Any] | None = None
+        self._closing = False
+        self._task: Task | None = None
+        self._publication: Publication | None = None
+        self._progress: dict[int, Progress] = {}
+        self._done = Totals()
+        pools[self.name] = self
+        self._workers.append(_Worker(self, model, workers))
+
+    def take_started(self) -> Started:
+        """A process that has no model yet: the one started ahead, or a new one."""
+        started, self._started = self._started, None
+        return started or start_worker(self.workers)
+
+    def wait_loaded(self) -> ModelInfo:
+        """Wait until the model is loaded.
+
+        Raises:
+            ModelError: it could not be; the error is the one raised where it was tried.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.info is not None or self.failure is not None)
+        if self.info is None:
+            failure = self.failure
+            if isinstance(failure, WorkerDiedError):
+                raise ModelLoadError(
+                    f"--model {self._model.target}: its process died while the model was loaded. "
+                    f"{failure}"
+                )
+            raise failure or ModelLoadError(f"--model {self._model.target} was not loaded.")
+        return self.info
+
+    def sample(self, path: str, compression: str | None, records: int, task: Task) -> Sample:
+        """Predict the first records of a file, without writing anything."""
+        result: Sample = self._workers[0].call("sample", path, compression, records, task)
+        return result
+
+    def open(self, task: Task, splits: int, publication: Publication) -> None:
+        """Let :meth:`predict` begin; starts the other processes if the mode has more than one.
+
+        Args:
+            task: what is the same for every split.
+            splits: how many there are.
+            publication: what :meth:`publish` needs; how many workers there are, and how many
+                splits were done before, is filled in here.
+        """
+        info = self.wait_loaded()
+        if self.mode is None:
+            self.mode = self._best_mode(info)
+        wanted = min(self.workers, splits) if self.mode == "processes" else 1
+        first = self._workers[0]
+        slots = 1 if self.mode == "processes" else self.workers
+        workers = f"{wanted} process" + ("es" if wanted > 1 else "")
+        if self.mode == "threads":
+            workers = f"{self.workers} thread" + ("s" if self.workers > 1 else "")
+        with self._changed:
+            self._publication = replace(publication, workers=workers)
+            self._task = task
+            self._free.extend([first] * slots)
+            self._changed.notify_all()
+        for _ in range(wanted - 1):
+            self._workers.append(_Worker(self, self._model, 1))
+
+    def _best_mode(self, info: ModelInfo) -> Mode:
+        if info.style == "table" or self.workers == 1:
+            return "threads"
+        return "threads" if self._model_bytes * self.workers > _free_memory() / 2 else "processes"
+
+    def predict(self, split: Split) -> Manifest:
+        """Predict a split on the next free worker; blocks until the pool is open.
+
+        Raises:
+            JobError: the split failed; :attr:`failure` has the first one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure or (self._task and self._free))
+            if self.failure is not None:
+                raise _Stopped("The job was stopped.")
+            worker, task = self._free.pop(), self._task
+        try:
+            manifest: Manifest = worker.call("split", split, task)
+        except ModelbeamError as error:
+            self.stop(error)
+            raise
+        with self._changed:
+            self._progress.pop(split.index, None)
+            self._done.add(manifest.counts, split.bytes)
+            self._free.append(worker)
+            self._changed.notify_all()
+        return manifest
+
+    def publish(self, splits: list[Split]) -> None:
+        """Publish; then :attr:`run` describes the run, or :attr:`failure` says why not."""
+        if self._publication is None or self.failure is not None:
+            return
+        self._closing = True  # the processes are done, and end while we publish
+        threading.Thread(target=self._end_workers, args=[True], daemon=True).start()
+        try:
+            run = publish(replace(self._publication, resumed=self._done.resumed), splits)
+        except Exception as error:
+            self.stop(error)
+            return
+        with self._changed:
+            self.run = run
+            self._changed.notify_all()
+
+    def skip(self, split: Split, manifest: Manifest) -> None:
+        """Count a split that an earlier run has done."""
+        with self._changed:
+            self._done.add(manifest.counts, split.bytes)
+            self._done.resumed += 1
+
+    def wait_open(self) -> Task:
+        """Wait until the pool is open, and return what it was opened with."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure or self._task)
+            if self.failure is not None or self._task is None:
+                raise _Stopped("The job was stopped.")
+            return self._task
+
+    def stop(self, error: BaseException) -> None:
+        """Note the first failure; no further split is begun."""
+        if not isinstance(error, ModelbeamError):
+            cause = error
+            error = JobError(f"The job failed with {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+        with self._changed:
+            if self.failure is None and not isinstance(error, _Stopped):
+                self.failure = error
+            self._changed.notify_all()
+
+    def worker_loaded(self, worker: _Worker, info: ModelInfo, grown: int) -> None:
+        """A process has its model."""
+        with self._changed:
+            if self.info is None:  # the first one; the others start after it
+                self.info, self._model_bytes = info, grown
+            else:
+                self._free.append(worker)
+            self._changed.notify_all()
+
+    def worker_ended(self, error: ModelbeamError) -> None:
+        """A process is gone: on purpose after :meth:`close`, else for a reason to report."""
+        if not self._closing:
+            self.stop(error)
+
+    def note_progress(self, split: Split, progress: Progress) -> None:
+        """A split has come so far."""
+        with self._changed:
+            self._progress[split.index] = progress
+
+    def totals(self) -> Totals:
+        """How far the whole job is."""
+        with self._changed:
+            now = self._done.copy()
+            for progress in self._progress.values():
+                now.add(progress.counts, progress.bytes)
+                now.splits -= 1
+        return now
+
+    def close(self, *, kill: bool = False) -> None:
+        """End all processes; with ``kill`` at once."""
+        self._closing = True
+        pools.pop(self.name, None)
+        with self._changed:
+            if self.failure is None:
+                self.failure = _Stopped("The job was stopped.")
+            self._changed.notify_all()
+        self._end_workers(kill)
+
+    def _end_workers(self, kill: bool) -> None:
+        for worker in self._workers:
+            worker.close(kill)
+
+    def wait_finished(self, seconds: float) -> bool:
+        """Wait that long for the run to end, well or not, and return whether it did."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self.run is not None or self.failure is not None, seconds
+            )
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 1 << 40

@@ -1,0 +1,134 @@
+"""The process that holds the model: it loads it, predicts splits in threads, and never lets its
+death be anything but one clear error in the process that started it.
+
+It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
+
+    in   ("load", target, name, arguments, slots, storage flags), ("split", number, split, task),
+         ("sample", number, path, compression, records, task)
+    out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
+         ("done", number, result), ("failed", number, error)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
+
+from modelbeam import storage
+from modelbeam.errors import JobError, ModelbeamError
+from modelbeam.job.task import Sample
+from modelbeam.machine import collector_paused
+
+
+def main(descriptor: int) -> None:
+    """Serve the process at the other end of a socket until it closes it or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.dup2(2, 1)  # stdout is the command's own; a model that prints, prints to stderr
+    sys.stdout = sys.stderr
+    connection = Connection(descriptor)
+    _die_with_parent()
+    with contextlib.suppress(EOFError, OSError):
+        _Server(connection).serve()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """On Linux, be killed when the parent dies, even while the model holds the interpreter lock."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class _Server:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._model: Any = None
+
+    def serve(self) -> None:
+        """Load the model, then answer requests until the socket ends."""
+        with collector_paused():
+            import modelbeam.job.split  # noqa: F401 - what every model needs, while the parent starts
+
+            _, target, name, arguments, slots, flags = self._connection.recv()
+            storage.configure(flags)
+            if not self._load(target, name, arguments):
+                return
+        gc.freeze()  # what is loaded stays
+        threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
+        while True:
+            kind, number, *rest = self._connection.recv()
+            threads.submit(self._answer, kind, number, rest)
+
+    def _load(self, target: str, name: str | None, arguments: dict[str, Any]) -> bool:
+        from modelbeam import models
+
+        before = _resident_bytes()
+        try:
+            self._model = models.load(target, name, arguments)
+            self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
+        except ModelbeamError as error:
+            self._send("refused", with_details(error))
+            return False
+        return True
+
+    def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
+        try:
+            made = self._split(number, *rest) if kind == "split" else self._sample(*rest)
+            self._send("done", number, made)
+        except ModelbeamError as error:
+            self._send("failed", number, with_details(error))
+        except BaseException as error:
+            wrapped = JobError(
+                f"The split failed with {type(error).__name__}: {error}. This is a defect of "
+                f"modelbeam; run with --verbose and report it."
+            )
+            wrapped.__cause__ = error
+            self._send("failed", number, with_details(wrapped))
+
+    def _split(self, number: int, split: Any, task: Any) -> Any:
+        from modelbeam.job.split import predict_split
+
+        return predict_split(split, task, self._model, lambda p: self._send("progress", number, p))
+
+    def _sample(self, path: str, compression: str | None, records: int, task: Any) -> Sample:
+        from modelbeam.formats.jsonl import lines as jsonl
+        from modelbeam.job.split import predict_lines
+
+        block = jsonl.first_block(path, compression, records)
+        outcome = predict_lines(block, task, self._model)
+        failures = [
+            (block.position(f.row).line, f.stage, f.type, f.error)
+            for f in sorted(outcome.failures, key=lambda f: f.row)
+        ]
+        return Sample(outcome.read, bytes(outcome.data), failures)
+
+    def _send(self, *message: Any) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+
+def with_details(error: ModelbeamError) -> ModelbeamError:
+    """Put the traceback's text on the exception, since pickling drops the traceback itself."""
+    error.details = "".join(traceback.format_exception(error))  # type: ignore[attr-defined]
+    return error
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as handle:
+            return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

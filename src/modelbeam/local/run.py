@@ -1,0 +1,99 @@
+"""Running a job on this machine: Beam's local runner, and the model in processes of its own."""
+
+from __future__ import annotations
+
+import threading
+
+from modelbeam.errors import JobError
+from modelbeam.job import flags as options
+from modelbeam.job.prepare import (
+    Plan,
+    Resumable,
+    Watcher,
+    check_fit,
+    make_publication,
+    make_record,
+    make_task,
+    too_many_errors,
+)
+from modelbeam.job.result import Run, finished_run
+from modelbeam.local.pool import WorkerPool
+from modelbeam.local.start import Started
+from modelbeam.machine import collector_paused
+from modelbeam.sinks.files.output import remove_state
+from modelbeam.sinks.files.publish import finish, is_frozen
+from modelbeam.sinks.files.state import State
+
+
+class LocalRun:
+    """One run on Beam's local runner, with the model in processes of its own.
+
+    The model's process and Beam's import start at the same moment; the pipeline begins and waits
+    until the model is loaded and everything is checked. Nothing is written before that.
+    """
+
+    def __init__(self, plan: Plan, watcher: Watcher, now: float, started: Started | None) -> None:
+        self._plan, self._watcher, self._started = plan, watcher, now
+        job = plan.job
+        self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started)
+
+    def run(self) -> Run:
+        state: State | None = None
+        pool = self._pool
+        try:
+            pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
+            pipeline.start()
+            info = pool.wait_loaded()
+            check_fit(self._plan, info)
+            record = make_record(self._plan, info)
+            resumable = Resumable(self._plan, record)
+            if resumable.done is not None:
+                remove_state(self._plan.output)  # if a crash left a rest of it
+                return resumable.done
+            state = State(self._plan.output, record, fresh=not resumable.resumes)
+            if is_frozen(self._plan.output):
+                return finished_run(finish(self._plan.output))
+            self._watcher.begin(self._plan)
+            publication = make_publication(self._plan, record, info, self._started)
+            pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
+            self._wait()
+        except BaseException:
+            pool.close(kill=True)
+            if state is not None:
+                state.discard_if_empty()
+            raise
+        finally:
+            self._watcher.end()
+            pool.close(kill=True)
+            if state is not None:
+                state.close()
+        return finished_run(pool.run)
+
+    def _pipeline(self) -> None:
+        """Run Beam in its own thread, so that the main one can always answer Ctrl-C."""
+        plan, pool = self._plan, self._pool
+        try:
+            with collector_paused():
+                import apache_beam as beam
+
+                from modelbeam.beam.chain import build_local
+
+            threads = min(len(plan.splits), plan.workers * 2)
+            made = options.local_options(plan.job.beam_options, threads)
+            pipeline = beam.Pipeline(options=made)
+            build_local(pipeline, plan.splits, pool.name)
+            pipeline.run().wait_until_finish()
+            if pool.run is None:
+                raise JobError("The pipeline ended without publishing. Run again with --resume.")
+        except BaseException as error:
+            pool.stop(error)  # of no effect after the first failure
+
+    def _wait(self) -> None:
+        pool = self._pool
+        while not pool.wait_finished(0.1):
+            totals = pool.totals()
+            self._watcher.update(totals)
+            if error := too_many_errors(self._plan.job.max_errors, totals):
+                raise error
+        if pool.failure is not None:
+            raise pool.failure

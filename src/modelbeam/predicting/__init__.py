@@ -1,0 +1,1 @@
+"""From a batch to an outcome: predictions, failures, counts. No files, no Beam."""

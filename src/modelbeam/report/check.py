@@ -1,0 +1,157 @@
+"""``modelbeam check``: everything but the run, and ``modelbeam describe``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from modelbeam import formats, storage
+from modelbeam.engines import remote_job
+from modelbeam.errors import RequestError
+from modelbeam.job import flags as options
+from modelbeam.job.description import Job, ModelSpec
+from modelbeam.job.prepare import (
+    SAMPLE_RECORDS,
+    Plan,
+    check_fit,
+    check_places,
+    make_plan,
+    make_record,
+    make_task,
+)
+from modelbeam.job.task import Sample
+from modelbeam.local.pool import WorkerPool
+from modelbeam.models.base import ModelInfo
+from modelbeam.report.doctor import Examination, examine
+from modelbeam.text import count, size
+
+EXAMPLES = 3
+"""Predictions and failures that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found: the model, the plan, and what became of the first records of each file."""
+
+    info: ModelInfo
+    plan: Plan
+    samples: list[tuple[str, Sample]]
+    engine: Examination | None = None
+
+    @property
+    def read(self) -> int:
+        """Records that were tried."""
+        return sum(sample.read for _, sample in self.samples)
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(len(sample.failures) for _, sample in self.samples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "model": self.info.to_dict(),
+            "plan": {
+                "files": len(self.plan.inputs),
+                "bytes": self.plan.bytes,
+                "splits": len(self.plan.splits),
+                "split_size": self.plan.split_size,
+                "workers": self.plan.workers,
+                "runner": options.runner_of(self.plan.job.beam_options) or "DirectRunner",
+                "output": self.plan.output.path,
+            },
+            "sample": {
+                "read": self.read,
+                "predicted": self.read - self.failed,
+                "failed": self.failed,
+                "files": [
+                    {"path": path, **asdict(sample), "predictions": _predictions(sample)}
+                    for path, sample in self.samples
+                ],
+            },
+            "engine": asdict(self.engine)["findings"] if self.engine else None,
+        }
+
+    def to_text(self) -> str:
+        """For people."""
+        info, plan = self.info, self.plan
+        takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
+        title = options.title_of(plan.job.beam_options)
+        lines = [
+            f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
+            f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
+            f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
+            + (title if self.engine else f"{count(plan.workers, 'worker')}, the local runner"),
+            f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
+            f"{'one file' if plan.output.single else 'a directory of shards'})",
+            f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
+            f"{self.failed} failed",
+        ]
+        shown = [p for _, sample in self.samples for p in _predictions(sample)][:EXAMPLES]
+        lines += [f"         {orjson.dumps(prediction).decode()}" for prediction in shown]
+        failures = [
+            (path, *failure) for path, sample in self.samples for failure in sample.failures
+        ]
+        for path, line, stage, kind, error in failures[:EXAMPLES]:
+            lines.append(f"failed   {path}:{line} {stage}, {kind}: {' '.join(error.split())}")
+        if len(failures) > EXAMPLES:
+            lines.append(f"         and {len(failures) - EXAMPLES} more")
+        if self.engine is not None:
+            lines.append(self.engine.to_text())
+        return "\n".join(lines)
+
+
+def _predictions(sample: Sample) -> list[Any]:
+    return [orjson.loads(line) for line in sample.predictions.splitlines()[:EXAMPLES]]
+
+
+def check_job(job: Job, note: Callable[[str], None]) -> Check:
+    """Load the model, try it on the first records of the first files, and make the plan.
+
+    If the job is for an engine, that and its workers are examined as well.
+
+    Raises:
+        RequestError: what a run would refuse as well.
+    """
+    options.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
+    local = options.is_local(job.beam_options)
+    if not local:
+        check_places(job)
+        remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
+    plan = make_plan(job if local else job.on_any_machine())
+    pool = WorkerPool(job.model, 1, "threads")
+    try:
+        info = pool.wait_loaded()
+        check_fit(plan, info)
+        task = make_task(plan, make_record(plan, info))
+        samples = []
+        for file in plan.inputs:
+            compression = formats.compression_of(file.path)
+            samples.append((file.path, pool.sample(file.path, compression, SAMPLE_RECORDS, task)))
+            if sum(sample.read for _, sample in samples) >= SAMPLE_RECORDS:
+                break
+    finally:
+        pool.close()
+    return Check(info, plan, samples, None if local else examine(plan, note))
+
+
+def describe_model(model: str | ModelSpec) -> ModelInfo:
+    """Load a model and return what it says of itself.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    try:
+        spec = ModelSpec.parse(model)
+    except ValueError as error:
+        raise RequestError(f"--model {model}: {error}.") from None
+    pool = WorkerPool(spec, 1, "threads")
+    try:
+        return pool.wait_loaded()
+    finally:
+        pool.close()

@@ -1,0 +1,188 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from modelbeam.engines.run import Submitted
+from modelbeam.job.flags import is_local, title_of
+from modelbeam.job.prepare import Plan
+from modelbeam.job.result import Run
+from modelbeam.job.task import Totals
+from modelbeam.text import count, duration, size
+
+SECONDS_BETWEEN_LINES = 5.0
+"""How often a plain line is written where there is no terminal."""
+
+
+RATE_WINDOW = 5.0
+"""Seconds over which the rate is taken on this machine."""
+
+
+REMOTE_RATE_WINDOW = 30.0
+"""The same for an engine, which tells of records only when their split is done."""
+
+
+class _Rate:
+    """Records and bytes a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int, int]] = []
+
+    def update(self, totals: Totals) -> tuple[float, float]:
+        window = RATE_WINDOW if totals.tasks is None else REMOTE_RATE_WINDOW
+        records, done = totals.counts.read, totals.bytes
+        now = time.monotonic()
+        self._seen.append((now, records, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > window:
+            self._seen.pop(0)
+        then, records_then, done_then = self._seen[0]
+        seconds = now - then
+        if seconds <= 0:
+            return 0.0, 0.0
+        return (records - records_then) / seconds, (done - done_then) / seconds
+
+
+def _text(plan: Plan, totals: Totals, rates: tuple[float, float]) -> str:
+    records, done = rates
+    parts = [
+        count(totals.counts.read, "record"),
+        f"{totals.counts.failed:,} failed",
+        f"{records:,.0f}/s",
+        f"{size(totals.bytes)} of {size(plan.bytes)}",
+    ]
+    if totals.tasks is not None:
+        parts.append(f"{count(totals.splits, 'split')} done, {count(totals.tasks, 'task')} at work")
+    left = plan.bytes - totals.bytes
+    if done > 0 and left > 0:
+        parts.append(f"{duration(left / done)} left")
+    return ", ".join(parts)
+
+
+class Lines:
+    """A plain line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._due = 0.0
+
+    def begin(self, plan: Plan) -> None:
+        """Say what is about to run."""
+        self._plan = plan
+        self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+        flags = plan.job.beam_options
+        where = count(plan.workers, "worker") if is_local(flags) else title_of(flags)
+        print(
+            f"modelbeam: {count(len(plan.inputs), 'file')}, {size(plan.bytes)}, "
+            f"{count(len(plan.splits), 'split')}, {where}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def update(self, totals: Totals) -> None:
+        """Write a line if it is time."""
+        rates = self._rate.update(totals)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+            print(f"modelbeam: {_text(self._plan, totals, rates)}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Write a line at once."""
+        print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Nothing is left open."""
+
+
+class Bar:
+    """A progress bar on a terminal."""
+
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._bar: Any = None
+
+    def begin(self, plan: Plan) -> None:
+        """Draw the empty bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._plan = plan
+        self._bar = Progress(
+            TaskProgressColumn(),
+            BarColumn(bar_width=12),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=max(plan.bytes, 1))
+        self._bar.start()
+
+    def update(self, totals: Totals) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            rates = self._rate.update(totals)
+            self._bar.update(
+                self._task,
+                completed=totals.bytes,
+                description=_text(self._plan, totals, rates),
+            )
+
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(f"modelbeam: {text}", highlight=False, soft_wrap=True)
+        else:
+            print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the bar away; the summary stands in its place."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def watcher(*, quiet: bool, progress: bool) -> Bar | Lines | None:
+    """The right one for where stderr goes."""
+    if quiet or not progress:
+        return None
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def summary(run: Run) -> str:
+    """The end of a run in a few lines: counts, failures by type with the first of each, rate."""
+    description = run.description
+    lines = [
+        f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed "
+        f"in {run.seconds:.1f} s ({description['records_per_second']:,}/s, "
+        f"{description['workers']})"
+    ]
+    if description["splits_resumed"]:
+        lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
+    if description.get("already_finished"):
+        lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
+    for kind in run.failures:
+        words = " ".join(kind["error"].split())
+        words = words if len(words) <= 160 else words[:157] + "..."
+        lines.append(
+            f"  {kind['count']:,} x {kind['type']} ({kind['stage']}), first at "
+            f"{kind['source']}:{kind['line']}: {words}"
+        )
+    where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
+    lines.append(f"predictions in {where}")
+    if run.errors:
+        lines.append(
+            f"failed records in {run.errors[0]}"
+            + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
+        )
+    return "\n".join(lines)
+
+
+def left_running(job: Submitted) -> str:
+    """What a person needs to know of a job that goes on without this process."""
+    lines = [f"the job {job.name} runs on {job.engine}"]
+    if job.link:
+        lines.append(f"its page: {job.link}")
+    lines.append("the same command with --resume follows it to its end")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Where predictions go, attempt by attempt, and how they are committed and published."""

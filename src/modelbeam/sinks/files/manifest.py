@@ -1,0 +1,111 @@
+"""The manifest of a split: its commit point, and how the manifests of a job are found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modelbeam import storage
+from modelbeam.formats.base import Split
+from modelbeam.predicting.counts import Counts, Kind
+from modelbeam.storage import join
+
+
+def to_json(value: Any, indent: int | None = None) -> bytes:
+    """JSON of the job's own files; a path that is not UTF-8 is read back as it was."""
+    return json.dumps(value, indent=indent).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file of an attempt: its name in ``attempts/`` and its size in bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one attempt did with one split; see the module's docstring.
+
+    Attributes:
+        split: the split, with its file's size and modification time.
+        fingerprint: of the model and the settings.
+        predictions: the file of predictions.
+        errors: the file of error lines, or ``None`` if there were no failures.
+        counts: of records.
+        lines: how many lines of the file the split owns, blank ones included.
+        seconds: how long the attempt took.
+    """
+
+    split: Split
+    fingerprint: str
+    predictions: Written
+    errors: Written | None
+    counts: Counts
+    lines: int
+    seconds: float
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it is stored."""
+        return to_json(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """Read what :meth:`to_bytes` made."""
+        data = json.loads(content)
+        counts = data["counts"]
+        counts["kinds"] = [Kind(**kind) for kind in counts["kinds"]]
+        return cls(
+            split=Split(**data["split"]),
+            fingerprint=data["fingerprint"],
+            predictions=Written(**data["predictions"]),
+            errors=Written(**data["errors"]) if data["errors"] else None,
+            counts=Counts(**counts),
+            lines=data["lines"],
+            seconds=data["seconds"],
+        )
+
+
+def find_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None:
+    """The manifest of a split, if it is of this job, of this state of the file, and complete."""
+    manifest = _read_manifest(state, split, fingerprint)
+    if manifest is None:
+        return None
+    for written in (manifest.predictions, manifest.errors):
+        if written is not None:
+            try:
+                if storage.stat(join(state, "attempts", written.name)).size != written.bytes:
+                    return None
+            except FileNotFoundError:
+                return None
+    return manifest
+
+
+def find_manifests(
+    state: str, splits: Iterable[Split], fingerprint: str
+) -> Iterator[Manifest | None]:
+    """The same for many splits, in their order: one listing, and several are read at once."""
+    directory = join(state, "attempts")
+    at = len(join(directory, ""))
+    sizes = {info.path[at:]: info.size for info in storage.files_in(directory)}
+    read = storage.in_parallel(lambda s: _read_manifest(state, s, fingerprint), splits, state)
+    for manifest in read:
+        files = [] if manifest is None else [manifest.predictions, manifest.errors]
+        whole = all(file is None or sizes.get(file.name) == file.bytes for file in files)
+        yield manifest if whole else None
+
+
+def _read_manifest(state: str, split: Split, fingerprint: str) -> Manifest | None:
+    content = storage.read_if_there(join(state, "manifests", split.key + ".json"))
+    try:
+        manifest = Manifest.from_bytes(content) if content is not None else None
+    except (ValueError, KeyError, TypeError):  # cut short when the power went
+        return None
+    if manifest is None or manifest.fingerprint != fingerprint:
+        return None
+    then = manifest.split
+    unchanged = (then.size, then.mtime_ns) == (split.size, split.mtime_ns)
+    return manifest if unchanged else None

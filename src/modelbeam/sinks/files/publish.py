@@ -1,0 +1,504 @@
+"""Publishing: from manifests to the output that a user sees, and the description of the run.
+
+What must be written is written first, under names that nobody else uses. Then ``publish.json``
+freezes which attempts become which files: it is created once, and whoever comes second takes what
+is there. After that there are only steps that may be repeated, by a process that goes on after a
+crash or by two at once:
+
+1. If ``run.json`` is not this run's, it and ``_SUCCESS`` are removed: they must not stand by new
+   predictions.
+2. The files are renamed into place. Where renaming would be copying (object stores) they are
+   copied, many at a time, and stay in the state until the end: so copying them twice is harmless.
+   ``run.json`` is the last of them.
+3. What an earlier run published, and this one did not, is removed.
+4. ``_SUCCESS`` is written, and the state removed.
+
+A process to which a file is gone, or ``publish.json``, looks whether another one has published the
+run. See :mod:`.commit` for the state.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, cast
+
+import orjson
+
+from modelbeam import storage
+from modelbeam._version import __version__
+from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
+from modelbeam.formats.base import Split
+from modelbeam.predicting.counts import Counts
+from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
+from modelbeam.sinks.files.output import Output, remove_state
+from modelbeam.sinks.files.state import JobRecord
+from modelbeam.storage import join
+from modelbeam.text import as_utf8
+
+_SOFTWARE = ("apache-beam", "numpy", "orjson", "polars", "pyarrow", "pydantic")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """All that publishing needs besides the manifests; plain data.
+
+    Attributes:
+        output: where to.
+        record: what the job is.
+        model: the model's own description.
+        max_errors: ``N`` or ``P%``, or ``None`` for no limit.
+        runner: the name of Beam's runner.
+        workers: how many, and of which kind.
+        started: seconds since the epoch.
+        resumed: how many splits were done before this run.
+    """
+
+    output: Output
+    record: JobRecord
+    model: dict[str, Any]
+    max_errors: str | None
+    runner: str
+    workers: str
+    started: float
+    resumed: int
+
+
+def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
+    """Publish the job whose splits are all committed; may be repeated until it succeeds.
+
+    Returns:
+        The description of the run, as in ``run.json``.
+
+    Raises:
+        ReconciliationError: a split has no manifest, or the counts do not add up.
+        TooManyErrorsError: more records failed than was allowed; nothing is published.
+        OutputWriteError: the output cannot be written; nothing is half-published.
+    """
+    output = publication.output
+    with _writing(output):
+        frozen = _frozen(output)
+        if frozen is None:
+            try:
+                frozen = _freeze(publication, splits)
+            except (ReconciliationError, OutputWriteError, OSError):
+                # perhaps another process has just published it, and removes the state
+                published = _published(publication)
+                frozen = None if published else _frozen(output)
+                if published is not None:
+                    return published
+                if frozen is None:
+                    raise
+        if frozen["fingerprint"] != publication.record.fingerprint:
+            raise OutputWriteError(
+                f"The output {output.path} is being written by another modelbeam job with other "
+                f"settings. Nothing of this one was published. Wait for the other to end, then "
+                f"run again with --overwrite."
+            )
+        return _finish(output, frozen)
+
+
+def is_frozen(output: Output) -> bool:
+    """Whether an earlier run got as far as publishing; then only :func:`finish` is left to do."""
+    return storage.exists(join(output.state, "publish.json"))
+
+
+def is_published(publication: Publication) -> bool:
+    """Whether this very run is published already, state and all."""
+    return _published(publication) is not None
+
+
+def _published(publication: Publication) -> dict[str, Any] | None:
+    """The description of this very run, if it is in place.
+
+    Its inputs are compared unless the publication has none, as an engine's worker is told of none.
+    """
+    run = _visible_run(publication.output)
+    if run is None or run.get("started") != _time(publication.started):
+        return None
+    theirs = run.get("job", {})
+    ours = json.loads(to_json(publication.record.to_dict()))
+    if not ours["inputs"]:
+        del ours["inputs"]
+    return run if all(theirs.get(key) == value for key, value in ours.items()) else None
+
+
+def _same_run(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Whether two descriptions are of the same run; its publishers end at different times."""
+    return one is not None and all(one.get(key) == other[key] for key in ("job", "started"))
+
+
+def _visible_run(output: Output) -> dict[str, Any] | None:
+    """What ``run.json`` says, if it is there and says something."""
+    try:
+        run = json.loads(storage.read_if_there(output.run_file) or b"null")
+    except ValueError:
+        return None
+    return run if isinstance(run, dict) else None
+
+
+def finish(output: Output) -> dict[str, Any]:
+    """Finish a publish that was interrupted, and return the description of that run."""
+    with _writing(output):
+        frozen = _frozen(output)
+        if frozen is not None:
+            return _finish(output, frozen)
+        run = _visible_run(output)  # another process has just finished it
+        if run is None:
+            raise _taken_over(output)
+        return run
+
+
+def _frozen(output: Output) -> dict[str, Any] | None:
+    content = storage.read_if_there(join(output.state, "publish.json"))
+    frozen: dict[str, Any] | None = json.loads(content) if content is not None else None
+    return frozen
+
+
+def _freeze(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
+    """Write what must be written, and decide what becomes what, unless another has decided."""
+    output = publication.output
+    number = os.urandom(6).hex()
+    ready = join(output.state, "ready", number)
+    frozen_file, job_file = (join(output.state, name) for name in ("publish.json", "job.json"))
+    try:
+        begun = storage.read_if_there(job_file)
+        prepared = _prepare(publication, splits, ready)
+        content = to_json({"id": number, "fingerprint": publication.record.fingerprint, **prepared})
+        there = storage.write_once(frozen_file, content)
+        if begun is None or storage.read_if_there(job_file) != begun:
+            # the run was published, or another begun, while we prepared
+            if there == content:
+                storage.remove([frozen_file])
+            raise _taken_over(output)
+    except BaseException:
+        with suppress(OSError):
+            storage.remove_tree(ready)
+        raise
+    frozen: dict[str, Any] = json.loads(there)
+    return frozen
+
+
+def _taken_over(output: Output) -> OutputWriteError:
+    return OutputWriteError(
+        f"The output {output.path} was taken over by another modelbeam job, or its state was "
+        f"removed, so this one was not published. Run again with --overwrite."
+    )
+
+
+@contextmanager
+def _writing(output: Output) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputWriteError(
+            f"The output {output.path} cannot be published: {error.strerror or error} "
+            f"({error.filename or output.state}). Nothing was half-published. Make room or mend "
+            f"it, then run the same command with --resume."
+        ) from error
+
+
+class _Shard(NamedTuple):
+    """What publishing needs of a manifest; a job may have a hundred thousand of them."""
+
+    predictions: Written
+    errors: Written | None
+    source: str
+    first_line: int
+
+
+def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> dict[str, Any]:
+    """Add up the manifests and write what is to be published beside what the attempts wrote.
+
+    Returns:
+        ``moves``, each a file in the state, the name it gets, and its size; ``run.json`` is the
+        last. And ``run``, which it holds.
+    """
+    output, record = publication.output, publication.record
+    shards: list[_Shard] = []
+    counts = Counts()
+    lines: dict[str, int] = {}
+    found = find_manifests(output.state, splits, record.fingerprint)
+    for split, manifest in zip(splits, found, strict=True):
+        if manifest is None:
+            raise ReconciliationError(
+                f"{output.path}: split {split.index} ({split.path} from byte {split.start}) has "
+                f"no manifest, so nothing was published. Run the same command with --resume."
+            )
+        first = lines.get(split.path, 0)
+        lines[split.path] = first + manifest.lines
+        shards.append(_Shard(manifest.predictions, manifest.errors, split.path, first))
+        counts.add(manifest.counts, first)
+    if counts.read != counts.predicted + counts.failed:
+        raise ReconciliationError(
+            f"{output.path}: {counts.read} records read, {counts.predicted} predicted, "
+            f"{counts.failed} failed. This is a defect of modelbeam; nothing was published."
+        )
+    check_max_errors(publication.max_errors, counts)
+    storage.make_directory(ready)
+    succeeded = counts.predicted > 0 or counts.read == 0
+    gather = _single_moves if output.single else _shard_moves
+    moves = gather(output, shards, ready, succeeded)
+    targets = [output.file(name) for _, name, _ in moves]
+    run = describe_run(publication, splits, counts, targets, succeeded)
+    content = to_json(run, indent=2)
+    storage.write_atomically(join(ready, "run.json"), content)
+    last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
+    return {"moves": [*moves, last], "run": run}
+
+
+Move = tuple[str, str, int]
+"""A file by its place in the state, the name that it gets, and its size in bytes."""
+
+
+def _inside(output: Output, path: str) -> str:
+    return path[len(join(output.state, "")) :]
+
+
+def check_max_errors(limit: str | None, counts: Counts) -> None:
+    """Raise :class:`TooManyErrorsError` if more records failed than ``N`` or ``P%``."""
+    if limit is None:
+        return
+    share = limit.endswith("%")
+    allowed = float(limit[:-1]) / 100 * counts.read if share else float(limit)
+    if counts.failed > allowed:
+        examples = "; ".join(
+            f"{kind.source}:{kind.line} {kind.type}: {kind.error}" for kind in counts.kinds[:3]
+        )
+        raise TooManyErrorsError(
+            f"{counts.failed} of {counts.read} records failed, more than --max-errors {limit}. "
+            f"The first: {examples}. Nothing was published; mend the data and use --overwrite, or "
+            f"allow more with --resume --max-errors N."
+        )
+
+
+def _shard_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
+    errors = iter(_numbered_errors(output, shards, ready))
+    moves: list[Move] = []
+    for index, shard in enumerate(shards):
+        if succeeded:
+            name = output.name_of(output.shard("predictions", index, len(shards)))
+            moves.append((f"attempts/{shard.predictions.name}", name, shard.predictions.bytes))
+        if shard.errors is not None:
+            name = output.name_of(output.shard("errors", index, len(shards)))
+            path, size = next(errors)
+            moves.append((_inside(output, path), name, size))
+    return moves
+
+
+def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
+    gathered = []
+    errors = _numbered_errors(output, shards, ready)
+    if errors:
+        gathered.append((errors, join(ready, "errors.jsonl"), output.errors_file))
+    if succeeded:
+        attempts = join(output.state, "attempts")
+        predictions = [(join(attempts, s.predictions.name), s.predictions.bytes) for s in shards]
+        made = join(ready, "predictions" + output.format.suffix)
+        gathered.append((predictions, made, output.path))
+    moves: list[Move] = []
+    for sources, made, target in gathered:
+        source = made
+        if len(sources) == 1:
+            source = sources[0][0]
+        else:
+            storage.concatenate(sources, made)
+        size = sum(size for _, size in sources)
+        moves.append((_inside(output, source), output.name_of(target), size))
+    return moves
+
+
+def _numbered_errors(output: Output, shards: list[_Shard], ready: str) -> list[tuple[str, int]]:
+    """The error files in order, path and size, with the line numbers of the whole input files."""
+
+    def numbered(shard: _Shard) -> tuple[str, int]:
+        errors = cast(Written, shard.errors)
+        path = join(output.state, "attempts", errors.name)
+        if shard.first_line == 0:
+            return path, errors.bytes
+        target = join(ready, errors.name)
+        with storage.create(target) as handle:
+            _renumber(path, handle, shard.source, shard.first_line)
+            return target, handle.tell()
+
+    failed = (shard for shard in shards if shard.errors is not None)
+    return list(storage.in_parallel(numbered, failed, output.state))
+
+
+def _renumber(source: str, target: Any, path: str, first: int) -> None:
+    """Copy a split's error lines with the line numbers of the whole file.
+
+    Every line starts with the same bytes up to the number, so it is found without parsing.
+    """
+    prefix = orjson.dumps({"source": as_utf8(path), "line": 0})[: -len(b"0}")]
+    at = len(prefix)
+    rest = b""
+    with storage.open_read(source) as handle:
+        while chunk := handle.read(1 << 20):
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            out = []
+            for line in lines:
+                if not line.startswith(prefix):
+                    raise ReconciliationError(f"{source} is damaged; run again with --overwrite.")
+                comma = line.index(b",", at)
+                out.append(b"%s%d%s\n" % (prefix, int(line[at:comma]) + first, line[comma:]))
+            target.write(b"".join(out))
+
+
+def describe_run(
+    publication: Publication,
+    splits: Sequence[Split],
+    counts: Counts,
+    files: list[str],
+    succeeded: bool,
+) -> dict[str, Any]:
+    """What ``run.json`` holds; no option's value that could be a secret is in it."""
+    finished = time.time()
+    seconds = finished - publication.started
+    return {
+        "modelbeam": __version__,
+        "status": "succeeded" if succeeded else "failed",
+        "models": [publication.model],
+        "output": publication.output.path,
+        "files": files,
+        "counts": {
+            "read": counts.read,
+            "predicted": counts.predicted,
+            "failed": counts.failed,
+        },
+        "failures": [asdict(kind) for kind in counts.kinds],
+        "splits": len(splits),
+        "splits_resumed": publication.resumed,
+        "bytes_read": sum(split.bytes for split in splits),
+        "started": _time(publication.started),
+        "finished": _time(finished),
+        "seconds": round(seconds, 3),
+        "records_per_second": round(counts.read / seconds) if seconds > 0 else 0,
+        "runner": publication.runner,
+        "workers": publication.workers,
+        "software": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _SOFTWARE},
+        },
+        "job": publication.record.to_dict(),
+    }
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _finish(output: Output, frozen: dict[str, Any]) -> dict[str, Any]:
+    run: dict[str, Any] = frozen["run"]
+    moves = [
+        (join(output.state, source), output.file(name), n) for source, name, n in frozen["moves"]
+    ]
+    stale = _stale_marks(output, run)
+    if stale:
+        if not _is_still(output, frozen):
+            return _done_by_another(output, run, removed=False)
+        storage.remove(stale)
+    place = _copy_all if storage.keeps_sources(output.state) else _rename_all
+    try:
+        place(moves)
+        targets = {target for _, target, _ in moves}
+        old = [path for path in output.published() if path not in targets]
+        if _is_still(output, frozen):
+            storage.remove(old)
+            if run["status"] == "succeeded" and not output.single:
+                storage.write_atomically(output.success_file, b"")
+            remove_state(output)
+            return run
+    except _GoneError as error:
+        if _is_still(output, frozen):
+            raise ReconciliationError(
+                f"{error} is gone before it was published; run again with --overwrite."
+            ) from None
+    return _done_by_another(output, run, bool(stale))
+
+
+def _stale_marks(output: Output, run: dict[str, Any]) -> list[str]:
+    """What says that an earlier run is complete, which must not stand by new predictions.
+
+    What is not there is not removed: should another process have published this run by the time
+    the request is carried out, its marks would be gone.
+    """
+    visible = _visible_run(output)
+    if _same_run(visible, run):
+        return []
+    marks = [output.run_file] if visible is not None else []
+    if not output.single:
+        with suppress(FileNotFoundError):
+            marks.append(storage.stat(output.success_file).path)
+    return marks
+
+
+class _GoneError(Exception):
+    """A file that was to be published is neither where it was nor where it should be."""
+
+
+def _is_still(output: Output, frozen: dict[str, Any]) -> bool:
+    now = _frozen(output)
+    return now is not None and now["id"] == frozen["id"]
+
+
+def _done_by_another(output: Output, run: dict[str, Any], removed: bool) -> dict[str, Any]:
+    """Another process has published the run and removed its state while we published it as well.
+
+    Where we ``removed`` marks of an earlier run, they may have been its: then they are put back.
+    """
+    visible = _visible_run(output)
+    mended = removed and not storage.exists(join(output.state, "job.json"))
+    if not _same_run(visible, run) and not (visible is None and mended):
+        raise _taken_over(output)
+    if mended:
+        storage.write_once(output.run_file, to_json(run, indent=2))
+        if run["status"] == "succeeded" and not output.single:
+            storage.write_once(output.success_file, b"")
+    return visible or run
+
+
+def _copy_all(moves: list[tuple[str, str, int]]) -> None:
+    """Copy the files, the last one by itself when all others are there."""
+
+    def copy(move: tuple[str, str, int]) -> None:
+        source, target, size = move
+        try:
+            storage.copy(source, target, size)
+        except FileNotFoundError:
+            raise _GoneError(source) from None
+
+    for some in (moves[:-1], moves[-1:]):
+        for _ in storage.in_parallel(copy, some, moves[0][0]):
+            pass
+
+
+def _rename_all(moves: list[tuple[str, str, int]]) -> None:
+    """Rename the files in their order; if that fails, rename them back."""
+    moved: list[tuple[str, str]] = []
+    try:
+        for source, target, _ in moves:
+            try:
+                storage.replace(source, target)
+                moved.append((source, target))
+            except FileNotFoundError:
+                if not storage.exists(target):
+                    raise _GoneError(source) from None
+    except OSError:
+        for source, target in reversed(moved):
+            storage.replace(target, source)
+        raise

@@ -1,0 +1,186 @@
+"""The job's own state, and what resuming compares."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from modelbeam import storage
+from modelbeam.errors import OutputExistsError, OutputWriteError, ResumeError
+from modelbeam.sinks.files.manifest import to_json
+from modelbeam.sinks.files.output import Output
+from modelbeam.sources.files import plan_splits
+from modelbeam.storage import FileInfo, join
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What a job is, as ``job.json`` keeps it so that resuming can compare.
+
+    Attributes:
+        settings: by name, everything that the predictions depend on, the model's version included.
+        split_size: bytes a split; kept, not compared.
+        inputs: the files.
+    """
+
+    settings: dict[str, Any]
+    split_size: int
+    inputs: tuple[FileInfo, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the settings; each manifest carries it, beside its own file's state."""
+        text = json.dumps(self.settings, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON has it."""
+        return {
+            "settings": self.settings,
+            "split_size": self.split_size,
+            "inputs": [list(info) for info in self.inputs],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JobRecord:
+        """Read what :meth:`to_dict` made."""
+        inputs = tuple(FileInfo(*info) for info in data["inputs"])
+        return cls(data["settings"], data["split_size"], inputs)
+
+
+def begun_record(output: Output) -> JobRecord:
+    """What ``job.json`` says of the run that was begun here.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    return JobRecord.from_dict(json.loads(storage.read_bytes(join(output.state, "job.json"))))
+
+
+def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | None]:
+    """What an earlier run here was: its unfinished job, and ``run.json`` if it finished."""
+    record = run = None
+    path = join(output.state, "job.json")
+    try:
+        if output.unfinished():
+            record = begun_record(output)
+        elif (content := storage.read_if_there(path := output.run_file)) is not None:
+            run = json.loads(content)
+            record = JobRecord.from_dict(run["job"])
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(
+            f"{path} is damaged, or not modelbeam's, so there is nothing to resume. Start again "
+            f"with --overwrite, or name another --output."
+        ) from None
+    return record, run
+
+
+def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished: bool) -> None:
+    """Refuse to mix two different jobs.
+
+    An input that changed is no obstacle as long as nothing of it was committed: that is how a
+    damaged file is mended.
+
+    Raises:
+        ResumeError: the model, a setting or an input differs; the message says which and how.
+    """
+    differences = [
+        f"{name}: was {_show(earlier.settings.get(name))}, is {_show(now.settings.get(name))}"
+        for name in sorted(earlier.settings.keys() | now.settings.keys())
+        if earlier.settings.get(name) != now.settings.get(name)
+    ]
+    before = {info.path: info for info in earlier.inputs}
+    after = {info.path: info for info in now.inputs}
+    differences += [f"input {path} is gone" for path in sorted(before.keys() - after.keys())]
+    differences += [f"input {path} is new" for path in sorted(after.keys() - before.keys())]
+    changed = [p for p in before.keys() & after.keys() if before[p] != after[p]]
+    committed = set(storage.names_in(join(output.state, "manifests")))
+    for path in sorted(changed):
+        splits = plan_splits([before[path]], earlier.split_size)
+        if finished or any(split.key + ".json" in committed for split in splits):
+            was, now_is = before[path], after[path]
+            how = (
+                f"{was.size} bytes then, {now_is.size} now"
+                if was.size != now_is.size
+                else "modified since"
+            )
+            differences.append(f"input {path} has changed ({how})")
+    if differences:
+        raise ResumeError(
+            f"--resume: the run in {output.path} was a different one. "
+            + "; ".join(differences[:5])
+            + ("; …" if len(differences) > 5 else "")
+            + ". Run it as it was, or start again with --overwrite."
+        )
+
+
+def _show(value: Any) -> str:
+    return str(value) if value or value == 0 else "nothing"
+
+
+class State:
+    """The state directory of the running job, locked against a second process.
+
+    Args:
+        output: where the job writes.
+        record: what the job is.
+        fresh: whether to drop what an earlier run left.
+
+    Raises:
+        OutputExistsError: another process is at work here.
+        OutputWriteError: the directory cannot be made or written.
+    """
+
+    def __init__(self, output: Output, record: JobRecord, *, fresh: bool) -> None:
+        self._output = output
+        self._made_output = not output.single and not storage.exists(output.path)
+        try:
+            storage.make_directory(output.state)
+            self._lock = _lock(output)
+            if fresh:
+                storage.remove([join(output.state, name) for name in ("publish.json", "job.json")])
+                for name in ("manifests", "attempts", "ready"):
+                    storage.remove_tree(join(output.state, name))
+            for name in ("attempts", "manifests"):
+                storage.make_directory(join(output.state, name))
+            begun = {"id": os.urandom(8).hex(), **record.to_dict()}  # no two runs' are the same
+            storage.write_atomically(join(output.state, "job.json"), to_json(begun))
+        except OSError as error:
+            raise OutputWriteError(
+                f"--output {output.path} cannot be written: {error.strerror or error} "
+                f"({error.filename or output.state}). Mend it or name another --output."
+            ) from error
+
+    def discard_if_empty(self) -> None:
+        """After a failure, leave nothing behind unless there is something to resume."""
+        if not self._output.unfinished():
+            storage.remove_tree(self._output.state)
+            if self._made_output:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self._output.path)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _lock(output: Output) -> BinaryIO | None:
+    if storage.is_url(output.state):
+        return None
+    import fcntl
+
+    handle = open(join(output.state, "lock"), "ab")  # noqa: SIM115
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise OutputExistsError(
+            f"--output {output.path}: another modelbeam process is writing it. Wait for it to end."
+        ) from None
+    return handle

@@ -1,0 +1,1 @@
+"""Where records come from: units of work with an identity that tells whether they changed."""

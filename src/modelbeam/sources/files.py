@@ -1,0 +1,125 @@
+"""From input patterns to splits, by looking at names and sizes only; no data is read."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+
+from modelbeam import formats, storage
+from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
+from modelbeam.formats.base import Split
+from modelbeam.storage import FileInfo
+
+MIB = 1 << 20
+PLAN_FILE = "plan.jsonl"
+"""In a job's state, where an engine's workers read it: the splits, one a line."""
+
+SPLITS_WANTED = 64
+SMALLEST_SPLIT = 1 * MIB
+LARGEST_SPLIT = 64 * MIB
+
+
+def to_lines(splits: Iterable[Split]) -> bytes:
+    """A plan as ``plan.jsonl`` holds it."""
+    return "".join(split.to_json() + "\n" for split in splits).encode()
+
+
+def from_lines(content: bytes) -> list[Split]:
+    """Read what :func:`to_lines` made."""
+    return [Split.from_json(line.decode()) for line in content.splitlines()]
+
+
+def find_inputs(
+    patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str] = ()
+) -> list[FileInfo]:
+    """The input files, each once, in the order of the patterns and sorted within each.
+
+    Args:
+        patterns: paths, globs, directories or URLs.
+        any_suffix: a directory gives all of its files, since ``--input-format`` names their format;
+            otherwise those with a suffix that names a format.
+        excluded: paths that a glob or directory skips: what the job itself writes.
+
+    Raises:
+        InputNotFoundError: a pattern matches nothing.
+        RequestError: an input is one of ``excluded``.
+    """
+    skip = {_place(path) for path in excluded}
+    found: dict[str, FileInfo] = {}
+    for pattern in patterns:
+        with storage.asked_for(f"--input {pattern}"):
+            matches = _matches(pattern, any_suffix, skip)
+        for info in matches:
+            found.setdefault(info.path, info)
+    return list(found.values())
+
+
+def _place(path: str) -> str:
+    """The same for all ways to write a path."""
+    return path if storage.is_url(path) else os.path.abspath(path)
+
+
+def _matches(pattern: str, any_suffix: bool, skip: set[str]) -> list[FileInfo]:
+    if storage.is_directory(pattern):
+        listed = [
+            info
+            for info in storage.files_in(pattern)
+            if not info.path.rsplit("/", 1)[-1].startswith(("_", "."))
+            and _place(info.path) not in skip
+            and (any_suffix or formats.from_suffix(info.path) is not None)
+        ]
+        if not listed:
+            raise InputNotFoundError(
+                f"--input {pattern}: the directory holds no file with a data suffix (.jsonl, "
+                f".jsonl.gz …). Name the files with a glob, or their format with --input-format."
+            )
+        return listed
+    listed = storage.expand(pattern)
+    if len(listed) == 1 and listed[0].path == pattern:
+        if _place(pattern) in skip:
+            raise RequestError(f"--input {pattern} is also the output; name another --output.")
+        return listed
+    listed = [info for info in listed if _place(info.path) not in skip]
+    if not listed:
+        raise InputNotFoundError(f"--input {pattern} matches no file{_nearest_path(pattern)}")
+    return listed
+
+
+def _nearest_path(pattern: str) -> str:
+    if storage.is_url(pattern):
+        return "; check the address and your access to it."
+    directory, name = os.path.split(pattern)
+    if any(c in directory for c in "*?["):
+        return "; check the glob."
+    if not os.path.isdir(directory or "."):
+        return f"; there is no directory '{directory}'."
+    return did_you_mean(name, storage.names_in(directory or ".")) or "; check the path."
+
+
+def default_split_size(files: Sequence[FileInfo]) -> int:
+    """Bytes a split: some 64 splits a job, none under 1 MiB or over 64 MiB.
+
+    It follows from the inputs' sizes alone, never from the machine, so that a run may be resumed
+    elsewhere.
+    """
+    total = sum(info.size for info in files)
+    return min(max(total // SPLITS_WANTED, SMALLEST_SPLIT), LARGEST_SPLIT)
+
+
+def plan_splits(files: Sequence[FileInfo], split_size: int) -> list[Split]:
+    """Cut every file into splits of about ``split_size`` bytes; a compressed file is one split."""
+    splits: list[Split] = []
+    for info in files:
+        compression = formats.compression_of(info.path)
+        if compression is not None:
+            ranges: list[tuple[int, int | None]] = [(0, None)]
+        else:
+            pieces = max(1, round(info.size / split_size))
+            cuts = [info.size * i // pieces for i in range(pieces + 1)]
+            ranges = list(itertools.pairwise(cuts))
+        for start, end in ranges:
+            splits.append(
+                Split(len(splits), info.path, start, end, info.size, info.mtime_ns, compression)
+            )
+    return splits

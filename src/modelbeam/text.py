@@ -1,0 +1,46 @@
+"""Counts, sizes, durations and messages for people."""
+
+from __future__ import annotations
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes for people: ``415 MB`` (1024-based)."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """``9 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+LONGEST_MESSAGE = 2000
+"""Characters of an exception's message that an error line keeps."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception's own words, or its class name if it has none."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    text = as_utf8(text or type(error).__name__)
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
+
+
+def as_utf8(text: str) -> str:
+    """The text with lone surrogates (of a path that is not UTF-8) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
