@@ -25,13 +25,13 @@ from harness import Table
 from modelbeam import models, storage
 from modelbeam.formats import Format
 from modelbeam.formats.jsonl import columns as jsonl_columns
-from modelbeam.formats.jsonl import lines as jsonl
+from modelbeam.formats.jsonl import lines
 from modelbeam.job import split
 from modelbeam.job.task import Progress, Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting import predictor as predicting
 from modelbeam.predicting.predictor import Predictions
-from modelbeam.sinks.files import commit
+from modelbeam.sinks.files import attempt
 from modelbeam.sources import files as plan
 
 MODELS = {"IrisTable": "columns", "IrisBatch": "lists of dicts", "NearlyNothing": "one dict"}
@@ -111,14 +111,14 @@ def _no_isolation() -> Iterator[None]:
 def _no_manifests() -> Iterator[None]:
     """No manifest, no check that the input is unchanged and that lines and counts agree."""
 
-    def finish(self: commit.Attempt, *_: Any) -> None:
+    def finish(self: attempt.Attempt, *_: Any) -> None:
         for kind in list(self._handles):
             self._close(kind)
 
     with (
-        mock.patch.object(commit.Attempt, "commit", finish),
-        mock.patch.object(jsonl, "_check_unchanged", return_value=None),
-        mock.patch.object(jsonl, "count_lines", return_value=0),
+        mock.patch.object(attempt.Attempt, "commit", finish),
+        mock.patch.object(lines, "_check_unchanged", return_value=None),
+        mock.patch.object(lines, "count_lines", return_value=0),
         mock.patch.object(jsonl_columns, "decode", _decode_uncounted),
     ):
         yield
@@ -127,7 +127,7 @@ def _no_manifests() -> Iterator[None]:
 _decode = jsonl_columns.decode
 
 
-def _decode_uncounted(block: jsonl.LineBlock, signature: Any) -> Any:
+def _decode_uncounted(block: lines.LineBlock, signature: Any) -> Any:
     block.count = block.data.count(b"\n")  # the decoder cannot do without it
     return _decode(block, signature)
 

@@ -18,7 +18,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from modelbeam.formats.jsonl import columns as jsonl_columns
-from modelbeam.formats.jsonl.lines import LineBlock, count_lines, decode_records
+from modelbeam.formats.jsonl.decode import decode_records
+from modelbeam.formats.jsonl.lines import LineBlock, count_lines
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import to_batch
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelbeam.formats.jsonl.lines import Encoded, encode_records, encode_table, selected
+from modelbeam.formats.jsonl.encode import Encoded, encode_records, encode_table, selected
 
 MEAN_FLOATS = [5.0, 1e22, 1e16, 1e21, 123456789012345680.0, -0.0, 0.0, 5e-324, 1e-7, 1e-5, 0.1]
 MEAN_STRINGS = [

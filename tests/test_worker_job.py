@@ -18,8 +18,9 @@ from commands import write_lines
 from crashing import published
 
 import modelbeam
-from modelbeam.beam import causes, pipeline
+from modelbeam.beam import causes, chain
 from modelbeam.beam.on_worker import PredictSplit, PublishSplits, WorkerJob, _ReadPlan
+from modelbeam.beam.on_worker import told as told_on_worker
 from modelbeam.engines import run as remote
 from modelbeam.engines.remote_job import Status
 from modelbeam.errors import (
@@ -46,8 +47,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorkerJob, Path]:
     write_lines(directory / "in.jsonl", [{"x": n - 1.0} for n in range(4)])
     told = []
     with pytest.MonkeyPatch.context() as patch:
-        build = pipeline.build_remote
-        patch.setattr(pipeline, "build_remote", lambda p, work: (told.append(work), build(p, work)))
+        build = chain.build_remote
+        patch.setattr(chain, "build_remote", lambda p, work: (told.append(work), build(p, work)))
         run(directory / "in.jsonl", directory / "out")
     return told[0], directory / "out"
 
@@ -144,7 +145,7 @@ def test_splits_that_did_not_arrive_are_not_published(
 
 MAPPED = """
 import ctypes, pickle, sys
-from modelbeam.pipeline import PredictSplit
+from modelbeam.beam.on_worker import PredictSplit
 
 class Info(ctypes.Structure):  # struct mallinfo2 of glibc's malloc.h
     _names = "arena ordblks smblks hblks a b c d e f"
@@ -183,7 +184,7 @@ def test_a_workers_memory_is_kept_for_the_next_block(
 
 
 def test_a_workers_model_error_is_the_jobs() -> None:
-    with pytest.raises(RuntimeError) as raised, pipeline.told("loading the model"):
+    with pytest.raises(RuntimeError) as raised, told_on_worker("loading the model"):
         raise modelbeam.errors.ModelLoadError("--model m:M raised KeyError.")
     error = causes.decode(str(raised.value))
     assert type(error) is JobError

@@ -182,12 +182,12 @@ def check_fit(plan: Plan, info: ModelInfo) -> None:
     Raises:
         SchemaMismatchError: not one of the first records has a column that all must have.
     """
-    from modelbeam.formats.jsonl import lines as jsonl
+    from modelbeam.formats.jsonl import decode, lines
 
     for split in plan.splits:
         if split.start == 0 and split.size:
-            block = jsonl.first_block(split.path, split.compression, SAMPLE_RECORDS)
-            records = jsonl.decode_records(block).records
+            block = lines.first_block(split.path, split.compression, SAMPLE_RECORDS)
+            records = decode.decode_records(block).records
             columns = sorted({name for record in records for name in record})
             wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
             if plan.job.keep != "all" and records:

@@ -14,7 +14,9 @@ import orjson
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Split
 from modelbeam.formats.jsonl import columns as jsonl_columns
-from modelbeam.formats.jsonl import lines as jsonl
+from modelbeam.formats.jsonl.decode import decode_records
+from modelbeam.formats.jsonl.encode import Encoded, encode_records, encode_table, selected
+from modelbeam.formats.jsonl.lines import BLOCK_BYTES, BlockReader, LineBlock, LongLine, count_lines
 from modelbeam.job.task import Progress, Report, Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.columns import to_batch
@@ -77,13 +79,13 @@ def _predict_into(
     """Predict block by block; return the counts and how many lines the split owns."""
     counts = Counts()
     lines = 0
-    reader = jsonl.BlockReader(split, task.max_record_size, first_block_size(model.info.style))
+    reader = BlockReader(split, task.max_record_size, first_block_size(model.info.style))
     for block in reader:
         if report is not None:  # before the block: should the model kill the process, it is known
             done = 0 if split.compression else block.offset - split.start
             report(Progress(counts, done, block.offset))
         started = time.monotonic()
-        if isinstance(block, jsonl.LongLine):
+        if isinstance(block, LongLine):
             _reject_long_line(attempt, split, task, model, block, counts)
             lines = block.line + 1
         else:
@@ -97,11 +99,11 @@ def _predict_into(
 
 def first_block_size(style: str) -> int:
     """Bytes of a split's first block."""
-    return {"record": 64 << 10, "batch": 256 << 10, "table": jsonl.BLOCK_BYTES}[style]
+    return {"record": 64 << 10, "batch": 256 << 10, "table": BLOCK_BYTES}[style]
 
 
 def next_block_size(
-    style: str, batch_size: int | None, block: jsonl.LineBlock, size: int, seconds: float
+    style: str, batch_size: int | None, block: LineBlock, size: int, seconds: float
 ) -> int:
     """Bytes of the next block.
 
@@ -124,7 +126,7 @@ def _predict_block(
     split: Split,
     task: Task,
     model: LoadedModel,
-    block: jsonl.LineBlock,
+    block: LineBlock,
     counts: Counts,
 ) -> None:
     outcome = predict_lines(block, task, model)
@@ -136,7 +138,7 @@ def _predict_block(
             f"modelbeam; nothing was published. Please report it."
         )
     if outcome.data:
-        attempt.write_predictions(outcome.data, jsonl.count_lines(outcome.data))
+        attempt.write_predictions(outcome.data, count_lines(outcome.data))
     lines = []
     for failure in failures:
         position, raw = block.position(failure.row), block.raw(failure.row)
@@ -153,7 +155,7 @@ def _reject_long_line(
     split: Split,
     task: Task,
     model: LoadedModel,
-    line: jsonl.LongLine,
+    line: LongLine,
     counts: Counts,
 ) -> None:
     failure = Failure(
@@ -193,7 +195,7 @@ class Outcome:
     failures: list[Failure]
 
 
-def predict_lines(block: jsonl.LineBlock, task: Task, model: LoadedModel) -> Outcome:
+def predict_lines(block: LineBlock, task: Task, model: LoadedModel) -> Outcome:
     """Decode, predict and encode one block of lines."""
     records, rows, failures = _decode(block, model)
     count = len(records)
@@ -211,19 +213,17 @@ def predict_lines(block: jsonl.LineBlock, task: Task, model: LoadedModel) -> Out
     return Outcome(encoded.data, read, encoded.lines, failures)
 
 
-def _decode(
-    block: jsonl.LineBlock, model: LoadedModel
-) -> tuple[Any, list[int] | None, list[Failure]]:
+def _decode(block: LineBlock, model: LoadedModel) -> tuple[Any, list[int] | None, list[Failure]]:
     """Records as the model takes them, the line of each (``None``: every line), and failures."""
     if model.info.style != "table":
-        return jsonl.decode_records(block)
+        return decode_records(block)
     signature = model.info.signature
     certain = None
     if signature is not None and signature.exact:
         certain = jsonl_columns.decode(block, signature)
     if certain is not None and not certain.doubtful:
         return certain.batch, certain.rows, []
-    decoded = jsonl.decode_records(block, certain.doubtful if certain else None)
+    decoded = decode_records(block, certain.doubtful if certain else None)
     batch, fitting, failures = to_batch(decoded.records, signature, model.validate)
     rows = _composed(decoded.rows, fitting)
     failures = decoded.failures + [_moved(failure, decoded.rows) for failure in failures]
@@ -245,7 +245,7 @@ def _merged(certain: jsonl_columns.Columns, batch: Any, rows: list[int]) -> tupl
 
 
 def _kept(
-    block: jsonl.LineBlock, rows: list[int] | None, records: Any, keep: str | tuple[str, ...]
+    block: LineBlock, rows: list[int] | None, records: Any, keep: str | tuple[str, ...]
 ) -> list[bytes] | None:
     """For each record the JSON object of the columns that go into the output, as its text."""
     if not keep:
@@ -254,12 +254,12 @@ def _kept(
     if keep == "all":
         return [without_returns(line) for line in lines]
     dicts = records if isinstance(records, list) else map(orjson.loads, lines)
-    return [jsonl.selected(d, line, keep) for d, line in zip(dicts, lines, strict=True)]
+    return [selected(d, line, keep) for d, line in zip(dicts, lines, strict=True)]
 
 
-def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> jsonl.Encoded:
+def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> Encoded:
     """Encode what the model made, in order; a prediction that would hide a kept column fails."""
-    encode = jsonl.encode_table if tables else jsonl.encode_records
+    encode = encode_table if tables else encode_records
     parts: list[bytes] = []
     failures: list[Failure] = []
     lines = at = 0
@@ -285,7 +285,7 @@ def _encode(values: list[Any], kept: list[bytes] | None, tables: bool) -> jsonl.
         lines += encoded.lines
         failures += [_moved(failure, rows) for failure in encoded.failures]
         at += size
-    return jsonl.Encoded(parts[0] if len(parts) == 1 else b"".join(parts), lines, failures)
+    return Encoded(parts[0] if len(parts) == 1 else b"".join(parts), lines, failures)
 
 
 def _clashes(kept: list[bytes], piece: Any, table: bool) -> list[Failure]:

@@ -104,10 +104,10 @@ class _Server:
         return predict_split(split, task, self._model, lambda p: self._send("progress", number, p))
 
     def _sample(self, path: str, compression: str | None, records: int, task: Any) -> Sample:
-        from modelbeam.formats.jsonl import lines as jsonl
+        from modelbeam.formats.jsonl import lines
         from modelbeam.job.split import predict_lines
 
-        block = jsonl.first_block(path, compression, records)
+        block = lines.first_block(path, compression, records)
         outcome = predict_lines(block, task, self._model)
         failures = [
             (block.position(f.row).line, f.stage, f.type, f.error)

@@ -1,0 +1,63 @@
+"""Lines into dicts by ``orjson``, the reference for what is valid."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.predicting.failures import Failure
+
+
+class Decoded(NamedTuple):
+    """A block's records: dicts or an Arrow batch, the line of each, and the lines that failed.
+
+    ``rows`` is ``None`` where every line is a record.
+    """
+
+    records: Any
+    rows: list[int] | None
+    failures: list[Failure]
+
+
+def decode_records(block: LineBlock, only: list[int] | None = None) -> Decoded:
+    """Decode lines into dicts; blank lines are none, the last of duplicate keys wins.
+
+    Args:
+        block: the lines.
+        only: which of them; ``None`` for all.
+    """
+    if only is None:
+        try:
+            records = list(map(orjson.loads, block.lines))
+            if set(map(type, records)) <= {dict}:
+                return Decoded(records, None, [])
+        except orjson.JSONDecodeError:
+            pass
+    records, rows, failures = [], [], []
+    for row in range(len(block.lines)) if only is None else only:
+        line = block.lines[row]
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if line.strip():
+                failures.append(Failure(row, "decode", "JSONDecodeError", _json_problem(error)))
+            continue
+        if type(record) is dict:
+            records.append(record)
+            rows.append(row)
+        else:
+            failures.append(Failure(row, "decode", "NotAnObjectError", _not_an_object(record)))
+    return Decoded(records, rows, failures)
+
+
+def _json_problem(error: orjson.JSONDecodeError) -> str:
+    if "UTF-8" in error.msg and "surrogates" in error.msg:
+        return "the line is not valid UTF-8"
+    return f"{error.msg} (column {error.colno})"
+
+
+def _not_an_object(value: Any) -> str:
+    words = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return f"a record is a JSON object; this line holds {words.get(type(value), 'a number')}"
