@@ -25,15 +25,15 @@ from typing import Any
 
 from modelbeam import storage
 from modelbeam.formats import Format
-from modelbeam.formats.base import Split
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure, Position, error_line
+from modelbeam.predicting.outcome import Outcome
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.attempt import Attempt
 from modelbeam.sinks.files.manifest import find_manifest, find_manifests
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.state import JobRecord, State
-from modelbeam.sources.files import PLAN_FILE, from_lines, plan_splits, to_lines
+from modelbeam.sources.splits import PLAN_FILE, Split, from_lines, plan_splits, to_lines
 from modelbeam.storage import FileInfo
 
 FILE_BYTES = 64 << 30
@@ -59,12 +59,13 @@ def commit_all(record: JobRecord, output: Output, splits: list[Split], failing: 
     def commit(split: Split) -> None:
         attempt = Attempt(output.state, split, output.format)
         counts = Counts(1, 1)
-        attempt.write_predictions(b'{"prediction":"setosa"}\n', 1)
+        attempt.write(Outcome(1, [{"prediction": "setosa"}], False, None, None, []))
         if split.index % failing == 0:
-            failure, position = Failure(0, "predict", "ValueError", "no"), Position(2, split.start)
-            counts.add_failure(failure, position, split.path)
+            (piece,) = split.pieces
+            failure, place = Failure(0, "predict", "ValueError", "no"), Position(2, piece.start)
+            counts.add_failure(failure, place, piece.path)
             counts.read += 1
-            attempt.write_errors(error_line(split.path, position, "m", failure, b"{}"))
+            attempt.write_errors(error_line(piece.path, place, "m", failure, {"record": {}}))
         attempt.commit(record.fingerprint, counts, 2)
 
     for _ in storage.in_parallel(commit, splits, output.state):

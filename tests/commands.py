@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from modelbeam.formats.base import Piece
+from modelbeam.predicting.outcome import Outcome
+from modelbeam.sources.splits import Split
+
 MODELS = Path(__file__).parent / "models"
 
 
@@ -25,6 +29,25 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
 def shards(directory: Path, kind: str = "predictions") -> list[dict[str, Any]]:
     """The objects of all shards of an output directory, in order."""
     return [row for path in sorted(directory.glob(f"{kind}-*")) for row in read_lines(path)]
+
+
+def split_of(
+    index: int,
+    path: str,
+    start: int = 0,
+    end: int | None = None,
+    size: int = 200,
+    mtime_ns: int = 7,
+    compression: str | None = None,
+) -> Split:
+    """A split of one piece of a file of lines."""
+    part = (size if end is None else end) - start
+    return Split(index, (Piece(path, start, end, size, mtime_ns, compression, "jsonl", part),))
+
+
+def predictions_of(values: list[dict[str, Any]]) -> Outcome:
+    """The outcome of a batch of which all records were predicted."""
+    return Outcome(len(values), values, False, None, None, [])
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> Path:

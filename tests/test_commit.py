@@ -10,26 +10,27 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import predictions_of, split_of
 from stores import Root
 
 from modelbeam import models, storage
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats import Format, from_suffix
-from modelbeam.formats.base import Split
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Task
 from modelbeam.predicting.counts import Counts, Kind
-from modelbeam.predicting.failures import Failure, Position, error_line
+from modelbeam.predicting.failures import Failure, Position, error_line, original_text
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.attempt import Attempt
 from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.state import JobRecord, State, earlier_record
-from modelbeam.sources.files import plan_splits
+from modelbeam.sources.splits import Split, plan_splits
 
 RECORDS = 6
 RECORD = JobRecord({"model": "m"}, 1 << 20, ())
@@ -46,7 +47,7 @@ class Job:
         self.root = root
         self.output = Output(root / ("out.jsonl" if single else "out"), single, Format("jsonl"))
         self.source = source
-        self.splits = [Split(i, source, 100 * i, 100 * i + 100, 200, 7, None) for i in range(2)]
+        self.splits = [split_of(i, source, 100 * i, 100 * i + 100) for i in range(2)]
         self.publication = publish.Publication(
             self.output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0
         )
@@ -61,13 +62,15 @@ class Job:
             counts.read += 1
             n = split * RECORDS + row
             if row not in failing:
-                attempt.write_predictions(json.dumps({"n": n, "by": said}).encode() + b"\n", 1)
+                attempt.write(predictions_of([{"n": n, "by": said}]))
                 counts.predicted += 1
                 continue
             failure, position = Failure(row, "predict", "E", said), Position(row + 1, 100 * split)
             counts.add_failure(failure, position, self.source)
             raw = json.dumps({"n": n}).encode()
-            attempt.write_errors(error_line(self.source, position, "m", failure, raw))
+            attempt.write_errors(
+                error_line(self.source, position, "m", failure, original_text(raw, True))
+            )
         return lambda: attempt.commit(RECORD.fingerprint, counts, RECORDS)
 
     def publish(self) -> dict[str, Any]:
@@ -250,7 +253,7 @@ def test_a_zombie_that_writes_after_the_end_is_an_error_to_itself_only(job: Job)
 
 def test_counts_that_do_not_add_up_are_never_committed(job: Job) -> None:
     attempt = Attempt(job.output.state, job.splits[0], job.output.format)
-    attempt.write_predictions(b"{}\n", 1)
+    attempt.write(predictions_of([{}]))
     with pytest.raises(ReconciliationError, match="2 records read, 1 predicted"):
         attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=1), 2)
     attempt.abandon()
@@ -259,8 +262,8 @@ def test_counts_that_do_not_add_up_are_never_committed(job: Job) -> None:
 
 def test_lines_that_are_not_as_many_as_were_counted_are_never_committed(job: Job) -> None:
     attempt = Attempt(job.output.state, job.splits[0], job.output.format)
-    attempt.write_predictions(b"{}\n", 1)
-    with pytest.raises(ReconciliationError, match="1 lines written"):
+    attempt.write(predictions_of([{}]))
+    with pytest.raises(ReconciliationError, match="1 written"):
         attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=2), 2)
     attempt.abandon()
     assert job.output.committed() == 0
@@ -268,7 +271,7 @@ def test_lines_that_are_not_as_many_as_were_counted_are_never_committed(job: Job
 
 def test_an_abandoned_attempt_leaves_no_file(job: Job) -> None:
     attempt = Attempt(job.output.state, job.splits[0], job.output.format)
-    attempt.write_predictions(b"{}\n", 1)
+    attempt.write(predictions_of([{}]))
     attempt.write_errors(b"{}\n")
     attempt.abandon()
     assert storage.names_in(storage.join(job.output.state, "attempts")) == []
@@ -276,7 +279,7 @@ def test_an_abandoned_attempt_leaves_no_file(job: Job) -> None:
 
 def test_an_attempt_whose_manifest_cannot_be_written_is_removed_when_abandoned(job: Job) -> None:
     attempt = Attempt(job.output.state, job.splits[0], job.output.format)
-    attempt.write_predictions(b"{}\n", 1)
+    attempt.write(predictions_of([{}]))
     full = OSError(28, "No space left on device")
     with failing_at(0, "write_atomically", full), pytest.raises(OSError, match="No space"):
         attempt.commit(RECORD.fingerprint, Counts(read=1, predicted=1), 1)
@@ -304,7 +307,9 @@ ODD_PATHS = ["in.jsonl", 'a "quoted" \\ path.jsonl', "grün.jsonl", "latin-\udce
 def test_a_manifest_is_read_as_it_was_written(path: str) -> None:
     kinds = [Kind("predict", "E", 2, 3, 40, "bad", path)]
     manifest = Manifest(
-        Split(3, path, 10, None, 99, 123456789, "gzip"),
+        split_of(3, path, 10, None, 99, 123456789, "gzip").key,
+        path,
+        "stamp",
         "f" * 20,
         Written("a.jsonl", 12),
         Written("a.errors.jsonl", 34),
@@ -320,9 +325,10 @@ def test_a_manifest_of_another_job_or_another_state_of_the_file_is_none(job: Job
     split, state = job.splits[0], job.output.state
     assert find_manifest(state, split, RECORD.fingerprint) is not None
     assert find_manifest(state, split, "another") is None
-    changed = Split(0, split.path, split.start, split.end, split.size + 1, split.mtime_ns, None)
+    (piece,) = split.pieces
+    changed = Split(0, (replace(piece, size=piece.size + 1),))
     assert find_manifest(state, changed, RECORD.fingerprint) is None
-    touched = Split(0, split.path, split.start, split.end, split.size, 8, None)
+    touched = Split(0, (replace(piece, mtime_ns=8),))
     assert find_manifest(state, touched, RECORD.fingerprint) is None
 
 

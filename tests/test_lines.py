@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from modelbeam import storage
 from modelbeam.errors import InputReadError
-from modelbeam.formats.base import Split
+from modelbeam.formats.base import Piece
 from modelbeam.formats.jsonl.lines import (
     LONG_LINE_HEAD,
     BlockReader,
@@ -26,7 +26,7 @@ from modelbeam.formats.jsonl.lines import (
     LongLine,
     first_block,
 )
-from modelbeam.sources.files import plan_splits
+from modelbeam.sources.splits import plan_splits
 
 try:
     from compression import zstd
@@ -52,16 +52,17 @@ class Line(NamedTuple):
     length: int
 
 
-def splits_of(path: Path, split_size: int = 1 << 40) -> list[Split]:
-    return plan_splits([storage.stat(str(path))], split_size)
+def pieces_of(path: Path, split_size: int = 1 << 40) -> list[Piece]:
+    splits = plan_splits([storage.stat(str(path))], split_size)
+    return [piece for split in splits for piece in split.pieces]
 
 
-def read(splits: list[Split], longest: int = PLENTY, size: int = PLENTY) -> list[Line]:
+def read(pieces: list[Piece], longest: int = PLENTY, size: int = PLENTY) -> list[Line]:
     """All lines of a file, numbered as publishing numbers them: by the splits' own counts."""
     lines: list[Line] = []
-    for split in splits:
+    for piece in pieces:
         before, count = len(lines), 0
-        for block in BlockReader(split, longest, size):
+        for block in BlockReader(piece, longest, size):
             assert block.line == count
             if isinstance(block, LongLine):
                 lines.append(Line(before + block.line + 1, block.offset, None, block.length))
@@ -121,7 +122,7 @@ def test_every_line_is_read_once_however_the_file_is_cut(
     scratch: Path, content: bytes, split_size: int, size: int
 ) -> None:
     scratch.write_bytes(content)
-    assert read(splits_of(scratch, split_size), size=size) == expected(content)
+    assert read(pieces_of(scratch, split_size), size=size) == expected(content)
 
 
 @careful
@@ -131,7 +132,7 @@ def test_exactly_the_lines_over_the_limit_are_long_however_the_file_is_cut(
     scratch: Path, content: bytes, split_size: int, size: int, longest: int
 ) -> None:
     scratch.write_bytes(content)
-    assert read(splits_of(scratch, split_size), longest, size) == expected(content, longest)
+    assert read(pieces_of(scratch, split_size), longest, size) == expected(content, longest)
 
 
 @careful
@@ -141,9 +142,9 @@ def test_each_split_owns_the_lines_whose_first_byte_is_in_it(
 ) -> None:
     scratch.write_bytes(content)
     starts = [line.offset for line in expected(content)]
-    for split in splits_of(scratch, split_size):
-        owned = [start for start in starts if split.start <= start < split.end]
-        assert [line.offset for line in read([split], size=size)] == owned
+    for piece in pieces_of(scratch, split_size):
+        owned = [start for start in starts if piece.start <= start < piece.end]
+        assert [line.offset for line in read([piece], size=size)] == owned
 
 
 @settings(careful, max_examples=100)
@@ -153,7 +154,7 @@ def test_compressed_lines_are_read_as_plain_ones(
 ) -> None:
     packed = scratch.with_name(f"lines.jsonl.{suffix}")
     packed.write_bytes(COMPRESS[suffix](content))
-    splits = splits_of(packed, split_size=1)
+    splits = pieces_of(packed, split_size=1)
     assert len(splits) == 1
     assert read(splits, size=size) == expected(content)
     assert read(splits, longest, size) == expected(content, longest)
@@ -161,17 +162,17 @@ def test_compressed_lines_are_read_as_plain_ones(
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line_and_of_no_other(scratch: Path) -> None:
     scratch.write_bytes(BOM + b"{}\n" + BOM + b"{}\n")
-    assert [line.text for line in read(splits_of(scratch))] == [b"{}", BOM + b"{}"]
+    assert [line.text for line in read(pieces_of(scratch))] == [b"{}", BOM + b"{}"]
 
 
 def test_an_empty_file_has_no_lines(scratch: Path) -> None:
     scratch.write_bytes(b"")
-    assert read(splits_of(scratch)) == []
+    assert read(pieces_of(scratch)) == []
 
 
 def test_the_carriage_return_of_a_line_end_is_no_part_of_the_record(scratch: Path) -> None:
     scratch.write_bytes(b'{"x": 1}\r\n{"x": 2}\r\n')
-    (block,) = BlockReader(splits_of(scratch)[0], PLENTY)
+    (block,) = BlockReader(pieces_of(scratch)[0], PLENTY)
     assert isinstance(block, LineBlock)
     assert [block.raw(row) for row in range(block.count)] == [b'{"x": 1}', b'{"x": 2}']
 
@@ -180,7 +181,7 @@ def test_the_carriage_return_of_a_line_end_is_no_part_of_the_record(scratch: Pat
 def test_a_first_line_of_a_split_has_its_own_offset(scratch: Path, line: bytes) -> None:
     content = line + b"\n" + line + b"\n"
     scratch.write_bytes(content)
-    lines = read(splits_of(scratch, split_size=len(line) + 1))
+    lines = read(pieces_of(scratch, split_size=len(line) + 1))
     assert [found.offset for found in lines] == [0, len(line) + 1]
 
 
@@ -189,7 +190,7 @@ def test_a_long_line_over_many_splits_is_one_line_and_its_neighbours_are_whole(
 ) -> None:
     content = b'{"x": 1}\n' + b"y" * 5000 + b'\n{"x": 2}\n' + b"z" * 3000
     scratch.write_bytes(content)
-    assert read(splits_of(scratch, split_size=100), longest=64, size=16) == [
+    assert read(pieces_of(scratch, split_size=100), longest=64, size=16) == [
         Line(1, 0, b'{"x": 1}', 8),
         Line(2, 9, None, 5000),
         Line(3, 5010, b'{"x": 2}', 8),
@@ -200,7 +201,7 @@ def test_a_long_line_over_many_splits_is_one_line_and_its_neighbours_are_whole(
 def test_a_long_line_shows_its_beginning(scratch: Path) -> None:
     text = bytes(range(65, 91)) * 1000
     scratch.write_bytes(text)
-    (found,) = BlockReader(splits_of(scratch)[0], longest=2000)
+    (found,) = BlockReader(pieces_of(scratch)[0], longest=2000)
     assert isinstance(found, LongLine)
     assert found.head == text[:LONG_LINE_HEAD]
 
@@ -213,7 +214,7 @@ def test_a_long_line_is_never_in_memory_as_a_whole(scratch: Path) -> None:
         handle.write(b"\n{}\n")
     tracemalloc.start()
     try:
-        lines = read(splits_of(scratch, split_size=16 << 20), longest=1 << 20)
+        lines = read(pieces_of(scratch, split_size=16 << 20), longest=1 << 20)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -225,7 +226,7 @@ def test_blocks_are_as_small_as_was_asked_and_the_size_may_change_between_them(
     scratch: Path,
 ) -> None:
     scratch.write_bytes(b"0123456\n" * 100)
-    reader = BlockReader(splits_of(scratch)[0], PLENTY, size=16)
+    reader = BlockReader(pieces_of(scratch)[0], PLENTY, size=16)
     counts = []
     for block in reader:
         assert isinstance(block, LineBlock)
@@ -238,7 +239,7 @@ def test_what_the_caller_raises_is_not_a_reading_error(scratch: Path) -> None:
     scratch.write_bytes(b"{}\n")
 
     def call() -> None:
-        for _ in BlockReader(splits_of(scratch)[0], PLENTY):
+        for _ in BlockReader(pieces_of(scratch)[0], PLENTY):
             raise OSError("the caller's")
 
     with pytest.raises(OSError, match="the caller's") as raised:
@@ -252,7 +253,7 @@ def test_members_that_follow_one_another_are_one_stream(tmp_path: Path, suffix: 
     cuts = [0, 1001, 1001, 30003, len(SAMPLE)]  # inside of lines, and an empty member
     members = [COMPRESS[suffix](SAMPLE[a:b]) for a, b in pairwise(cuts)]
     path.write_bytes(b"".join(members))
-    assert read(splits_of(path), size=4096) == expected(SAMPLE)
+    assert read(pieces_of(path), size=4096) == expected(SAMPLE)
 
 
 def _checked(data: bytes, suffix: str) -> bytes:
@@ -287,7 +288,7 @@ def test_a_damaged_compressed_file_is_an_error_that_names_it(
     path = tmp_path / f"damaged.jsonl.{suffix}"
     path.write_bytes(DAMAGES[damage](_checked(SAMPLE, suffix)))
     with pytest.raises(InputReadError, match=re.escape(str(path))) as raised:
-        read(splits_of(path))
+        read(pieces_of(path))
     assert "truncated or damaged" in str(raised.value)
     assert "--resume" in str(raised.value)
 
@@ -295,7 +296,7 @@ def test_a_damaged_compressed_file_is_an_error_that_names_it(
 def test_a_file_that_vanished_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "gone.jsonl"
     path.write_bytes(SAMPLE)
-    splits = splits_of(path)
+    splits = pieces_of(path)
     path.unlink()
     with pytest.raises(InputReadError, match=re.escape(str(path)) + " has vanished"):
         read(splits)
@@ -305,7 +306,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path: Path) 
     path = tmp_path / "directory.jsonl"
     path.mkdir()
     with pytest.raises(InputReadError, match=re.escape(str(path)) + " cannot be read"):
-        read(splits_of(path))
+        read(pieces_of(path))
 
 
 def _longer(path: Path) -> None:
@@ -324,7 +325,7 @@ def test_a_file_that_changed_is_an_error_that_names_it(
 ) -> None:
     path = tmp_path / "changed.jsonl"
     path.write_bytes(SAMPLE)
-    split = splits_of(path, split_size=len(SAMPLE) // 2)[0]
+    split = pieces_of(path, split_size=len(SAMPLE) // 2)[0]
     reader = iter(BlockReader(split, PLENTY, size=4096))
     if when == "while":
         next(reader)
@@ -341,8 +342,8 @@ def test_the_first_records_are_found_past_blank_lines(
     path = tmp_path / f"first.jsonl{suffix}"
     content = BOM + b"\n1\n\n \r\n2\n3\n"
     path.write_bytes(COMPRESS[suffix[1:]](content) if suffix else content)
-    (split,) = splits_of(path)
-    block = first_block(split.path, split.compression, wanted)
+    (piece,) = pieces_of(path)
+    block = first_block(piece.path, piece.compression, wanted)
     assert len(block.lines) == lines
     assert block.lines == [line.text for line in expected(content)][:lines]
 
@@ -355,7 +356,8 @@ def test_the_splits_of_many_files_are_in_the_order_of_the_files_and_cover_each(
     infos = [storage.stat(str(tmp_path / f"{name}.jsonl")) for name in "bac"]
     splits = plan_splits(infos, split_size=300)
     assert [split.index for split in splits] == list(range(len(splits)))
-    by_file = [(p, list(found)) for p, found in groupby(splits, key=lambda split: split.path)]
+    pieces = [piece for split in splits for piece in split.pieces]
+    by_file = [(p, list(found)) for p, found in groupby(pieces, key=lambda piece: piece.path)]
     assert [path for path, _ in by_file] == [info.path for info in infos]
     for info, (_, found) in zip(infos, by_file, strict=True):
         assert [found[0].start, found[-1].end] == [0, info.size]

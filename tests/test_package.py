@@ -319,7 +319,7 @@ def test_modelbeams_own_wheel_is_for_any_platform(tmp_path):
     built = build(package_list("iris_model.iris_predict:IrisModel"), tmp_path)
     wheel = next(w for w in built.wheels if w.name.startswith("modelbeam-"))
     assert wheel.name.endswith("-py3-none-any.whl")
-    assert "modelbeam/formats/columns.c" in names_in(wheel)
+    assert "modelbeam/formats/jsonl/columns.c" in names_in(wheel)
     assert "modelbeam/pipeline.py" in names_in(wheel)
 
 

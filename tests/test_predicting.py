@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from odd_models import RETURNED
 
 from modelbeam import models
-from modelbeam.formats import Format
+from modelbeam.formats.jsonl.batch import LinesBatch
 from modelbeam.formats.jsonl.lines import LineBlock, count_lines
-from modelbeam.job.split import Outcome, predict_lines
-from modelbeam.job.task import Task
+from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.models.base import LoadedModel
+from modelbeam.predicting.failures import Failure, moved
+from modelbeam.predicting.outcome import outcome_of
 from modelbeam.predicting.predictor import (
     Predictions,
     call_in_batches,
@@ -249,22 +251,33 @@ def test_what_is_no_table_fails_every_record(made: Any) -> None:
     ]
 
 
-def run(name: str, records: list[Any], keep: Any = ()) -> Outcome:
+class Written(NamedTuple):
+    """What became of some lines: those written, and the failures in the order of the lines."""
+
+    data: bytes
+    read: int
+    failures: list[Failure]
+
+
+def run(name: str, records: list[Any], keep: Any = ()) -> Written:
     """Predict records from line to line."""
     return run_lines(name, b"".join(orjson.dumps(record) + b"\n" for record in records), keep)
 
 
-def run_lines(name: str, data: bytes, keep: Any = ()) -> Outcome:
-    task = Task("", "", Format("jsonl"), keep, None, 1 << 20)
-    outcome = predict_lines(LineBlock(data, 0, 0, count_lines(data)), task, load(name))
-    assert count_lines(bytes(outcome.data)) == outcome.predicted
-    assert outcome.read == outcome.predicted + len(outcome.failures)
-    outcome.failures.sort(key=lambda failure: failure.row)
-    return outcome
+def run_lines(name: str, data: bytes, keep: Any = ()) -> Written:
+    batch = LinesBatch(LineBlock(data, 0, 0, count_lines(data)))
+    outcome = outcome_of(batch, load(name), keep, None)
+    made = io.BytesIO()
+    writer = LinesWriter(made)
+    failures = outcome.failures + [moved(f, outcome.rows) for f in writer.write(outcome)]
+    assert count_lines(made.getvalue()) == writer.rows
+    assert outcome.read == writer.rows + len(failures)
+    failures.sort(key=lambda failure: failure.row)
+    return Written(made.getvalue(), outcome.read, failures)
 
 
-def lines_of(outcome: Outcome) -> list[Any]:
-    return [orjson.loads(line) for line in bytes(outcome.data).splitlines()]
+def lines_of(outcome: Written) -> list[Any]:
+    return [orjson.loads(line) for line in outcome.data.splitlines()]
 
 
 GOOD = ["pydantic", "dataclass", "mapping", "user dict", "enum inside", "numpy"]
@@ -324,7 +337,7 @@ def test_a_generator_of_predictions_is_a_list_of_them() -> None:
 
 def test_a_table_with_two_columns_of_one_name_fails_every_record() -> None:
     outcome = run("TwiceTheSameColumn", [{"x": 1.0}, {"x": 2.0}])
-    assert (bytes(outcome.data), [f.row for f in outcome.failures]) == (b"", [0, 1])
+    assert (outcome.data, [f.row for f in outcome.failures]) == (b"", [0, 1])
 
 
 def test_labels_around_a_bad_record_are_whole() -> None:
@@ -365,5 +378,5 @@ def test_kept_columns_are_the_same_after_either_line_end() -> None:
     record = b'{"x": 1.50, "id": 123456789012345678901234567890}'
     unix = run_lines("small_models:Doubler", record + b"\n", "all")
     windows = run_lines("small_models:Doubler", record + b"\r\n", "all")
-    assert bytes(unix.data) == record[:-1] + b',"y":3.0}\n'
-    assert bytes(windows.data) == bytes(unix.data)
+    assert unix.data == record[:-1] + b',"y":3.0}\n'
+    assert windows.data == unix.data

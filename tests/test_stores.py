@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import split_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import FAULTS, Root, at_random, indices, once
@@ -25,7 +26,6 @@ from test_commit import RECORD, RECORDS, SINGLE, Job, committed, without_times
 
 from modelbeam import storage
 from modelbeam.errors import ModelbeamError, RequestError, StorageError
-from modelbeam.formats.base import Split
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.state import JobRecord, State
 from modelbeam.storage import base, objects
@@ -260,7 +260,7 @@ def test_what_is_created_once_is_created_by_one(
 def test_few_requests_a_split(store_root: Root) -> None:
     def requests(splits: int) -> dict[str, int]:
         job = Job(Root(store_root / f"many-{splits}", store_root.server))
-        job.splits = [Split(i, "in", i, i + 1, 200, 7, None) for i in range(splits)]
+        job.splits = [split_of(i, "in", i, i + 1) for i in range(splits)]
         store_root.proxy.reset()
         for split in range(splits):
             job.begin(split, set())()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import small_models
-from commands import write_lines
+from commands import split_of, write_lines
 from crashing import published
 
 import modelbeam
@@ -34,7 +34,6 @@ from modelbeam.errors import (
     TooManyErrorsError,
     WorkerVersionError,
 )
-from modelbeam.formats.base import Split
 from modelbeam.package import versions
 
 EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed"]
@@ -64,7 +63,7 @@ def run(data: Path, output: Path, **settings: Any) -> Any:
     )
 
 
-SPLIT = Split(0, "/x.jsonl", 0, 9, 9, 1, None).to_json()
+SPLIT = split_of(0, "/x.jsonl", 0, 9, 9).to_json()
 
 
 def take_all_steps(work: WorkerJob) -> list[Any]:

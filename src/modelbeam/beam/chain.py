@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from modelbeam.beam.in_pool import PredictSplitInPool, PublishSplitsInPool
 from modelbeam.beam.on_worker import PredictSplit, PublishSplits, ReadPlan, WorkerJob
-from modelbeam.formats.base import Split
+from modelbeam.sources.splits import Split
 
 
 def build(pipeline: beam.Pipeline, splits: Any, work: beam.DoFn, publishing: beam.DoFn) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from modelbeam.beam.pools import pools
-from modelbeam.formats.base import Split
 from modelbeam.sinks.files.manifest import find_manifest
+from modelbeam.sources.splits import Split
 
 
 class PredictSplitInPool(beam.DoFn):

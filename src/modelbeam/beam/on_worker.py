@@ -24,7 +24,6 @@ from modelbeam.errors import (
     ReconciliationError,
     RequestError,
 )
-from modelbeam.formats.base import Split
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Progress, Task
@@ -34,7 +33,7 @@ from modelbeam.predicting.counts import Counts
 from modelbeam.sinks.files.manifest import find_manifest
 from modelbeam.sinks.files.publish import Publication, is_published, publish
 from modelbeam.sinks.files.state import begun_record
-from modelbeam.sources.files import PLAN_FILE, from_lines
+from modelbeam.sources.splits import PLAN_FILE, Split, from_lines
 from modelbeam.storage import join
 
 
@@ -179,7 +178,7 @@ class PredictSplit(_WorkerFn):
             self._failed.inc(progress.counts.failed - counted.failed)
             counted.read, counted.failed = progress.counts.read, progress.counts.failed
 
-        with told(f"predicting {split.path} from byte {split.start}"):
+        with told(f"predicting {split.place}"):
             manifest = find_manifest(task.state, split, task.fingerprint)
             if manifest is None and self._loaded is not None:
                 manifest = predict_split(split, task, self._loaded, count)

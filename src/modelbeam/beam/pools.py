@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from modelbeam.formats.base import Split
 from modelbeam.job.task import Task
 from modelbeam.sinks.files.manifest import Manifest
+from modelbeam.sources.splits import Split
 
 
 class Pool(Protocol):

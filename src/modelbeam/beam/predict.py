@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import apache_beam as beam
@@ -13,10 +13,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from modelbeam import models
 from modelbeam.beam.loading import acquire
 from modelbeam.job.description import ModelSpec
-from modelbeam.models.base import LoadedModel
-from modelbeam.predicting.columns import to_batch
-from modelbeam.predicting.failures import Failure, column_clash
-from modelbeam.predicting.predictor import Predictions, predict
+from modelbeam.predicting.dicts import DictsBatch
+from modelbeam.predicting.outcome import outcome_of
 
 
 class Predict(beam.PTransform):
@@ -91,46 +89,21 @@ class _PredictRecords(beam.DoFn):
 
     def _flush(self) -> Iterator[Any]:
         waiting, self._waiting = self._waiting, []
-        rows, failures = [], []
-        for row, one in enumerate(waiting):
-            if isinstance(one.value, dict):
-                rows.append(row)
-            else:
-                error = f"a record is a dict, not a {type(one.value).__name__}"
-                failures.append(Failure(row, "validate", "NotAnObjectError", error))
-        kept = {row: self._kept(waiting[row].value) for row in rows}  # before the model sees it
-        made = _predict_dicts(self._model, [waiting[row].value for row in rows])
-        failures += [replace(failure, row=rows[failure.row]) for failure in made.failures]
-        rows = rows if made.rows is None else [rows[row] for row in made.rows]
-        for row, prediction in zip(rows, made.values, strict=True):
-            if both := kept[row].keys() & prediction.keys():
-                failures.append(column_clash(row, min(both)))
-            else:
-                yield waiting[row].with_value({**kept[row], **prediction})
-        for failure in failures:
+        batch = DictsBatch([one.value for one in waiting])
+        outcome = outcome_of(batch, self._model, self._keep, None)
+        values: Iterable[dict[str, Any]] = outcome.values
+        if outcome.table:
+            values = (row for piece in outcome.values for row in piece.to_pylist())
+        rows = range(len(waiting)) if outcome.rows is None else outcome.rows
+        kept = repeat({}) if outcome.kept is None else outcome.kept.dicts()
+        for row, before, prediction in zip(rows, kept, values, strict=False):
+            yield waiting[row].with_value({**before, **prediction})
+        for failure in outcome.failures:
             value = {
                 "model": self._model.info.name,
                 "stage": failure.stage,
                 "type": failure.type,
                 "error": failure.error,
-                "record": waiting[failure.row].value,
+                **batch.original(failure.row, parsed=True),
             }
             yield beam.pvalue.TaggedOutput("failures", waiting[failure.row].with_value(value))
-
-    def _kept(self, record: dict[str, Any]) -> dict[str, Any]:
-        if self._keep == "all":
-            return dict(record)
-        return {name: record[name] for name in self._keep if name in record}
-
-
-def _predict_dicts(model: LoadedModel, records: list[dict[str, Any]]) -> Predictions:
-    """Predict dicts with a model of any style; the values are dicts, one a prediction."""
-    if model.info.style != "table":
-        return predict(model, records, None)
-    batch, fitting, failures = to_batch(records, model.info.signature, model.validate)
-    made = predict(model, batch, None)
-    fitting = list(range(len(records))) if fitting is None else fitting
-    failures += [replace(failure, row=fitting[failure.row]) for failure in made.failures]
-    rows = fitting if made.rows is None else [fitting[row] for row in made.rows]
-    values = [row for piece in made.values for row in piece.to_pylist()]
-    return Predictions(values, rows, failures)

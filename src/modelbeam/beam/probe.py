@@ -17,7 +17,7 @@ from modelbeam.errors import (
     OutputWriteError,
 )
 from modelbeam.job.description import ModelSpec
-from modelbeam.sources.files import PLAN_FILE
+from modelbeam.sources.splits import PLAN_FILE
 from modelbeam.storage import join
 
 

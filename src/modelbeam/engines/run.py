@@ -53,7 +53,7 @@ from modelbeam.sinks.files.state import (
     check_resumable,
     earlier_record,
 )
-from modelbeam.sources.files import PLAN_FILE, to_lines
+from modelbeam.sources.splits import PLAN_FILE, to_lines
 from modelbeam.storage import join
 
 POLL_SECONDS = 1.0
@@ -408,7 +408,7 @@ class _Counted:
 
     def __init__(self, plan: Plan) -> None:
         self._directory = join(plan.output.state, "manifests")
-        self._splits = len(plan.splits)
+        self._bytes = {split.key + ".json": split.bytes for split in plan.splits}
         self._seen: set[str] = set()
         self._totals = Totals()
         self._due = 0.0
@@ -423,7 +423,7 @@ class _Counted:
             self._due = time.monotonic() + 9 * (time.monotonic() - began)
         totals = self._totals.copy()
         totals.tasks = status.tasks
-        totals.splits = min(max(totals.splits, status.splits or 0), self._splits)
+        totals.splits = min(max(totals.splits, status.splits or 0), len(self._bytes))
         totals.counts.read = max(totals.counts.read, status.read or 0)
         totals.counts.failed = max(totals.counts.failed, status.failed or 0)
         return totals
@@ -434,4 +434,4 @@ class _Counted:
         except (OSError, ValueError, KeyError, TypeError):  # published and gone, or half there
             return
         self._seen.add(name)
-        self._totals.add(manifest.counts, manifest.split.bytes)
+        self._totals.add(manifest.counts, self._bytes.get(name, 0))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from modelbeam.formats.base import FileFormat
 
 COMPRESSIONS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
 """Suffix to the name of the compression."""
 
-_MODULES = {"jsonl": "modelbeam.formats.jsonl"}
+_FORMATS = {"jsonl": "modelbeam.formats.jsonl:JsonLines"}
+"""Name to the class of the format, imported when it is used."""
+
 _NAMES = {"jsonl": "jsonl", "ldjson": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
 _PLANNED = ("csv", "parquet", "avro", "arrow")
+
+ENTRY_POINTS = "modelbeam.formats"
+"""The group of entry points by which a package adds formats; the name is the suffix as well."""
 
 
 class Format(NamedTuple):
@@ -28,10 +36,47 @@ class Format(NamedTuple):
         ends = {long: short for short, long in COMPRESSIONS.items()}
         return f".{self.name}" + (f".{ends[self.compression]}" if self.compression else "")
 
-    @property
-    def module(self) -> ModuleType:
-        """The module that reads and writes this format."""
-        return importlib.import_module(_MODULES[self.name])
+
+def find(name: str) -> FileFormat:
+    """The format of that name.
+
+    Raises:
+        RequestError: its library, or the package that brings it, is not installed.
+    """
+    found = _found.get(name)
+    if found is None:
+        found = _found[name] = _load(name)
+    return found
+
+
+_found: dict[str, FileFormat] = {}
+
+
+def _load(name: str) -> FileFormat:
+    target = _FORMATS.get(name) or _others().get(name)
+    if target is None:
+        raise RequestError(f"The format '{name}' is not known on this machine.")
+    module, _, attribute = target.partition(":")
+    try:
+        made: FileFormat = getattr(importlib.import_module(module), attribute)()
+    except ImportError as error:
+        raise RequestError(f"The format '{name}' cannot be used: {error}.") from error
+    return made
+
+
+@functools.cache
+def _others() -> dict[str, str]:
+    """The formats that other packages bring; not looked for while ours suffice."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _name_of(ending: str) -> str | None:
+    """The format that a suffix or a flag names."""
+    if ending in _NAMES:
+        return _NAMES[ending]
+    return ending if ending and ending not in _PLANNED and ending in _others() else None
 
 
 def _split(path: str) -> tuple[str, str | None]:
@@ -50,7 +95,8 @@ def from_suffix(path: str) -> Format | None:
     ending, compression = _split(path)
     if ending in _PLANNED:
         return _planned(ending, path)
-    return Format(_NAMES[ending], compression) if ending in _NAMES else None
+    name = _name_of(ending)
+    return Format(name, compression) if name else None
 
 
 def strip_suffix(path: str) -> str:
@@ -67,10 +113,11 @@ def parse(name: str, flag: str) -> Format:
         RequestError: no such format.
     """
     ending, compression = _split("x." + name)
-    if ending in _NAMES:
-        return Format(_NAMES[ending], compression)
     if ending in _PLANNED:
         return _planned(ending, f"{flag} {name}")
+    found = _name_of(ending)
+    if found:
+        return Format(found, compression)
     raise RequestError(
         f"{flag} '{name}': no such format{did_you_mean(name, _NAMES) or '; there is: jsonl.'}"
     )

@@ -1,50 +1,155 @@
-"""What every format has in common."""
+"""The seam behind which every format stands: pieces, readers, writers, joining.
+
+A format is a class of this kind in a module of its own and a line in :mod:`modelbeam.formats`, or
+an entry point of the group ``modelbeam.formats`` in anybody's package.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from modelbeam import storage
+from modelbeam.predicting.batch import Batch, Keep
+from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.outcome import Outcome
+from modelbeam.storage import FileInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """One piece of work: the lines of one file whose first byte is in ``[start, end)``.
+class Piece:
+    """A part of one file that is read by itself.
 
     Attributes:
-        index: place in the plan, from 0; it orders the shards.
         path: the file.
-        start: first byte.
-        end: byte after the last one; ``None`` for a compressed file, which is read to its end.
+        start, end: what part of it, in a unit of the format's own (bytes for lines, row groups …);
+            an ``end`` of ``None`` is the file's.
         size: the whole file's size in bytes when the plan was made.
         mtime_ns: its modification time in nanoseconds when the plan was made.
         compression: ``gzip``, ``bzip2``, ``zstd`` or ``None``.
+        format: the name of its format.
+        bytes: how much of the file, as it is stored, this piece is.
     """
 
-    index: int
     path: str
     start: int
     end: int | None
     size: int
     mtime_ns: int
     compression: str | None
+    format: str
+    bytes: int
 
     @property
-    def key(self) -> str:
-        """A name that is the same in every plan that holds this piece of this file."""
-        identity = f"{self.path}\0{self.start}\0{self.end if self.compression is None else ''}"
-        return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.path} from {self.start}" if self.start else self.path
 
-    @property
-    def bytes(self) -> int:
-        """How much of the file, as it is stored, this split reads."""
-        return self.size if self.end is None else self.end - self.start
 
-    def to_json(self) -> str:
-        """The split as it crosses a shuffle."""
-        return json.dumps(asdict(self))
+class Cut(NamedTuple):
+    """Where a piece begins and ends, and how many bytes of the file it is; see :class:`Piece`."""
 
-    @classmethod
-    def from_json(cls, text: str) -> Split:
-        """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+    start: int
+    end: int | None
+    bytes: int
+
+
+class Wanted(NamedTuple):
+    """What a reader is asked for.
+
+    Attributes:
+        style: what the model takes in one call; see :data:`modelbeam.models.base.Style`.
+        batch_size: records a model call, or ``None`` for the model's best; a batch should hold so
+            many, if that is not too much at once.
+        longest: bytes that a record may have; a longer one is a failure.
+        columns: the columns that the model needs, or ``None`` if it is not known: all of them.
+        keep: those that are kept beside the predictions.
+    """
+
+    style: str
+    batch_size: int | None = None
+    longest: int = 32 << 20
+    columns: tuple[str, ...] | None = None
+    keep: Keep = ()
+
+
+class Reader(ABC):
+    """Iterates over the batches of a piece; memory does not grow with it.
+
+    Raises:
+        InputReadError: the file vanished, has changed since the plan was made, cannot be read, or
+            is damaged.
+    """
+
+    units: int = 0
+    """How many places of the source the batches so far cover: lines (blank ones too), or rows."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order."""
+
+    def took(self, seconds: float) -> None:  # noqa: B027 - a format may do without
+        """Be told how long the work on the last batch took, so as to choose the next one's size."""
+
+    @abstractmethod
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the piece (as stored) that came before the last batch, and where that begins."""
+
+
+class Writer(ABC):
+    """Puts predictions, with what is kept beside them, into one file.
+
+    Attributes:
+        rows: how many records the bytes that were written hold, counted by what was written, not
+            by what was asked for.
+    """
+
+    rows: int = 0
+
+    @abstractmethod
+    def write(self, outcome: Outcome) -> list[Failure]:
+        """Write the predictions of a batch.
+
+        Returns:
+            A failure for each that the format cannot hold; its ``row`` an index of the predictions.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what belongs at the end; the file itself is closed by whoever opened it."""
+
+
+class FileFormat(ABC):
+    """A format of files."""
+
+    name: str
+    """As ``--input-format`` has it."""
+
+    @abstractmethod
+    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
+        """The pieces of about ``size`` bytes that make up a file; there is at least one.
+
+        Only what its name, its size and, for formats that have one, its footer say is looked at.
+        """
+
+    @abstractmethod
+    def reader(self, piece: Piece, wanted: Wanted) -> Reader:
+        """Read a piece."""
+
+    @abstractmethod
+    def first(self, path: str, compression: str | None, records: int) -> Batch:
+        """A batch of the first records of a file, so many or fewer.
+
+        Raises:
+            InputReadError: the file cannot be read.
+        """
+
+    @abstractmethod
+    def writer(self, handle: BinaryIO) -> Writer:
+        """Write a file."""
+
+    def join(self, parts: Sequence[tuple[str, int]], target: str) -> None:
+        """Make one file of several, given by path and size in bytes; by default end to end."""
+        storage.concatenate(parts, target)

@@ -13,7 +13,6 @@ from modelbeam.errors import (
     TooManyErrorsError,
     did_you_mean,
 )
-from modelbeam.formats.base import Split
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
 from modelbeam.job.result import Run
@@ -24,7 +23,8 @@ from modelbeam.models.signature import missing_columns
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication
 from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
-from modelbeam.sources.files import default_split_size, find_inputs, plan_splits
+from modelbeam.sources.files import find_inputs
+from modelbeam.sources.splits import Split, default_split_size, plan_splits
 from modelbeam.storage import FileInfo
 
 SAMPLE_RECORDS = 100
@@ -126,7 +126,14 @@ def make_plan(job: Job) -> Plan:
     split_size = (earlier.split_size if earlier else None) or job.split_size
     split_size = split_size or default_split_size(inputs)
     workers = job.workers or available_cores()
-    return Plan(job, tuple(inputs), plan_splits(inputs, split_size), split_size, output, workers)
+    asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
+    splits = plan_splits(
+        inputs,
+        split_size,
+        input_format=asked,
+        packed_as=earlier.inputs if earlier else None,
+    )
+    return Plan(job, tuple(inputs), splits, split_size, output, workers)
 
 
 def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
@@ -182,12 +189,10 @@ def check_fit(plan: Plan, info: ModelInfo) -> None:
     Raises:
         SchemaMismatchError: not one of the first records has a column that all must have.
     """
-    from modelbeam.formats.jsonl import decode, lines
-
-    for split in plan.splits:
-        if split.start == 0 and split.size:
-            block = lines.first_block(split.path, split.compression, SAMPLE_RECORDS)
-            records = decode.decode_records(block).records
+    for piece in (piece for split in plan.splits for piece in split.pieces):
+        if piece.start == 0 and piece.size:
+            found = formats.find(piece.format)
+            records = found.first(piece.path, piece.compression, SAMPLE_RECORDS).records().records
             columns = sorted({name for record in records for name in record})
             wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
             if plan.job.keep != "all" and records:
@@ -196,7 +201,7 @@ def check_fit(plan: Plan, info: ModelInfo) -> None:
                 if missing:
                     raise SchemaMismatchError(
                         f"{what} {', '.join(_with_nearest(name, columns) for name in missing)}, "
-                        f"which none of the first {len(records)} records of {split.path} has. "
+                        f"which none of the first {len(records)} records of {piece.path} has. "
                         f"Their columns are {', '.join(columns)}."
                     )
             return

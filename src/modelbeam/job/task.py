@@ -38,12 +38,14 @@ class Progress:
 
     Attributes:
         counts: of the records so far.
-        bytes: of the file (as it is stored) that are done.
-        offset: where the block begins that is being worked on.
+        bytes: of the split's files (as they are stored) that are done.
+        path: the file that is being worked on.
+        offset: where the batch begins, in the format's own unit.
     """
 
     counts: Counts
     bytes: int = 0
+    path: str = ""
     offset: int = 0
 
 

@@ -20,13 +20,14 @@ from typing import Any, Literal
 from modelbeam import storage
 from modelbeam.beam.pools import pools
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
-from modelbeam.formats.base import Split
+from modelbeam.formats.base import Piece
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task, Totals
 from modelbeam.local.start import Started, start_worker
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks.files.manifest import Manifest
 from modelbeam.sinks.files.publish import Publication, publish
+from modelbeam.sources.splits import Split
 
 Mode = Literal["threads", "processes"]
 
@@ -112,7 +113,7 @@ class _Worker:
             if -code == signal.SIGKILL:
                 how += " (by the system for want of memory, or by hand)"
         places = [
-            f"{call.arguments[0].path} after byte {call.progress.offset}"
+            f"{call.progress.path} after byte {call.progress.offset}"
             for call in calls
             if call.progress is not None
         ]
@@ -216,9 +217,9 @@ class WorkerPool:
             raise failure or ModelLoadError(f"--model {self._model.target} was not loaded.")
         return self.info
 
-    def sample(self, path: str, compression: str | None, records: int, task: Task) -> Sample:
+    def sample(self, piece: Piece, records: int, task: Task) -> Sample:
         """Predict the first records of a file, without writing anything."""
-        result: Sample = self._workers[0].call("sample", path, compression, records, task)
+        result: Sample = self._workers[0].call("sample", piece, records, task)
         return result
 
     def open(self, task: Task, splits: int, publication: Publication) -> None:

@@ -4,7 +4,7 @@ death be anything but one clear error in the process that started it.
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
     in   ("load", target, name, arguments, slots, storage flags), ("split", number, split, task),
-         ("sample", number, path, compression, records, task)
+         ("sample", number, piece, records, task)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("done", number, result), ("failed", number, error)
 """
@@ -103,17 +103,10 @@ class _Server:
 
         return predict_split(split, task, self._model, lambda p: self._send("progress", number, p))
 
-    def _sample(self, path: str, compression: str | None, records: int, task: Any) -> Sample:
-        from modelbeam.formats.jsonl import lines
-        from modelbeam.job.split import predict_lines
+    def _sample(self, piece: Any, records: int, task: Any) -> Sample:
+        from modelbeam.job.sample import predict_sample
 
-        block = lines.first_block(path, compression, records)
-        outcome = predict_lines(block, task, self._model)
-        failures = [
-            (block.position(f.row).line, f.stage, f.type, f.error)
-            for f in sorted(outcome.failures, key=lambda f: f.row)
-        ]
-        return Sample(outcome.read, bytes(outcome.data), failures)
+        return predict_sample(piece, records, task, self._model)
 
     def _send(self, *message: Any) -> None:
         with self._sending:

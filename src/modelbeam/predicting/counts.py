@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from modelbeam.predicting.failures import Failure, Position
+from modelbeam.predicting.failures import Failure, Place
 
 EXAMPLES = 20
 """Kinds of failure (stage and type) that a manifest describes one by one."""
@@ -32,7 +32,7 @@ class Counts:
     failed: int = 0
     kinds: list[Kind] = field(default_factory=list)
 
-    def add_failure(self, failure: Failure, position: Position, source: str = "") -> None:
+    def add_failure(self, failure: Failure, place: Place, source: str = "") -> None:
         """Count one failed record."""
         self.failed += 1
         for kind in self.kinds:
@@ -40,8 +40,17 @@ class Counts:
                 kind.count += 1
                 return
         if len(self.kinds) < EXAMPLES:
+            at = place._asdict()
             self.kinds.append(
-                Kind(failure.stage, failure.type, 1, *position, failure.error, source)
+                Kind(
+                    failure.stage,
+                    failure.type,
+                    1,
+                    at.get("line", 0),
+                    at.get("offset", 0),
+                    failure.error,
+                    source,
+                )
             )
 
     def add(self, other: Counts, first_line: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -37,14 +38,30 @@ class Failure:
         return cls(row, stage, type(error).__name__, describe(error))
 
 
+def moved(failure: Failure, rows: Sequence[int] | None) -> Failure:
+    """The failure with its row in the outer numbering; ``None`` if that is the same."""
+    return failure if rows is None else replace(failure, row=rows[failure.row])
+
+
 def column_clash(row: int, column: str) -> Failure:
     """The failure of a prediction that would hide a column which is kept of the input."""
     message = f"column '{column}' is both kept and predicted; choose with --keep A,B"
     return Failure(row, "encode", "ColumnClashError", message)
 
 
+class Place(Protocol):
+    """Where a record is in its source; each kind of source has a named tuple of its own.
+
+    The first number counts from 1; in a piece of a file it counts from the piece's beginning, until
+    the output is published.
+    """
+
+    def _asdict(self) -> dict[str, Any]:
+        """The members of an error line that say where it is."""
+
+
 class Position(NamedTuple):
-    """Where a record is: its line from 1 (in the split until it is published) and byte offset."""
+    """The place of a line: its number and the byte offset of its first byte in the file."""
 
     line: int
     offset: int
@@ -59,31 +76,41 @@ def is_schema_error(error: BaseException) -> bool:
 
 
 def error_line(
-    source: str, position: Position, model: str, failure: Failure, raw: bytes, **extra: Any
+    source: str, place: Place, model: str, failure: Failure, original: Mapping[str, Any]
 ) -> bytes:
     """One line of the errors file, with its newline.
 
-    ``record`` is the original object, byte for byte, wherever the text could be parsed; else the
-    original text; bytes that are not UTF-8 are base64 under ``record_base64``.
+    Args:
+        source: the file.
+        place: where the record is in it.
+        model: the model's name.
+        failure: what went wrong.
+        original: the members that hold the record; see :meth:`.batch.Batch.original`.
     """
     line: dict[str, Any] = {
         "source": as_utf8(source),
-        "line": position.line,
-        "offset": position.offset,
+        **place._asdict(),
         "model": model,
         "stage": failure.stage,
         "type": failure.type,
         "error": failure.error,
-        **extra,
+        **original,
     }
-    if failure.stage != "decode":
-        line["record"] = orjson.Fragment(without_returns(raw))
-    else:
-        try:
-            line["record"] = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            line["record_base64"] = base64.b64encode(raw).decode("ascii")
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def original_text(raw: bytes, parsed: bool) -> dict[str, Any]:
+    """A record that was text, as the members of its error line.
+
+    ``record`` is the original object, byte for byte, if it could be ``parsed``; else the original
+    text; bytes that are not UTF-8 are base64 under ``record_base64``.
+    """
+    if parsed:
+        return {"record": orjson.Fragment(without_returns(raw))}
+    try:
+        return {"record": raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"record_base64": base64.b64encode(raw).decode("ascii")}
 
 
 def without_returns(record: bytes) -> bytes:

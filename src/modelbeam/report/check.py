@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from modelbeam import formats, storage
+from modelbeam import storage
 from modelbeam.engines import remote_job
 from modelbeam.errors import RequestError
 from modelbeam.job import flags as options
@@ -130,9 +130,10 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
         check_fit(plan, info)
         task = make_task(plan, make_record(plan, info))
         samples = []
-        for file in plan.inputs:
-            compression = formats.compression_of(file.path)
-            samples.append((file.path, pool.sample(file.path, compression, SAMPLE_RECORDS, task)))
+        for piece in (piece for split in plan.splits for piece in split.pieces):
+            if piece.start:
+                continue
+            samples.append((piece.path, pool.sample(piece, SAMPLE_RECORDS, task)))
             if sum(sample.read for _, sample in samples) >= SAMPLE_RECORDS:
                 break
     finally:

@@ -22,7 +22,7 @@ from modelbeam.job import flags as options
 from modelbeam.job.prepare import Plan
 from modelbeam.package.clean import clean_import
 from modelbeam.package.staging import Staged, stage
-from modelbeam.sources.files import PLAN_FILE
+from modelbeam.sources.splits import PLAN_FILE
 from modelbeam.storage import join
 
 PROBE_FILES = 20

@@ -1,33 +1,13 @@
-"""From input patterns to splits, by looking at names and sizes only; no data is read."""
+"""From input patterns to the files that they name."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from modelbeam import formats, storage
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
-from modelbeam.formats.base import Split
 from modelbeam.storage import FileInfo
-
-MIB = 1 << 20
-PLAN_FILE = "plan.jsonl"
-"""In a job's state, where an engine's workers read it: the splits, one a line."""
-
-SPLITS_WANTED = 64
-SMALLEST_SPLIT = 1 * MIB
-LARGEST_SPLIT = 64 * MIB
-
-
-def to_lines(splits: Iterable[Split]) -> bytes:
-    """A plan as ``plan.jsonl`` holds it."""
-    return "".join(split.to_json() + "\n" for split in splits).encode()
-
-
-def from_lines(content: bytes) -> list[Split]:
-    """Read what :func:`to_lines` made."""
-    return [Split.from_json(line.decode()) for line in content.splitlines()]
 
 
 def find_inputs(
@@ -95,31 +75,3 @@ def _nearest_path(pattern: str) -> str:
     if not os.path.isdir(directory or "."):
         return f"; there is no directory '{directory}'."
     return did_you_mean(name, storage.names_in(directory or ".")) or "; check the path."
-
-
-def default_split_size(files: Sequence[FileInfo]) -> int:
-    """Bytes a split: some 64 splits a job, none under 1 MiB or over 64 MiB.
-
-    It follows from the inputs' sizes alone, never from the machine, so that a run may be resumed
-    elsewhere.
-    """
-    total = sum(info.size for info in files)
-    return min(max(total // SPLITS_WANTED, SMALLEST_SPLIT), LARGEST_SPLIT)
-
-
-def plan_splits(files: Sequence[FileInfo], split_size: int) -> list[Split]:
-    """Cut every file into splits of about ``split_size`` bytes; a compressed file is one split."""
-    splits: list[Split] = []
-    for info in files:
-        compression = formats.compression_of(info.path)
-        if compression is not None:
-            ranges: list[tuple[int, int | None]] = [(0, None)]
-        else:
-            pieces = max(1, round(info.size / split_size))
-            cuts = [info.size * i // pieces for i in range(pieces + 1)]
-            ranges = list(itertools.pairwise(cuts))
-        for start, end in ranges:
-            splits.append(
-                Split(len(splits), info.path, start, end, info.size, info.mtime_ns, compression)
-            )
-    return splits

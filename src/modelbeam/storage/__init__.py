@@ -145,6 +145,14 @@ def create(path: str) -> BinaryIO:
     return store_of(path).create(path)
 
 
+def write_all(handle: BinaryIO, data: bytes) -> None:
+    """Write all of ``data``, of which an unbuffered file may take a part at a time."""
+    written = handle.write(data)
+    while written is not None and written < len(data):
+        data = data[written:]
+        written = handle.write(data)
+
+
 def discard(path: str, handle: BinaryIO) -> None:
     """Close what :func:`create` opened, and leave nothing of it."""
     store_of(path).discard(handle)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.predicting.batch import Decoded
 from modelbeam.predicting.failures import Failure
-
-
-class Decoded(NamedTuple):
-    """A block's records: dicts or an Arrow batch, the line of each, and the lines that failed.
-
-    ``rows`` is ``None`` where every line is a record.
-    """
-
-    records: Any
-    rows: list[int] | None
-    failures: list[Failure]
 
 
 def decode_records(block: LineBlock, only: list[int] | None = None) -> Decoded:

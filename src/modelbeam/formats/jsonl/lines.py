@@ -17,7 +17,7 @@ import numpy as np
 from modelbeam import storage
 from modelbeam.errors import InputReadError
 from modelbeam.formats import compression
-from modelbeam.formats.base import Split
+from modelbeam.formats.base import Piece
 from modelbeam.predicting.failures import Position
 
 BLOCK_BYTES = 2 << 20
@@ -88,7 +88,7 @@ class BlockReader:
     """Iterates over the lines whose first byte is in a split, in blocks; memory stays bounded.
 
     Args:
-        split: what to read.
+        piece: what to read.
         longest: bytes that a line may have; a longer one is skimmed over.
         size: bytes a block; may be changed between two blocks.
 
@@ -97,28 +97,28 @@ class BlockReader:
             its compression is damaged.
     """
 
-    def __init__(self, split: Split, longest: int, size: int = BLOCK_BYTES) -> None:
+    def __init__(self, piece: Piece, longest: int, size: int = BLOCK_BYTES) -> None:
         self.size = size
-        self._split, self._longest = split, longest
+        self._piece, self._longest = piece, longest
 
     def __iter__(self) -> Iterator[LineBlock | LongLine]:
-        split = self._split
-        with _reading(split):
-            _check_unchanged(split)
-            if not split.size:
+        piece = self._piece
+        with _reading(piece):
+            _check_unchanged(piece)
+            if not piece.size:
                 return  # not even the frame of a compression
-            handle = storage.open_read(split.path, split.end or split.size)
+            handle = storage.open_read(piece.path, piece.end or piece.size)
         with handle:
-            with _reading(split):
-                reader = _Reader(split, handle)
+            with _reading(piece):
+                reader = _Reader(piece, handle)
             while True:
-                with _reading(split):  # not around the yield: what the caller raises is not ours
+                with _reading(piece):  # not around the yield: what the caller raises is not ours
                     block = reader.next_block(self._longest, self.size)
                 if block is None:
                     break
                 yield block
-        with _reading(split):
-            _check_unchanged(split)
+        with _reading(piece):
+            _check_unchanged(piece)
 
 
 def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlock:
@@ -127,12 +127,12 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
     Raises:
         InputReadError: the file cannot be read.
     """
-    split = Split(0, path, 0, None, 0, 0, compression_name)
+    piece = Piece(path, 0, None, 0, 0, compression_name, "jsonl", 0)
     first = LineBlock(b"", 0, 0, 0)
-    with _reading(split):
+    with _reading(piece):
         if storage.stat(path).size:
             with storage.open_read(path) as handle:
-                reader = _Reader(split, handle)
+                reader = _Reader(piece, handle)
                 for _ in range(2):  # a last line without a newline is a block of its own
                     block = reader.next_block(BLOCK_BYTES, BLOCK_BYTES)
                     if not isinstance(block, LineBlock):
@@ -148,21 +148,21 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
 
 
 @contextmanager
-def _reading(split: Split) -> Iterator[None]:
+def _reading(piece: Piece) -> Iterator[None]:
     """Turn what reading may raise into one message that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise InputReadError(
-            f"The input {split.path} has vanished since the job was planned. Put it back and run "
+            f"The input {piece.path} has vanished since the job was planned. Put it back and run "
             f"the same command with --resume."
         ) from None
     except Exception as error:
         if isinstance(error, InputReadError) or not _is_reading_error(error):
             raise
-        damaged = f" ({split.compression}: truncated or damaged)" if split.compression else ""
+        damaged = f" ({piece.compression}: truncated or damaged)" if piece.compression else ""
         raise InputReadError(
-            f"The input {split.path} cannot be read{damaged}: {error}. Mend it and run the same "
+            f"The input {piece.path} cannot be read{damaged}: {error}. Mend it and run the same "
             f"command with --resume."
         ) from error
 
@@ -171,11 +171,11 @@ def _is_reading_error(error: Exception) -> bool:
     return isinstance(error, (OSError, EOFError, zlib.error)) or type(error).__name__ == "ZstdError"
 
 
-def _check_unchanged(split: Split) -> None:
-    now = storage.stat(split.path)
-    if (now.size, now.mtime_ns) != (split.size, split.mtime_ns):
+def _check_unchanged(piece: Piece) -> None:
+    now = storage.stat(piece.path)
+    if (now.size, now.mtime_ns) != (piece.size, piece.mtime_ns):
         raise InputReadError(
-            f"The input {split.path} changed while the job ran ({split.size} bytes when it was "
+            f"The input {piece.path} changed while the job ran ({piece.size} bytes when it was "
             f"planned, {now.size} now). Run again with --overwrite once it is complete."
         )
 
@@ -188,17 +188,17 @@ def count_lines(data: bytes) -> int:
 class _Reader:
     """Cuts what it reads of a split into blocks of whole lines."""
 
-    def __init__(self, split: Split, handle: BinaryIO) -> None:
-        self._plain = split.compression is None
+    def __init__(self, piece: Piece, handle: BinaryIO) -> None:
+        self._plain = piece.compression is None
         self._handle = (
-            handle if self._plain else compression.decompressed(handle, str(split.compression))
+            handle if self._plain else compression.decompressed(handle, str(piece.compression))
         )
-        self._end = split.end if self._plain else None
-        self._position: int | None = split.start
+        self._end = piece.end if self._plain else None
+        self._position: int | None = piece.start
         self._line = 0
         self._back = b""
-        if split.start:
-            self._position = self._seek_first_line(split.start, cast(int, split.end))
+        if piece.start:
+            self._position = self._seek_first_line(piece.start, cast(int, piece.end))
 
     def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
         """The next lines, or ``None`` after the last one that belongs to the split."""

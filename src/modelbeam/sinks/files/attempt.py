@@ -7,13 +7,17 @@ import os
 import time
 from typing import BinaryIO
 
-from modelbeam import storage
+from modelbeam import formats, storage
 from modelbeam.errors import ReconciliationError
 from modelbeam.formats import Format, compression
-from modelbeam.formats.base import Split
+from modelbeam.formats.base import Writer
 from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.outcome import Outcome
 from modelbeam.sinks.files.manifest import Manifest, Written
+from modelbeam.sources.splits import Split
 from modelbeam.storage import join
+from modelbeam.text import as_utf8
 
 
 class Attempt:
@@ -26,55 +30,70 @@ class Attempt:
         self._names = {"predictions": base + output.suffix, "errors": base + ".errors.jsonl"}
         self._handles: dict[str, BinaryIO] = {}
         self._streams: dict[str, BinaryIO] = {}
-        self._compression = output.compression
-        self._newlines = 0
+        self._output = output
+        self._writer: Writer | None = None
 
-    def write_predictions(self, data: bytes, lines: int) -> None:
-        """Append whole lines of predictions; ``lines`` is how many newlines ``data`` has."""
-        self._newlines += lines
-        self._write("predictions", data)
+    def write(self, outcome: Outcome) -> tuple[int, list[Failure]]:
+        """Write the predictions of a batch.
+
+        Returns:
+            How many were written, and a failure for each that the format cannot hold, its ``row``
+            an index of the predictions.
+        """
+        if not outcome.values:
+            return 0, []
+        writer = self._opened_writer()
+        before = writer.rows
+        failures = writer.write(outcome)
+        return writer.rows - before, failures
+
+    def _opened_writer(self) -> Writer:
+        if self._writer is None:
+            stream = self._open("predictions")
+            self._writer = formats.find(self._output.name).writer(stream)
+        return self._writer
 
     def write_errors(self, data: bytes) -> None:
         """Append whole error lines."""
-        self._write("errors", data)
-
-    def _write(self, kind: str, data: bytes) -> None:
-        stream = self._streams.get(kind) or self._open(kind)
-        written = stream.write(data)
-        while written is not None and written < len(data):  # an unbuffered file may take a part
-            data = data[written:]
-            written = stream.write(data)
+        storage.write_all(self._streams.get("errors") or self._open("errors"), data)
 
     def _open(self, kind: str) -> BinaryIO:
         handle = storage.create(join(self._state, "attempts", self._names[kind]))
         self._handles[kind] = self._streams[kind] = handle
-        if kind == "predictions" and self._compression:
-            self._streams[kind] = compression.compressed(handle, self._compression)
+        if kind == "predictions" and self._output.compression:
+            self._streams[kind] = compression.compressed(handle, self._output.compression)
         return self._streams[kind]
 
-    def commit(self, fingerprint: str, counts: Counts, lines: int) -> Manifest:
+    def commit(self, fingerprint: str, counts: Counts, units: int) -> Manifest:
         """Close the files and put the manifest in place.
 
+        Args:
+            fingerprint: of the model and the settings.
+            counts: of the records.
+            units: how many lines or rows of its file the split covers.
+
         Raises:
-            ReconciliationError: the lines written are not as many as were counted.
+            ReconciliationError: the records written are not as many as were counted.
             OSError: the files cannot be written.
         """
-        if counts.read != counts.predicted + counts.failed or self._newlines != counts.predicted:
+        writer = self._opened_writer()  # a split without predictions is an empty shard
+        if counts.read != counts.predicted + counts.failed or writer.rows != counts.predicted:
             raise ReconciliationError(
-                f"{self._split.path}: {counts.read} records read, {counts.predicted} predicted "
-                f"({self._newlines} lines written), {counts.failed} failed. This is a defect of "
+                f"{self._split.place}: {counts.read} records read, {counts.predicted} predicted "
+                f"({writer.rows} written), {counts.failed} failed. This is a defect of "
                 f"modelbeam; nothing was published. Please report it."
             )
-        if "predictions" not in self._streams:
-            self._open("predictions")  # a split without predictions is an empty shard
+        writer.close()
         sizes = {kind: self._close(kind) for kind in list(self._handles)}
         manifest = Manifest(
-            split=self._split,
+            key=self._split.key,
+            place=as_utf8(self._split.place),
+            stamp=self._split.stamp,
             fingerprint=fingerprint,
             predictions=Written(self._names["predictions"], sizes["predictions"]),
             errors=Written(self._names["errors"], sizes["errors"]) if "errors" in sizes else None,
             counts=counts,
-            lines=lines,
+            units=units,
             seconds=round(time.monotonic() - self._started, 4),
         )
         path = join(self._state, "manifests", self._split.key + ".json")

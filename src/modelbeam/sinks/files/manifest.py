@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelbeam import storage
-from modelbeam.formats.base import Split
 from modelbeam.predicting.counts import Counts, Kind
+from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 
 
@@ -31,21 +31,25 @@ class Manifest:
     """What one attempt did with one split; see the module's docstring.
 
     Attributes:
-        split: the split, with its file's size and modification time.
+        key: the split's.
+        place: of the split, for people.
+        stamp: of the sizes and modification times of its files.
         fingerprint: of the model and the settings.
         predictions: the file of predictions.
         errors: the file of error lines, or ``None`` if there were no failures.
         counts: of records.
-        lines: how many lines of the file the split owns, blank ones included.
+        units: how many lines (blank ones included) or rows of its file the split covers.
         seconds: how long the attempt took.
     """
 
-    split: Split
+    key: str
+    place: str
+    stamp: str
     fingerprint: str
     predictions: Written
     errors: Written | None
     counts: Counts
-    lines: int
+    units: int
     seconds: float
 
     def to_bytes(self) -> bytes:
@@ -59,12 +63,14 @@ class Manifest:
         counts = data["counts"]
         counts["kinds"] = [Kind(**kind) for kind in counts["kinds"]]
         return cls(
-            split=Split(**data["split"]),
+            key=data["key"],
+            place=data["place"],
+            stamp=data["stamp"],
             fingerprint=data["fingerprint"],
             predictions=Written(**data["predictions"]),
             errors=Written(**data["errors"]) if data["errors"] else None,
             counts=Counts(**counts),
-            lines=data["lines"],
+            units=data["units"],
             seconds=data["seconds"],
         )
 
@@ -106,6 +112,4 @@ def _read_manifest(state: str, split: Split, fingerprint: str) -> Manifest | Non
         return None
     if manifest is None or manifest.fingerprint != fingerprint:
         return None
-    then = manifest.split
-    unchanged = (then.size, then.mtime_ns) == (split.size, split.mtime_ns)
-    return manifest if unchanged else None
+    return manifest if manifest.stamp == split.stamp else None

@@ -34,11 +34,11 @@ import orjson
 from modelbeam import storage
 from modelbeam._version import __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
-from modelbeam.formats.base import Split
 from modelbeam.predicting.counts import Counts
 from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
 from modelbeam.sinks.files.output import Output, remove_state
 from modelbeam.sinks.files.state import JobRecord
+from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 from modelbeam.text import as_utf8
 
@@ -223,17 +223,19 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     output, record = publication.output, publication.record
     shards: list[_Shard] = []
     counts = Counts()
-    lines: dict[str, int] = {}
+    units: dict[str, int] = {}
     found = find_manifests(output.state, splits, record.fingerprint)
     for split, manifest in zip(splits, found, strict=True):
         if manifest is None:
             raise ReconciliationError(
-                f"{output.path}: split {split.index} ({split.path} from byte {split.start}) has "
+                f"{output.path}: split {split.index} ({split.place}) has "
                 f"no manifest, so nothing was published. Run the same command with --resume."
             )
-        first = lines.get(split.path, 0)
-        lines[split.path] = first + manifest.lines
-        shards.append(_Shard(manifest.predictions, manifest.errors, split.path, first))
+        path, first = split.pieces[0].path, 0
+        if len(split.pieces) == 1:  # others are whole files, whose numbers are right
+            first = units.get(path, 0)
+            units[path] = first + manifest.units
+        shards.append(_Shard(manifest.predictions, manifest.errors, path, first))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
         raise ReconciliationError(

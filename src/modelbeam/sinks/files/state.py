@@ -13,7 +13,7 @@ from modelbeam import storage
 from modelbeam.errors import OutputExistsError, OutputWriteError, ResumeError
 from modelbeam.sinks.files.manifest import to_json
 from modelbeam.sinks.files.output import Output
-from modelbeam.sources.files import plan_splits
+from modelbeam.sources.splits import plan_splits
 from modelbeam.storage import FileInfo, join
 
 
@@ -100,9 +100,14 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
     differences += [f"input {path} is new" for path in sorted(after.keys() - before.keys())]
     changed = [p for p in before.keys() & after.keys() if before[p] != after[p]]
     committed = set(storage.names_in(join(output.state, "manifests")))
+    done = {
+        piece.path
+        for split in (plan_splits(earlier.inputs, earlier.split_size) if changed else ())
+        for piece in split.pieces
+        if split.key + ".json" in committed
+    }
     for path in sorted(changed):
-        splits = plan_splits([before[path]], earlier.split_size)
-        if finished or any(split.key + ".json" in committed for split in splits):
+        if finished or path in done:
             was, now_is = before[path], after[path]
             how = (
                 f"{was.size} bytes then, {now_is.size} now"

@@ -1,0 +1,43 @@
+"""Predictions as a file of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from modelbeam.formats.base import Writer
+from modelbeam.formats.jsonl.encode import encode_records, encode_table
+from modelbeam.formats.jsonl.lines import count_lines
+from modelbeam.predicting.failures import Failure, moved
+from modelbeam.predicting.outcome import Outcome
+from modelbeam.storage import write_all
+
+
+class LinesWriter(Writer):
+    """Writes each prediction as a line, after what is kept of its record.
+
+    Args:
+        handle: where to.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+
+    def write(self, outcome: Outcome) -> list[Failure]:
+        """Encode and write the predictions of a batch."""
+        encode: Any = encode_table if outcome.table else encode_records
+        kept = outcome.kept.texts() if outcome.kept is not None else None
+        failures: list[Failure] = []
+        at = 0
+        for piece in outcome.values if outcome.table else [outcome.values]:
+            rows: Sequence[int] = range(at, at + len(piece))
+            encoded = encode(piece, None if kept is None else kept[at : at + len(piece)])
+            failures += [moved(failure, rows) for failure in encoded.failures]
+            if encoded.data:
+                self.rows += count_lines(encoded.data)
+                write_all(self._handle, encoded.data)
+            at += len(piece)
+        return failures
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""

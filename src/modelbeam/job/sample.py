@@ -1,0 +1,39 @@
+"""What becomes of a file's first records, without a split and without writing anything."""
+
+from __future__ import annotations
+
+import io
+
+from modelbeam import formats
+from modelbeam.formats.base import Piece
+from modelbeam.job.task import Sample, Task
+from modelbeam.models.base import LoadedModel
+from modelbeam.predicting.failures import moved
+from modelbeam.predicting.outcome import outcome_of
+
+
+def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -> Sample:
+    """Predict the first records of a file.
+
+    Args:
+        piece: any of the file.
+        records: how many, at most.
+        task: how.
+        model: loaded and ready.
+
+    Raises:
+        InputReadError: the file cannot be read.
+    """
+    batch = formats.find(piece.format).first(piece.path, piece.compression, records)
+    outcome = outcome_of(batch, model, task.keep, task.batch_size)
+    made = io.BytesIO()
+    unwritten = formats.find("jsonl").writer(made).write(outcome)
+    failures = outcome.failures + [moved(failure, outcome.rows) for failure in unwritten]
+    return Sample(
+        outcome.read,
+        made.getvalue(),
+        [
+            (next(iter(batch.position(f.row)._asdict().values()), 0), f.stage, f.type, f.error)
+            for f in sorted(failures, key=lambda failure: failure.row)
+        ],
+    )

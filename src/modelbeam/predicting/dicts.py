@@ -1,0 +1,105 @@
+"""Dicts as a batch: the records of a pipeline of one's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept
+from modelbeam.predicting.failures import Failure
+
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+class Nowhere(NamedTuple):
+    """The position of a record that is not in a file."""
+
+
+class DictsBatch(Batch):
+    """Records that are dicts already.
+
+    Neither the model nor what is made of the records here can change the elements themselves: Beam
+    does not allow it, and a failure must show its record as it was.
+
+    Args:
+        elements: what should be dicts; others are failures.
+    """
+
+    def __init__(self, elements: Sequence[Any]) -> None:
+        self._elements = elements
+
+    def records(self) -> Decoded:
+        """Copies of the dicts."""
+        records, rows, failures = [], [], []
+        for row, element in enumerate(self._elements):
+            if isinstance(element, dict):
+                records.append(_copied(element))
+                rows.append(row)
+            else:
+                error = f"a record is a dict, not a {type(element).__name__}"
+                failures.append(Failure(row, "validate", "NotAnObjectError", error))
+        return Decoded(records, rows if failures else None, failures)
+
+    def keep(self, columns: Keep, rows: list[int] | None) -> Kept:
+        """Copies of some of their members."""
+        chosen = [self._elements[row] for row in range(len(self._elements)) if rows is None]
+        if rows is not None:
+            chosen = [self._elements[row] for row in rows]
+        if columns != "all":
+            chosen = [{name: one[name] for name in columns if name in one} for one in chosen]
+        return KeptDicts([_copied(one) for one in chosen])
+
+    def position(self, row: int) -> Nowhere:
+        """An element of a collection is nowhere."""
+        return Nowhere()
+
+    def original(self, row: int, parsed: bool) -> dict[str, Any]:
+        """The element."""
+        return {"record": self._elements[row]}
+
+
+class KeptDicts(Kept):
+    """What is kept of dicts.
+
+    Args:
+        kept: one dict a record.
+    """
+
+    def __init__(self, kept: list[dict[str, Any]]) -> None:
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, rows: Sequence[int]) -> Kept:
+        """The same of some of the records."""
+        return KeptDicts([self._kept[row] for row in rows])
+
+    def names(self, row: int) -> set[str]:
+        """The members that one record has."""
+        return set(self._kept[row])
+
+    def texts(self) -> list[bytes]:
+        """The dicts as JSON."""
+        return [orjson.dumps(kept) for kept in self._kept]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """The dicts."""
+        return self._kept
+
+
+def _copied(value: Any) -> Any:
+    """A value that shares nothing with the given one that could be changed."""
+    if type(value) in _ATOMS:
+        return value
+    if type(value) is dict:
+        return {k: v if type(v) in _ATOMS else _copied(v) for k, v in value.items()}
+    if type(value) is list:
+        return [v if type(v) in _ATOMS else _copied(v) for v in value]
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a lock, a client: nothing that a record's result could be changed by
+        return value

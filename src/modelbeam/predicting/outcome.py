@@ -1,0 +1,101 @@
+"""From a batch to its outcome; the same for file jobs, pipelines of one's own and streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelbeam.models.base import LoadedModel
+from modelbeam.predicting.batch import Batch, Keep, Kept, composed
+from modelbeam.predicting.failures import Failure, column_clash, moved
+from modelbeam.predicting.predictor import predict
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch; every record is among the predictions or the failures.
+
+    Attributes:
+        read: how many records the batch had.
+        values: the predictions in order: dicts, or Arrow batches if ``table``.
+        table: whether the values are Arrow batches.
+        rows: the row of each prediction; ``None`` where every row has one.
+        kept: what stands beside each prediction, or ``None``.
+        failures: one for each other record.
+    """
+
+    read: int
+    values: list[Any]
+    table: bool
+    rows: list[int] | None
+    kept: Kept | None
+    failures: list[Failure]
+
+
+def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | None) -> Outcome:
+    """Decode a batch as the model takes it, and predict.
+
+    Args:
+        batch: the records.
+        model: loaded and ready.
+        keep: which input columns stand beside the predictions.
+        batch_size: records a call, or ``None`` for the model's best.
+    """
+    table = model.info.style == "table"
+    decoded = batch.table(model.info.signature, model.validate) if table else batch.records()
+    if not len(decoded.records):
+        return Outcome(decoded.read, [], table, None, None, decoded.failures)
+    kept = batch.keep(keep, decoded.rows) if keep else None
+    made = predict(model, decoded.records, batch_size)
+    failures = decoded.failures + [moved(failure, decoded.rows) for failure in made.failures]
+    if kept is not None and made.rows is not None:
+        kept = kept.take(made.rows)
+    rows = composed(decoded.rows, made.rows)
+    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures)
+    return _without_clashes(outcome)
+
+
+def _without_clashes(outcome: Outcome) -> Outcome:
+    """Predictions with a column that is kept of the input too are failures: one would hide it."""
+    if outcome.kept is None:
+        return outcome
+    clashes: list[Failure] = []
+    good: list[int] = []
+    values: list[Any] = []
+    at = 0
+    pieces: list[Any] = outcome.values if outcome.table else [outcome.values]
+    for piece in pieces:
+        size = len(piece)
+        kept = outcome.kept
+        if outcome.table and size != len(outcome.kept):
+            kept = kept.take(range(at, at + size))
+        clashing = _clashes(kept, piece, outcome.table)
+        clashes += [moved(failure, range(at, at + size)) for failure in clashing]
+        lost = {failure.row for failure in clashing}
+        fine = [row for row in range(size) if row not in lost]
+        good += [at + row for row in fine]
+        if outcome.table:
+            values.append(piece.take(np.array(fine, np.int64)) if lost else piece)
+        else:
+            values += [piece[row] for row in fine] if lost else piece
+        at += size
+    if not clashes:
+        return outcome
+    failures = outcome.failures + [moved(failure, outcome.rows) for failure in clashes]
+    rows = composed(outcome.rows, good)
+    kept = outcome.kept.take(good)
+    return Outcome(outcome.read, values, outcome.table, rows, kept, failures)
+
+
+def _clashes(kept: Kept, piece: Any, table: bool) -> list[Failure]:
+    """The predictions that have a column which is kept of the input too."""
+    names = piece.schema.names if table else set().union(*piece)
+    names = [name for name in names if isinstance(name, str)]  # others fail when encoded
+    failures = []
+    for row in kept.clashing(names):
+        both = kept.names(row) & (set(names) if table else piece[row].keys())
+        if both:
+            failures.append(column_clash(row, min(both)))
+    return failures

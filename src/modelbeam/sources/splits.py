@@ -1,0 +1,146 @@
+"""Splits: the units of work of a job over files, planned by sizes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from modelbeam import formats
+from modelbeam.formats.base import Piece
+from modelbeam.storage import FileInfo
+
+MIB = 1 << 20
+
+SPLITS_WANTED = 64
+SMALLEST_SPLIT = 1 * MIB
+LARGEST_SPLIT = 64 * MIB
+
+COMPRESSED = 4
+"""How many times as much work a byte of a compressed file is taken for."""
+
+PLAN_FILE = "plan.jsonl"
+"""In a job's state, where an engine's workers read it: the splits, one a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One piece of work: a piece of one file, or several small files, whole.
+
+    Attributes:
+        index: place in the plan, from 0; it orders the shards.
+        pieces: what is read, in order.
+    """
+
+    index: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def key(self) -> str:
+        """A name that is the same in every plan that holds just these pieces."""
+        places = (
+            f"{p.path}\0{p.start}\0{p.end if p.compression is None else ''}" for p in self.pieces
+        )
+        return _digest("\0\0".join(places))
+
+    @property
+    def stamp(self) -> str:
+        """A digest of the sizes and modification times of the files: it tells if one changed."""
+        return _digest(" ".join(f"{piece.size} {piece.mtime_ns}" for piece in self.pieces))
+
+    @property
+    def bytes(self) -> int:
+        """How much of the files, as they are stored, this split reads."""
+        return sum(piece.bytes for piece in self.pieces)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        more = len(self.pieces) - 1
+        others = f" and {more} more file{'s' if more > 1 else ''}" if more else ""
+        return self.pieces[0].place + others
+
+    def to_json(self) -> str:
+        """The split as it crosses a shuffle."""
+        return json.dumps({"index": self.index, "pieces": [asdict(p) for p in self.pieces]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Split:
+        """Read what :meth:`to_json` wrote."""
+        data = json.loads(text)
+        return cls(data["index"], tuple(Piece(**piece) for piece in data["pieces"]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def to_lines(splits: Iterable[Split]) -> bytes:
+    """A plan as ``plan.jsonl`` holds it."""
+    return "".join(split.to_json() + "\n" for split in splits).encode()
+
+
+def from_lines(content: bytes) -> list[Split]:
+    """Read what :func:`to_lines` made."""
+    return [Split.from_json(line.decode()) for line in content.splitlines()]
+
+
+def default_split_size(files: Sequence[FileInfo]) -> int:
+    """Bytes per split: some 64 splits a job, none under 1 MiB or over 64 MiB.
+
+    It follows from the inputs' sizes alone, never from the machine, so that a run may be resumed
+    elsewhere.
+    """
+    total = sum(info.size for info in files)
+    return min(max(total // SPLITS_WANTED, SMALLEST_SPLIT), LARGEST_SPLIT)
+
+
+def plan_splits(
+    files: Sequence[FileInfo],
+    split_size: int,
+    *,
+    input_format: formats.Format | None = None,
+    packed_as: Sequence[FileInfo] | None = None,
+) -> list[Split]:
+    """Cut large files into pieces and put small ones together, in order.
+
+    Small files share a split as long as there are still some 64 splits, so that many of them cost
+    no more than one large file, and few of them are still done side by side.
+
+    Args:
+        files: the inputs.
+        split_size: bytes per split, about.
+        input_format: of all files; by default each file's suffix tells.
+        packed_as: the same files with the sizes that they had when a run began which is resumed:
+            a file that was repaired must not change which others share a split.
+    """
+    sizes = {info.path: info.size for info in packed_as or files}
+    room = min(split_size, sum(sizes.values()) // SPLITS_WANTED)
+    splits: list[Split] = []
+    small: list[Piece] = []
+    taken = 0
+    for info in files:
+        pieces = _pieces(info, split_size, input_format)
+        work = sizes.get(info.path, info.size) * (COMPRESSED if pieces[0].compression else 1)
+        if small and (len(pieces) > 1 or taken + work > room):
+            splits.append(Split(len(splits), tuple(small)))
+            small, taken = [], 0
+        if len(pieces) > 1:
+            splits += [Split(len(splits) + i, (piece,)) for i, piece in enumerate(pieces)]
+        else:
+            small += pieces
+            taken += work
+    if small:
+        splits.append(Split(len(splits), tuple(small)))
+    return splits
+
+
+def _pieces(info: FileInfo, size: int, input_format: formats.Format | None) -> list[Piece]:
+    known = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
+    compression = formats.compression_of(info.path)
+    cuts = formats.find(known.name).cuts(info, compression, size)
+    return [
+        Piece(info.path, start, end, info.size, info.mtime_ns, compression, known.name, part)
+        for start, end, part in cuts
+    ]
