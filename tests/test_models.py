@@ -364,8 +364,14 @@ def test_an_optional_key_is_not_required():
     assert found.required == ["x"]
 
 
-def test_a_default_is_left_to_the_schema():
-    assert schema_of({s.Optional("z", default=1): int}).exact is False
+def test_a_default_is_filled_in_by_the_schema_alone():
+    found = schema_of({s.Optional("z", default=1): int})
+    assert found.exact
+    assert found.columns[0].filled
+    batch, _, failures = to_batch(
+        [{"z": 2}, {}], found, s.Schema({s.Optional("z", default=1): int}).validate
+    )
+    assert (batch.column("z").to_pylist(), failures) == ([2, 1], [])
 
 
 def test_a_key_with_a_description_is_a_key():
@@ -436,7 +442,9 @@ def test_more_than_a_type_is_left_to_pydantic(annotation):
 
 def test_a_field_with_a_default_is_not_required():
     found = fields_of(float | None, None)
-    assert found == Signature((plain("x", "float", nullable=True, required=False),), exact=False)
+    assert found == Signature((plain("x", "float", nullable=True, required=False),), exact=True)
+    assert not found.columns[0].filled
+    assert fields_of(float, 2.5).columns[0].filled
 
 
 def test_a_model_that_forbids_other_fields_is_left_to_pydantic():

@@ -192,8 +192,7 @@ class MLModel(LoadedModel):
     def validate(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return the record with the schema's conversions and defaults, or raise its exception."""
         if self._pydantic:
-            valid = self._validate(record)
-            return dict(valid.model_dump() if hasattr(valid, "model_dump") else valid.dict())
+            return _fields_of(self._validate(record))
         if callable(getattr(self._input, "validate", None)):
             return self._input.validate(record)  # type: ignore[no-any-return]
         return record
@@ -232,6 +231,17 @@ def _predict_function(model: Any) -> Callable[[Any], Any]:
     ):
         return predict  # type: ignore[no-any-return]
     return lambda data: predict(data=data)
+
+
+def _fields_of(valid: Any) -> dict[str, Any]:
+    """The fields of a pydantic object by their own names, those too that it does not write."""
+    version_2 = hasattr(valid, "model_dump")
+    fields = dict(valid.model_dump(by_alias=False) if version_2 else valid.dict())
+    if not getattr(valid, "__pydantic_root_model__", False):
+        for name in type(valid).model_fields if version_2 else type(valid).__fields__:
+            if name not in fields:
+                fields[name] = getattr(valid, name)
+    return fields
 
 
 def _version(model: Any) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import enum
 import operator
+import re
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Union
+
+from modelbeam.models import shapes
+from modelbeam.models.shapes import Shape
 
 Kind = Literal["float", "int", "str", "bool", "any"]
 
@@ -43,6 +47,10 @@ class Column:
         nullable: whether ``null`` is a value.
         required: whether every record must have it.
         above, at_least, below, at_most: bounds of a number, or ``None``.
+        filled: whether the schema puts a value where there is none.
+        truth: whether ``true`` and ``false`` count as integers, as they do in Python.
+        shape: what the values are made of, where it is more than a plain type and known.
+        member: what a validated record calls it, if not by its name.
     """
 
     name: str
@@ -53,6 +61,10 @@ class Column:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    filled: bool = field(default=False, compare=False)
+    truth: bool = field(default=False, compare=False)
+    shape: Shape = field(default=None, compare=False)
+    member: str | None = field(default=None, compare=False)
 
     @property
     def bounded(self) -> bool:
@@ -67,8 +79,10 @@ class Column:
             return None if self.nullable else f"column '{self.name}' is null"
         if self.kind == "any":
             return None
-        if type(value) not in ACCEPTED[self.kind] or (self.kind == "int" and value not in _INT64):
+        if not self._is_kind(value):
             return f"column '{self.name}' must be {_WORDS[self.kind]}, not {show(value)}"
+        if self.kind == "int" and int(value) not in _INT64:
+            return f"column '{self.name}' must be an integer of 64 bits, not {show(value)}"
         for bound, holds, words in (
             (self.above, operator.gt, "greater than"),
             (self.at_least, operator.ge, "at least"),
@@ -79,6 +93,14 @@ class Column:
                 return f"column '{self.name}' must be {words} {bound:g}, not {show(value)}"
         return None
 
+    def _is_kind(self, value: Any) -> bool:
+        allowed = ACCEPTED[self.kind]
+        if type(value) in allowed:
+            return True
+        if isinstance(value, bool):
+            return self.truth
+        return isinstance(value, tuple(allowed))  # numpy.float64, a str that is an enum
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -86,12 +108,17 @@ class Signature:
 
     Attributes:
         columns: in the order of the schema.
-        exact: whether the columns say everything that the schema says; if not, records are
-            validated by the schema itself, one at a time.
+        exact: whether a record that the columns find nothing wrong with is certainly one that the
+            schema takes as it is; if not, every record is validated by the schema itself.
+        converts: whether the schema may take, with another value, what the columns reject; then
+            records that they reject are validated by the schema too.
+        whole: whether the schema looks at nothing but the columns.
     """
 
     columns: tuple[Column, ...]
     exact: bool
+    converts: bool = field(default=False, compare=False)
+    whole: bool = field(default=True, compare=False)
 
     @property
     def required(self) -> list[str]:
@@ -104,51 +131,125 @@ def from_schema(schema: Any) -> Signature | None:
     fields = getattr(schema, "schema", schema)
     if not isinstance(fields, dict):
         return None
-    columns, exact = [], True
+    columns, exact, whole = [], True, True
     for key, value in fields.items():
-        required = type(key).__name__ != "Optional"
-        name = key if isinstance(key, str) else getattr(key, "schema", None)
-        if not isinstance(name, str) or type(key).__name__ in ("Forbidden", "Hook", "Regex"):
-            exact = False
+        name = _name_of_key(key)
+        if name is None:
+            exact = whole = False
             continue
+        required = type(key).__name__ != "Optional"
+        filled = hasattr(key, "default")
         kind, nullable = _plain_type(value)
-        exact = exact and kind != "any" and not hasattr(key, "default")
-        columns.append(Column(name, kind, nullable, required))
-    return Signature(tuple(columns), exact)
+        exact = exact and kind != "any"
+        shape = shapes.of_schema(value, _name_of_key) if kind == "any" else None
+        truth = kind in ("int", "float") and _takes(type(schema), value, True)
+        columns.append(
+            Column(name, kind, nullable, required, filled=filled, truth=truth, shape=shape)
+        )
+    return Signature(tuple(columns), exact, whole=whole)
+
+
+def _name_of_key(key: Any) -> str | None:
+    """The name that a key of a schema stands for; ``None`` if it is more than a name."""
+    name = key if isinstance(key, str) else getattr(key, "schema", None)
+    if not isinstance(name, str) or type(key).__name__ in ("Forbidden", "Hook", "Regex"):
+        return None
+    return name
+
+
+def _takes(library: Any, schema: Any, value: Any) -> bool:
+    """Whether a schema takes a value; releases of the library differ about ``int`` and ``True``."""
+    try:
+        library(schema).validate(value)
+    except Exception:
+        return False
+    return True
 
 
 def from_pydantic(model: Any) -> Signature | None:
     """Read the columns off a pydantic model class, of version 2 or 1."""
     fields = getattr(model, "model_fields", None)
     if fields is None:
-        older = getattr(model, "__fields__", {})
-        columns = tuple(
-            Column(f.alias, "any", nullable=f.allow_none, required=bool(f.required))
-            for f in older.values()
-        )
-        return Signature(columns, exact=False) if columns else None
-    forbids = getattr(model, "model_config", {}).get("extra") == "forbid"
-    has_validators = any(
-        getattr(model.__pydantic_decorators__, name, None)
-        for name in ("validators", "field_validators", "root_validators", "model_validators")
-    )
-    renames = any(
-        decorator.info.mode == "before"
-        for decorator in model.__pydantic_decorators__.model_validators.values()
-    )
-    listed, exact = [], not (forbids or has_validators)
-    for name, field in fields.items():
-        kind, nullable = _plain_type(field.annotation)
-        bounds, whole = _bounds(field.metadata)
-        alias = field.validation_alias or field.alias or name
-        config = getattr(model, "model_config", {})
-        by_name = config.get("populate_by_name") or config.get("validate_by_name")
+        return _from_pydantic_1(model)
+    if getattr(model, "__pydantic_root_model__", False):
+        return None
+    config = getattr(model, "model_config", {})
+    decorators = model.__pydantic_decorators__
+    exact = not _has_code_of_its_own(model, config)
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    renames = any(one.info.mode == "before" for one in decorators.model_validators.values())
+    columns = []
+    for name, one in fields.items():
+        kind, nullable = _plain_type(one.annotation)
+        bounds, understood = _bounds(one.metadata)
+        if bounds and kind not in ("float", "int"):
+            bounds, understood = {}, False
+        alias = one.validation_alias or one.alias or name
         one_name = isinstance(alias, str) and (alias == name or not by_name)
-        exact = exact and whole and kind != "any" and field.is_required() and one_name
-        column = alias if isinstance(alias, str) else name
-        required = field.is_required() and one_name and not renames
-        listed.append(Column(column, kind, nullable, required, **bounds))
-    return Signature(tuple(listed), exact)
+        checks_defaults = one.validate_default or config.get("validate_default")
+        exact = exact and understood and kind != "any" and one_name
+        column = Column(
+            alias if isinstance(alias, str) else name,
+            kind,
+            nullable,
+            required=one.is_required() and one_name and not renames,
+            **bounds,
+            filled=not one.is_required() and (one.default is not None or bool(checks_defaults)),
+            shape=shapes.of_annotation(one.annotation) if kind == "any" else None,
+            member=name,
+        )
+        columns.append(column)
+    return Signature(tuple(columns), exact, converts=True)
+
+
+_TEXT_RULES = (
+    "str_strip_whitespace",
+    "str_to_lower",
+    "str_to_upper",
+    "str_min_length",
+    "str_max_length",
+)
+
+
+def _has_code_of_its_own(model: Any, config: dict[str, Any]) -> bool:
+    """Whether a pydantic model may reject or change values that have the types of its fields."""
+    decorators = model.__pydantic_decorators__
+    validators = ("validators", "field_validators", "root_validators", "model_validators")
+    serializers = ("field_serializers", "model_serializers")  # a validated record has been dumped
+    if any(getattr(decorators, name, None) for name in validators + serializers):
+        return True
+    if config.get("extra") == "forbid" or any(config.get(rule) for rule in _TEXT_RULES):
+        return True
+    own = [cls for cls in model.__mro__ if not cls.__module__.startswith(("pydantic.", "builtins"))]
+    methods = ("__init__", "__new__", "model_post_init", "model_validate")
+    hooks = ("__get_pydantic_core_schema__", "__setattr__", "__get_validators__")
+    for cls in own:
+        for name in (*methods, *hooks):
+            found = vars(cls).get(name)
+            # what pydantic itself puts there for private attributes is harmless
+            if found is not None and "pydantic" not in getattr(found, "__module__", ""):
+                return True
+    return False
+
+
+def _from_pydantic_1(model: Any) -> Signature | None:
+    columns = []
+    for one in getattr(model, "__fields__", {}).values():
+        annotation = getattr(one, "outer_type_", None)
+        kind, nullable = _plain_type(annotation)
+        shape = shapes.of_annotation(annotation) if kind == "any" else None
+        columns.append(
+            Column(
+                one.alias,
+                kind,
+                nullable or one.allow_none,
+                required=bool(one.required),
+                filled=not one.required and one.default is not None,
+                shape=shape,
+                member=one.name,
+            )
+        )
+    return Signature(tuple(columns), exact=False, converts=True) if columns else None
 
 
 def _plain_type(annotation: Any) -> tuple[Kind, bool]:
@@ -171,17 +272,19 @@ def _plain_type(annotation: Any) -> tuple[Kind, bool]:
     return (kinds.pop(), nullable) if len(kinds) == 1 else ("any", nullable)
 
 
-def _bounds(metadata: Sequence[Any]) -> tuple[dict[str, float], bool]:
+def _bounds(metadata: Sequence[Any]) -> tuple[dict[str, Any], bool]:
+    """Bounds of a number, by the names of :class:`Column`; and whether that is all there is."""
     names = {"Gt": "above", "Ge": "at_least", "Lt": "below", "Le": "at_most"}
-    bounds, whole = {}, True
+    bounds: dict[str, Any] = {}
+    understood = True
     for item in metadata:
         kind = type(item).__name__
         value = getattr(item, kind.lower(), None)
-        if kind in names and isinstance(value, (int, float)):
-            bounds[names[kind]] = float(value)
-        else:
-            whole = False
-    return bounds, whole
+        if kind in names and type(value) in (int, float) and names[kind] not in bounds:
+            bounds[names[kind]] = value
+        elif kind != "Strict":  # what is not converted is left to pydantic anyway
+            understood = False
+    return bounds, understood
 
 
 def show(value: Any) -> str:
@@ -197,3 +300,20 @@ def missing_columns(signature: Signature | None, records: list[dict[str, Any]]) 
     if signature is None or not records:
         return []
     return [name for name in signature.required if not any(name in record for record in records)]
+
+
+_INTEGER_FOR_FLOAT = re.compile(r"(?<![\w.])(-?\d+) should be instance of 'float'")
+
+
+def hint(error: str) -> str | None:
+    """What to write where the ``schema`` library rejects integers for floats, or ``None``.
+
+    Args:
+        error: what a model's exception says.
+    """
+    found = _INTEGER_FOR_FLOAT.search(error)
+    if found is None:
+        return None
+    return (
+        f"{found[1]} is an integer in the data; a schema that takes integers too has Or(int, float)"
+    )

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
+from modelbeam.models.signature import hint
 from modelbeam.text import as_utf8, describe
 
 Stage = Literal["decode", "validate", "predict", "encode"]
@@ -35,7 +36,9 @@ class Failure:
         """The failure that an exception is."""
         if stage == "predict" and is_schema_error(error):
             stage = "validate"
-        return cls(row, stage, type(error).__name__, describe(error))
+        text = describe(error)
+        advice = hint(text) if stage == "validate" else None
+        return cls(row, stage, type(error).__name__, f"{text} ({advice})" if advice else text)
 
 
 def moved(failure: Failure, rows: Sequence[int] | None) -> Failure:

@@ -7,12 +7,13 @@ predicted. Where most records fail, halving would cost two calls a record, so it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from modelbeam.models.base import LoadedModel
-from modelbeam.predicting.columns import validated
+from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.failures import Failure
 
 RECORDS_A_CALL = 4096
@@ -119,9 +120,11 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
 
     Args:
         model: whose ``predict_table`` is called.
-        batch: a ``pyarrow.RecordBatch`` of any number of rows.
+        batch: a ``pyarrow.RecordBatch`` of any number of rows, or several as ``Parts``.
         batch_size: rows a call, or ``None`` for the whole batch.
     """
+    if isinstance(batch, Parts):
+        return _predict_parts(model, batch, batch_size)
 
     def call(start: int, stop: int) -> Any:
         made = model.predict_table(batch.slice(start, stop - start))
@@ -139,6 +142,20 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
     pieces, failures = call_in_batches(call, count, batch_size or max(count, 1))
     rows = _covered(pieces) if failures else None
     return Predictions([made for _, _, made in pieces], rows, failures)
+
+
+def _predict_parts(model: LoadedModel, parts: Parts, batch_size: int | None) -> Predictions:
+    """Call a model of style ``table`` for each of several batches; the results in order."""
+    made: list[tuple[Any, list[int]]] = []
+    failures: list[Failure] = []
+    for batch, places in zip(parts.batches, parts.rows, strict=True):
+        done = predict_table(model, batch, batch_size)
+        failures += [replace(failure, row=places[failure.row]) for failure in done.failures]
+        rows = iter(places if done.rows is None else [places[row] for row in done.rows])
+        for piece in done.values:
+            made.append((piece, list(itertools.islice(rows, piece.num_rows))))
+    rows_made = sorted(row for _, rows in made for row in rows)
+    return Predictions(in_order(made), rows_made if failures else None, failures)
 
 
 def call_in_batches(

@@ -40,11 +40,13 @@ class Columns(NamedTuple):
 
 def decode(block: LineBlock, signature: Signature) -> Columns | None:
     """Decode a block, or return ``None`` if the reference must do all of it."""
-    if not signature.columns or any(c.kind == "any" or c.bounded for c in signature.columns):
+    if not signature.columns or any(column.kind == "any" for column in signature.columns):
         return None
     library = _library()
     if library is not None:
         return _decode_native(library, block, signature.columns)
+    if any(column.bounded for column in signature.columns):
+        return None
     batch = decode_polars(block, signature.columns)
     return None if batch is None else Columns(batch, None, [])
 
@@ -126,7 +128,8 @@ def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) 
         text = np.empty(len(data) if column.kind == "str" else 0, np.uint8)
         arrays.append((values, valid, text))
         one.name, one.name_length = name, len(name)
-        one.kind, one.nullable, one.required = _KINDS[column.kind], column.nullable, column.required
+        one.kind, one.nullable = _KINDS[column.kind], column.nullable
+        one.required = column.required or column.filled  # what is filled in is the schema's matter
         one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
     row_lines, doubtful = np.empty(room, np.int32), np.empty(room, np.int32)
     totals = np.zeros(4, np.int64)
@@ -142,8 +145,41 @@ def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) 
         for one, column, array in zip(described, columns, arrays, strict=True)
     ]
     batch = pa.RecordBatch.from_arrays(made, names=[column.name for column in columns])
-    whole = rows == lines
-    return Columns(batch, None if whole else row_lines[:rows].tolist(), doubtful[:doubts].tolist())
+    lines_of_rows, left = row_lines[:rows], doubtful[:doubts]
+    bad = _out_of_bounds(columns, arrays, rows)
+    if bad is not None:
+        batch = batch.filter(pa.array(~bad))
+        left = np.sort(np.concatenate((left, lines_of_rows[bad])))
+        lines_of_rows = lines_of_rows[~bad]
+    whole = len(lines_of_rows) == lines
+    return Columns(batch, None if whole else lines_of_rows.tolist(), left.tolist())
+
+
+_EXACT = 2.0**53
+"""An integer up to this is the double that it was decoded into."""
+
+
+def _out_of_bounds(
+    columns: tuple[Column, ...], arrays: list[tuple[Any, Any, Any]], rows: int
+) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Which rows have a value that is not certainly within its column's bounds, if any has."""
+    bad = np.zeros(rows, np.bool_)
+    for column, (values, valid, _) in zip(columns, arrays, strict=True):
+        if not column.bounded:
+            continue
+        values, good = values[:rows], np.ones(rows, np.bool_)
+        if column.above is not None:
+            good &= values > column.above
+        if column.at_least is not None:
+            good &= values >= column.at_least
+        if column.below is not None:
+            good &= values < column.below
+        if column.at_most is not None:
+            good &= values <= column.at_most
+        if column.kind == "float":
+            good &= np.abs(values) <= _EXACT
+        bad |= ~good & (valid[:rows] != 0)
+    return bad if bad.any() else None
 
 
 def _arrow_array(
