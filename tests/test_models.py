@@ -23,7 +23,7 @@ from small_models import Doubler
 import modelbeam
 from modelbeam import models
 from modelbeam.errors import ModelLoadError, ModelNotFoundError, NotAModelError
-from modelbeam.models import mlmodel
+from modelbeam.models import Target, mlmodel
 from modelbeam.models.signature import (
     Column,
     Signature,
@@ -103,7 +103,7 @@ def test_the_style_follows_from_the_methods(name, style):
 
 def test_a_model_of_no_base_class_is_recognised_by_its_shape():
     assert Doubler.__mro__ == (Doubler, object)
-    assert mlmodel.find("small_models:Doubler") is Doubler
+    assert mlmodel.find(Target.parse("small_models:Doubler")) is Doubler
 
 
 def test_the_description_is_plain_data():
@@ -307,7 +307,7 @@ def test_a_target_without_its_parts_is_refused(target):
 
 @pytest.mark.parametrize("target", ["models/iris.joblib", "./iris.onnx"])
 def test_a_file_is_refused_with_what_this_version_loads(target):
-    assert "not supported yet" in refused(target, NotAModelError)
+    assert "nothing that is installed loads this file" in refused(target, NotAModelError)
 
 
 # Signatures

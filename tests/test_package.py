@@ -21,6 +21,7 @@ import pytest
 from commands import environment
 
 from modelbeam.errors import ModelNotFoundError, PackageError, RequestError
+from modelbeam.models import Target
 from modelbeam.package.build import Built, build, pip_command, worker_versions
 from modelbeam.package.clean import clean_import
 from modelbeam.package.flags import beam_flags, download
@@ -175,7 +176,9 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 def small(*items: Any, target: str = "churn.model:Model") -> PackageList:
     """A list without modelbeam, whose libraries would take long to install."""
-    return PackageList((target,), items, f"3.{sys.version_info[1]}", "2.77.0", False, ())
+    return PackageList(
+        (Target.parse(target),), items, f"3.{sys.version_info[1]}", "2.77.0", False, ()
+    )
 
 
 # Installed distributions
@@ -320,7 +323,7 @@ def test_modelbeams_own_wheel_is_for_any_platform(tmp_path):
     wheel = next(w for w in built.wheels if w.name.startswith("modelbeam-"))
     assert wheel.name.endswith("-py3-none-any.whl")
     assert "modelbeam/formats/jsonl/columns.c" in names_in(wheel)
-    assert "modelbeam/pipeline.py" in names_in(wheel)
+    assert "modelbeam/beam/predict.py" in names_in(wheel)
 
 
 # Loose modules

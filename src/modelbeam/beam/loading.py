@@ -15,5 +15,5 @@ def acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
         with collector_paused():
             return models.load(model.target, model.name, model.arguments)
 
-    loaded: LoadedModel = shared.acquire(load, tag=model.target)
+    loaded: LoadedModel = shared.acquire(load, tag=str(model.target))
     return loaded

@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from modelbeam.models import mlmodel
+from modelbeam.models.target import Target
 
 
 class MLModelPredictOperation(beam.DoFn):
@@ -27,13 +28,15 @@ class MLModelPredictOperation(beam.DoFn):
 
     def __init__(self, module_name: str, class_name: str) -> None:
         super().__init__()
-        self._target = f"{module_name}:{class_name}"
+        self._target = Target.parse(f"{module_name}:{class_name}")
         mlmodel.find(self._target)
         self._shared = Shared()
 
     def setup(self) -> None:
         """Build the model, once a process."""
-        self._model = self._shared.acquire(lambda: mlmodel.find(self._target)(), tag=self._target)
+        self._model = self._shared.acquire(
+            lambda: mlmodel.find(self._target)(), tag=str(self._target)
+        )
 
     def process(self, data: dict[str, Any]) -> Iterator[Any]:
         """Predict one record."""

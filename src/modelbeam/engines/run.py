@@ -163,6 +163,8 @@ class RemoteRun:
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
+            for warning in info.warnings:
+                self._watcher.note(f"warning: {warning}.")
             job = self._submit(info, record)
             return self._follow(job)
         except (JobError, RequestError) as error:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.models.target import Target
 
 MIB = 1 << 20
 
@@ -20,10 +21,15 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: str
+    target: Target
     name: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the constructor of the model's class."""
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target(cls, value: object) -> object:
+        return Target.parse(value) if isinstance(value, str) else value
 
     @classmethod
     def parse(cls, value: object) -> ModelSpec:
@@ -39,7 +45,7 @@ class ModelSpec(BaseModel):
         match = re.fullmatch(r"(?:([A-Za-z_][\w.-]*)=)?(.+)", value, re.DOTALL)
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
-        return cls(name=match[1], target=match[2])
+        return cls(name=match[1], target=Target.parse(match[2]))
 
 
 class Job(BaseModel):

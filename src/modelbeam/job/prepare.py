@@ -144,6 +144,7 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "model name": info.name,
         "model qualified name": info.qualified_name,
         "model version": info.version,
+        "model code and files": info.fingerprint,
         "model arguments": job.model.arguments,
         "--keep": list(job.keep) if job.keep != "all" else "all",
         "--output-format": plan.output.format.suffix,

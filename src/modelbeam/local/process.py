@@ -26,6 +26,7 @@ from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.task import Sample
 from modelbeam.machine import collector_paused
+from modelbeam.models.target import Target
 
 
 def main(descriptor: int) -> None:
@@ -72,7 +73,7 @@ class _Server:
             kind, number, *rest = self._connection.recv()
             threads.submit(self._answer, kind, number, rest)
 
-    def _load(self, target: str, name: str | None, arguments: dict[str, Any]) -> bool:
+    def _load(self, target: Target, name: str | None, arguments: dict[str, Any]) -> bool:
         from modelbeam import models
 
         before = _resident_bytes()

@@ -54,6 +54,8 @@ class LocalRun:
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
+            for warning in info.warnings:
+                self._watcher.note(f"warning: {warning}.")
             publication = make_publication(self._plan, record, info, self._started)
             pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
             self._wait()

@@ -1,51 +1,48 @@
-"""Models by kind; the module of a kind is imported only when a target of that kind is met."""
+"""Models: what ``--model`` names (``target``), their kinds, and what all have in common."""
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from modelbeam.errors import NotAModelError
-from modelbeam.models.base import LoadedModel
+from modelbeam.errors import ModelbeamError
+from modelbeam.models import fingerprint
+from modelbeam.models.base import LoadedModel, ModelInfo, raise_load_error
+from modelbeam.models.kinds import ModelKind, kind_of
+from modelbeam.models.target import Target
 
-_KINDS = {"mlmodel": "modelbeam.models.mlmodel"}
-"""Kind to the module whose ``load(target, name, arguments)`` makes a :class:`LoadedModel`."""
-
-
-def kind_of(target: str) -> str:
-    """The kind of model that a target names.
-
-    Raises:
-        NotAModelError: it is a file or directory, which this version does not load, or no target.
-    """
-    if os.path.sep in target or os.path.isfile(target):
-        raise NotAModelError(
-            f"--model {target}: this version loads MLModel classes, given as 'module:Class'; "
-            f"model files and directories are not supported yet."
-        )
-    if ":" not in target and "." not in target:
-        raise NotAModelError(
-            f"--model {target}: a model is given as 'module:Class', "
-            f"for example 'iris_model.iris_predict:IrisModel'."
-        )
-    return "mlmodel"
+__all__ = ["LoadedModel", "ModelInfo", "ModelKind", "Target", "kind_of", "load"]
 
 
 def load(
-    target: str, name: str | None = None, arguments: Mapping[str, Any] | None = None
+    target: Target | str, name: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> LoadedModel:
     """Import and build the model that a target names.
 
     Args:
-        target: ``module:Class`` or ``module.Class``.
-        name: what error lines call it; by default the model's own qualified name.
-        arguments: keyword arguments for the class's constructor.
+        target: parsed, or as ``--model`` has it.
+        name: what error lines call it; by default the model's own name.
+        arguments: keyword arguments for the class's constructor, or what the kind takes.
 
     Raises:
         ModelError: it is not there, is not a model, or raised; the message says which.
     """
-    module = importlib.import_module(_KINDS[kind_of(target)])
-    loaded: LoadedModel = module.load(target, name, dict(arguments or {}))
+    parsed = Target.parse(target)
+    kind = kind_of(parsed)
+    try:
+        loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}))
+    except ModelbeamError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise_load_error(parsed, "while it was loaded", error)
+    digest = loaded.info.fingerprint or fingerprint.of_target(parsed)
+    if digest is None and parsed.form == "uri" and parsed.suffix in kind.suffixes:
+        digest = fingerprint.of_path(parsed.local())  # was fetched when it was loaded
+    loaded.info = replace(
+        loaded.info,
+        name=name or loaded.info.name,
+        interface=loaded.info.interface or kind.name,
+        fingerprint=digest,
+    )
     return loaded

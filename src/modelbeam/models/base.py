@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import os
+import traceback
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from modelbeam.models.signature import Signature
+from modelbeam.errors import ModelLoadError
+from modelbeam.models.signature import MISSING, Signature
+from modelbeam.text import describe
 
 Style = Literal["record", "batch", "table"]
 """What a model takes in one call: one dict, a list of dicts, or an Arrow ``RecordBatch``."""
@@ -16,66 +19,113 @@ Style = Literal["record", "batch", "table"]
 class ModelInfo:
     """What a model says of itself; plain data that crosses process boundaries.
 
+    Only the first three have no default.
+
     Attributes:
         target: as it was given.
         name: what error lines and the summary call it.
-        qualified_name: the model's own unambiguous name.
+        style: what it takes in one call.
+        qualified_name: the model's own unambiguous name; by default ``name``.
         display_name: a name for people.
         version: the model's version, such as ``0.1``.
         description: a sentence or more.
         interface: ``MLModel (schema)``, ``MLModel (pydantic)`` …
-        style: what it takes in one call.
         input_schema: JSON Schema of a record, or ``None`` if the model's cannot be expressed.
-        output_schema: JSON Schema of a prediction, or ``None``.
+        output_schema: JSON Schema of a prediction as it is written, or ``None``.
         signature: the columns that the model needs, or ``None`` if they cannot be told.
         distribution: ``name version`` of the installed package that holds the model, or ``None``.
+        fingerprint: a digest of the model's file, or of its code and what lies beside it; a job
+            with another one is not resumed. By default that of the target's file or directory.
+        requires: names of the distributions that it needs on a worker, beside its kind's.
+        warnings: what the user should know before a run; a sentence each, without the full stop.
     """
 
     target: str
     name: str
-    qualified_name: str
-    display_name: str
-    version: str
-    description: str
-    interface: str
     style: Style
-    input_schema: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    signature: Signature | None
-    distribution: str | None
+    qualified_name: str = ""
+    display_name: str = ""
+    version: str = "unknown"
+    description: str = ""
+    interface: str = ""
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    signature: Signature | None = None
+    distribution: str | None = None
+    fingerprint: str | None = None
+    requires: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.qualified_name:
+            object.__setattr__(self, "qualified_name", self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the signature, which the schemas say in full, for JSON."""
         described = asdict(self)
-        del described["signature"]
+        del described["signature"], described["requires"], described["warnings"]
         return described
 
 
-class LoadedModel(ABC):
-    """A model that is ready to predict; ``info.style`` says which of the three calls it takes.
+class SchemaValidationError(Exception):
+    """A record does not fit the columns that a model needs."""
+
+
+class LoadedModel:
+    """A model that is ready to predict. A kind sets ``info`` and has the call of its style.
 
     Attributes:
-        info: what the model says of itself.
+        info: what the model says of itself; its ``style`` tells which call it takes.
     """
 
     info: ModelInfo
 
-    @abstractmethod
-    def predict(self, record: dict[str, Any]) -> dict[str, Any]:
+    def predict(self, record: dict[str, Any]) -> Any:
         """Predict one record (style ``record``)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def predict_batch(self, records: list[dict[str, Any]]) -> list[Any]:
         """Predict a list of records, as many predictions in the same order (style ``batch``)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def predict_table(self, batch: Any) -> Any:
         """Predict a ``pyarrow.RecordBatch``, as many rows in the same order (style ``table``)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def validate(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the record as the model's input schema has it, or raise what the schema raises."""
+        """Return the record as the model's input schema has it, or raise what the schema raises.
 
-    @abstractmethod
+        By default it is checked against the signature's columns, if there is one.
+        """
+        for column in self.info.signature.columns if self.info.signature else ():
+            problem = column.problem(record.get(column.name, MISSING))
+            if problem is not None:
+                raise SchemaValidationError(problem)
+        return record
+
     def validate_many(self, records: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """Validate records at once; ``None`` if some are wrong, or only one at a time can tell."""
+        """Validate records at once; ``None`` if some are wrong, or only one at a time can tell.
+
+        By default they are valid if their types alone say so.
+        """
+        signature = self.info.signature
+        if signature is None:
+            return records if type(self).validate is LoadedModel.validate else None
+        return records if signature.exact and signature.all_plainly_fit(records) else None
+
+
+def raise_load_error(target: object, when: str, error: BaseException, remedy: str = "") -> NoReturn:
+    """Raise :class:`ModelLoadError` for what a model raised, with the line that it came from."""
+    inside = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and os.path.dirname(frame.filename) != _HERE
+    ]
+    place = f" ({os.path.relpath(inside[-1].filename)}:{inside[-1].lineno})" if inside else ""
+    text = describe(error) + (f".{remedy}" if remedy else "")
+    raise ModelLoadError(
+        f"--model {target} raised {type(error).__name__} {when}{place}: {text}"
+    ) from error
+
+
+_HERE = os.path.dirname(__file__)

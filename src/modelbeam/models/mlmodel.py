@@ -12,20 +12,20 @@ import importlib.metadata
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable
+from os.path import isfile
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from modelbeam.errors import ModelLoadError, ModelNotFoundError, NotAModelError, did_you_mean
 from modelbeam.models import signature as signatures
-from modelbeam.models.base import LoadedModel, ModelInfo, Style
-from modelbeam.text import describe
+from modelbeam.models.base import LoadedModel, ModelInfo, Style, raise_load_error
+from modelbeam.models.target import Target
 
 _SHAPE = ("qualified_name", "input_schema", "output_schema")
 
 
-def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
+def load(target: Target, arguments: dict[str, Any]) -> MLModel:
     """Import the class, build one object of it and wrap it.
 
     Raises:
@@ -35,7 +35,7 @@ def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
     """
     found = find(target)
     if not inspect.isclass(found):
-        return MLModel(target, name, found)
+        return MLModel(target, found)
     try:
         model = found(**arguments)
     except (Exception, SystemExit) as error:
@@ -45,33 +45,56 @@ def load(target: str, name: str | None, arguments: dict[str, Any]) -> MLModel:
                 f"--model {target}: its constructor needs {', '.join(sorted(required))}. Give them "
                 f"in the --config file, under 'models: [{{target: …, arguments: {{…}}}}]'."
             ) from error
-        _raise_load_error(target, "while it was built", error)
-    return MLModel(target, name, model)
+        raise_load_error(target, "while it was built", error)
+    return MLModel(target, model)
 
 
-def find(target: str) -> Any:
-    """Import what a target names and check that it has a model's shape; nothing is built.
-
-    Args:
-        target: ``module:Class`` or ``module.Class``.
-    """
-    module_name, _, class_name = target.partition(":") if ":" in target else target.rpartition(".")
-    if not module_name or not class_name:
-        raise NotAModelError(f"--model {target}: a model is given as 'module:Class'.")
-    module = _import(target, module_name)
+def find(target: Target) -> Any:
+    """Import the class that a target names and check its shape; nothing is built."""
+    module = _import(target)
+    hidden = _remedy(target.module)
     try:
-        found = getattr(module, class_name)
+        found = getattr(module, target.attribute)
     except AttributeError:
         classes = [n for n, v in vars(module).items() if inspect.isclass(v)]
+        nearest = did_you_mean(target.attribute, classes)
+        has = "." if hidden else f"; it has {', '.join(classes) or 'no class'}."
         raise ModelNotFoundError(
-            f"--model {target}: the module '{module_name}' has no '{class_name}'"
-            + (did_you_mean(class_name, classes) or f"; it has {', '.join(classes) or 'no class'}.")
+            f"--model {target}: the module '{target.module}' has no '{target.attribute}'"
+            f"{nearest or has}{hidden}"
         ) from None
-    check_shape(target, found)
+    check_shape(target, found, hidden)
     return found
 
 
-def check_shape(target: str, found: Any) -> None:
+def hidden_by(module: str) -> str:
+    """Which module of the working directory was not taken, as another one has its name.
+
+    The working directory comes last on the path: a file in it may be called like a module that
+    some library imports, and then the library must get its own.
+    """
+    parts = module.split(".")
+    base = os.path.join(os.getcwd(), *parts)
+    here = [path for path in (base + ".py", os.path.join(base, "__init__.py")) if isfile(path)]
+    loaded = (sys.modules.get(".".join(parts[:n])) for n in range(len(parts), 0, -1))
+    taken = next((module for module in loaded if module is not None), None)
+    if not here or taken is None:
+        return ""
+    file = getattr(taken, "__file__", None)
+    if file and any(os.path.realpath(path) == os.path.realpath(file) for path in here):
+        return ""
+    return (
+        f"The module '{module}' was taken from {file or 'Python, where it is built in'}, which "
+        f"hides {here[0]}"
+    )
+
+
+def _remedy(module: str) -> str:
+    hidden = hidden_by(module)
+    return f" {hidden}: give that file another name." if hidden else ""
+
+
+def check_shape(target: Target, found: Any, hidden: str = "") -> None:
     """Raise :class:`NotAModelError` unless ``found`` (a class or an object) looks like a model."""
     missing = [attribute for attribute in _SHAPE if not _has(found, attribute)]
     if not callable(getattr(found, "predict", None)):
@@ -79,7 +102,7 @@ def check_shape(target: str, found: Any) -> None:
     if missing:
         raise NotAModelError(
             f"--model {target} is not a model: it has no {', no '.join(missing)}. A model is a "
-            f"class with predict(data), qualified_name, input_schema and output_schema."
+            f"class with predict(data), qualified_name, input_schema and output_schema.{hidden}"
         )
 
 
@@ -88,29 +111,22 @@ def _has(found: Any, attribute: str) -> bool:
     return hasattr(type(found), attribute) or hasattr(found, attribute)
 
 
-def _import(target: str, module_name: str) -> ModuleType:
+def _import(target: Target) -> ModuleType:
     try:
-        return importlib.import_module(module_name)
+        return importlib.import_module(target.module)
     except ModuleNotFoundError as error:
-        parts = module_name.split(".")
+        parts = target.module.split(".")
         if error.name in {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
             raise ModelNotFoundError(
                 f"--model {target}: there is no module '{error.name}' in this environment "
                 f"({sys.prefix}). Install the model's package into it with pip, or run in the "
-                f"directory that holds it."
+                f"directory that holds it.{_remedy(target.module)}"
             ) from None
-        _raise_load_error(target, "while it was imported", error)
+        raise_load_error(target, "while it was imported", error)
+    except ImportError as error:
+        raise_load_error(target, "while it was imported", error, _remedy(error.name or ""))
     except (Exception, SystemExit) as error:
-        _raise_load_error(target, "while it was imported", error)
-
-
-def _raise_load_error(target: str, when: str, error: BaseException) -> NoReturn:
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
-    place = f" ({os.path.relpath(inside[-1].filename)}:{inside[-1].lineno})" if inside else ""
-    raise ModelLoadError(
-        f"--model {target} raised {type(error).__name__} {when}{place}: {describe(error)}"
-    ) from error
+        raise_load_error(target, "while it was imported", error)
 
 
 def _required_arguments(cls: Any) -> set[str]:
@@ -130,11 +146,10 @@ class MLModel(LoadedModel):
 
     Args:
         target: what was asked for.
-        name: what error lines call it, or ``None`` for its qualified name.
         model: the object, which has a model's shape.
     """
 
-    def __init__(self, target: str, name: str | None, model: Any) -> None:
+    def __init__(self, target: Target, model: Any) -> None:
         self._model = model
         try:
             self._input = model.input_schema
@@ -143,7 +158,7 @@ class MLModel(LoadedModel):
             version = _version(model)
             texts = [str(getattr(model, a, "") or "") for a in ("display_name", "description")]
         except Exception as error:
-            _raise_load_error(target, "when it was asked for its name and schemas", error)
+            raise_load_error(target, "when it was asked for its name and schemas", error)
         self._pydantic = hasattr(self._input, "model_validate") or hasattr(self._input, "parse_obj")
         read = signatures.from_pydantic if self._pydantic else signatures.from_schema
         # asked of the class: a wrapper that passes unknown names on must not be passed by
@@ -156,8 +171,8 @@ class MLModel(LoadedModel):
         )
         self._call = _predict_function(model)
         self.info = ModelInfo(
-            target=target,
-            name=name or qualified_name,
+            target=str(target),
+            name=qualified_name,
             qualified_name=qualified_name,
             display_name=texts[0],
             version=version,
@@ -168,6 +183,7 @@ class MLModel(LoadedModel):
             output_schema=_json_schema(output, qualified_name + "-output"),
             signature=read(self._input),
             distribution=_distribution(type(model).__module__),
+            warnings=tuple(filter(None, [hidden_by(target.module)])),
         )
         if style == "record" and not self._pydantic:
             self.predict = self._call  # type: ignore[method-assign, assignment]  # one frame less
@@ -199,24 +215,9 @@ class MLModel(LoadedModel):
 
     def validate_many(self, records: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """Validate records at once where their types alone say that all are right."""
-        signature = self.info.signature
-        if self._pydantic or signature is None or not signature.exact:
+        if self._pydantic or self.info.signature is None:
             return None
-        allowed: dict[str, set[type]] = {
-            "float": {float},
-            "int": {int},
-            "str": {str},
-            "bool": {bool},
-        }
-        names = {column.name for column in signature.columns}
-        if any(column.nullable or not column.required for column in signature.columns):
-            return None
-        if any(record.keys() != names for record in records):
-            return None
-        for column in signature.columns:
-            if not {type(record[column.name]) for record in records} <= allowed[column.kind]:
-                return None
-        return records
+        return super().validate_many(records)
 
 
 def _predict_function(model: Any) -> Callable[[Any], Any]:

@@ -31,6 +31,9 @@ ACCEPTED: dict[Kind, frozenset[type]] = {
 }
 
 
+_PLAIN: dict[Kind, type] = {"float": float, "int": int, "str": str, "bool": bool}
+
+
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -124,6 +127,21 @@ class Signature:
     def required(self) -> list[str]:
         """The names of the columns that every record must have."""
         return [column.name for column in self.columns if column.required]
+
+    def all_plainly_fit(self, records: list[dict[str, Any]]) -> bool:
+        """Whether every record is right by its keys and the types of its values alone.
+
+        Where it says no, some may still be right.
+        """
+        if any(c.nullable or not c.required or c.kind == "any" or c.bounded for c in self.columns):
+            return False
+        names = {column.name for column in self.columns}
+        if any(record.keys() != names for record in records):
+            return False
+        return all(
+            {type(record[column.name]) for record in records} <= {_PLAIN[column.kind]}
+            for column in self.columns
+        )
 
 
 def from_schema(schema: Any) -> Signature | None:

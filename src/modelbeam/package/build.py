@@ -34,6 +34,7 @@ from modelbeam.package.wheels import (
     contents_of,
     installed_wheel,
     loose_wheel,
+    model_wheel,
     normalized,
     own_wheel,
 )
@@ -64,11 +65,6 @@ class Built:
     directory: Path
     wheels: tuple[Path, ...]
     requirements: Path
-
-    @property
-    def files(self) -> list[Path]:
-        """Models that are files."""
-        return [item.path for item in self.packages.items if isinstance(item, ModelFile)]
 
 
 def cache_directory() -> Path:
@@ -117,6 +113,8 @@ def _build(packages: PackageList, directory: Path) -> Built:
     for item in packages.items:
         if isinstance(item, LooseModule):
             wheels.append(loose_wheel(item, versions, directory / WHEELS))
+        elif isinstance(item, ModelFile):
+            wheels.append(model_wheel(item, directory / WHEELS))
         elif isinstance(item, LocalPackage):
             wheels.append(_local_wheel(item, environment, directory / WHEELS))
     if (directory / DESCRIPTION).exists():  # an earlier build of ours: its wheels are not in this

@@ -20,6 +20,7 @@ from typing import Any
 from modelbeam.errors import PackageError
 from modelbeam.job.description import ModelSpec
 from modelbeam.machine import module_path
+from modelbeam.models import kind_of
 from modelbeam.package.build import Built
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import LocalPackage, canonical
@@ -31,12 +32,14 @@ TIMEOUT = 600
 _LOAD = """\
 import importlib, json, sys, traceback
 sys.path[:0] = [sys.argv[1]]
-target, arguments = sys.argv[2], json.loads(sys.argv[3])
-module, _, name = target.partition(":") if ":" in target else target.rpartition(".")
+module, name, file, arguments = *sys.argv[2:5], json.loads(sys.argv[5])
 said = {}
 try:
     found = getattr(importlib.import_module(module), name)
-    if isinstance(found, type):
+    if file:
+        from modelbeam.models import Target
+        found(Target.parse(file), arguments)
+    elif isinstance(found, type):
         found(**arguments)
 except BaseException as error:
     frames = traceback.extract_tb(error.__traceback__)
@@ -53,7 +56,7 @@ print(json.dumps(said))
 
 
 def clean_import(built: Built, model: ModelSpec | str | None = None) -> None:
-    """Import the model, and build an object of its class, with only the list's packages around.
+    """Import the model and build it, with only the list's packages around.
 
     Args:
         built: the packages.
@@ -62,7 +65,7 @@ def clean_import(built: Built, model: ModelSpec | str | None = None) -> None:
     Raises:
         PackageError: a module is missing, or it raises; the message says which, and what to do.
     """
-    spec = ModelSpec.parse(model or built.packages.targets[0])
+    spec = ModelSpec.parse(model) if model else ModelSpec(target=built.packages.targets[0])
     with tempfile.TemporaryDirectory(prefix="modelbeam-clean-") as name:
         directory = Path(name) / "packages"
         directory.mkdir()
@@ -116,10 +119,14 @@ def _link(one: Installed, directory: Path, shared: frozenset[str]) -> None:
 
 def _load(directory: Path, spec: ModelSpec) -> dict[str, Any]:
     # neither site-packages (-S) nor the working directory and PYTHONPATH (-I)
-    command = [sys.executable, "-I", "-S", "-B", "-c", _LOAD, str(directory), spec.target]
+    python = [sys.executable, "-I", "-S", "-B", "-c", _LOAD, str(directory)]
+    target = spec.target
+    what = [target.module, target.attribute, ""]
+    if target.form != "class":
+        what = [*kind_of(target).load.split(":"), target.path]
     try:
         done = subprocess.run(
-            [*command, json.dumps(spec.arguments)],
+            [*python, *what, json.dumps(spec.arguments)],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

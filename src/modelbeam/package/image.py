@@ -8,6 +8,7 @@ from modelbeam._version import __version__
 from modelbeam.errors import RequestError
 from modelbeam.package.build import WHEELS, Built
 from modelbeam.package.items import PackageList
+from modelbeam.package.modules import module_of
 
 DOCKERFILE = "Dockerfile"
 
@@ -51,10 +52,7 @@ def install_command(packages: PackageList, directory: str = "/opt/modelbeam") ->
 
 def check_command(packages: PackageList) -> str:
     """The line that has the image's build fail if the model's modules cannot be imported."""
-    modules = [
-        target.partition(":")[0] if ":" in target else target.rpartition(".")[0]
-        for target in packages.targets
-    ]
+    modules = [module_of(target) for target in packages.targets]
     return f'python -c "import {", ".join(dict.fromkeys(modules))}, modelbeam.beam.on_worker"'
 
 
@@ -63,7 +61,7 @@ def dockerfile(built: Built) -> str:
     packages = built.packages
     return _TEMPLATE.format(
         head=_HEAD,
-        targets=", ".join(packages.targets),
+        targets=", ".join(map(str, packages.targets)),
         modelbeam=__version__,
         directory=built.directory.name,
         python=packages.python,

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from modelbeam.models.target import Target
+
 
 def canonical(name: str) -> str:
     """A distribution's name as indexes compare it (PEP 503): ``ml-base`` for ``ML_Base``."""
@@ -72,11 +74,15 @@ class LooseModule:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model that is a file: uploaded beside the job's state, not installed.
+    """A model that is a file or a directory; it goes as a wheel that has nothing else.
 
-    No target makes one yet; models that are files come with the kinds that load them.
+    Attributes:
+        package: the directory that it has among the worker's modules.
+        path: the file, or the directory with all that is in it.
+        why: what needs it.
     """
 
+    package: str
     path: Path
     why: str
 
@@ -87,7 +93,7 @@ _TRAVELS = {
     Requirement: "requirement",
     LocalPackage: "wheel",
     LooseModule: "wheel",
-    ModelFile: "file",
+    ModelFile: "wheel",
 }
 
 
@@ -104,7 +110,7 @@ class PackageList:
         warnings: what the user should know; a sentence each.
     """
 
-    targets: tuple[str, ...]
+    targets: tuple[Target, ...]
     items: tuple[Item, ...]
     python: str
     beam: str
@@ -120,7 +126,7 @@ class PackageList:
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
-            "models": list(self.targets),
+            "models": [str(target) for target in self.targets],
             "python": self.python,
             "apache_beam": self.beam,
             "items": [_described(item) for item in self.items],
@@ -142,7 +148,7 @@ class PackageList:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def travels(item: Item) -> Literal["requirement", "wheel", "file"]:
+def travels(item: Item) -> Literal["requirement", "wheel"]:
     """How an item goes."""
     return _TRAVELS[type(item)]  # type: ignore[return-value]
 

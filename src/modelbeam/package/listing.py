@@ -11,12 +11,13 @@ from pathlib import Path
 from modelbeam.errors import PackageError, RequestError
 from modelbeam.job.description import ModelSpec
 from modelbeam.machine import module_path
-from modelbeam.models import kind_of
+from modelbeam.models import Target, kind_of
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import (
     Item,
     LocalPackage,
     LooseModule,
+    ModelFile,
     PackageList,
     Requirement,
     canonical,
@@ -90,11 +91,14 @@ class _Listing:
         self._read: set[str] = set()
         self._warnings: list[str] = []
 
-    def of(self, targets: Sequence[str], loaded: Iterable[str]) -> PackageList:
+    def of(self, targets: Sequence[Target], loaded: Iterable[str]) -> PackageList:
+        files = []
         for target in targets:
-            kind_of(target)  # refuses what is no target at all
-            found = find_model(target)
-            self._visit(found, "the model's module", None)
+            kind = kind_of(target)  # refuses what nothing here can load
+            why = "the model's module" if target.form == "class" else f"loads {kind.name} models"
+            self._visit(find_model(target), why, None)
+            if target.form in ("file", "directory"):
+                files.append(ModelFile(target.package, Path(target.local()), "the model"))
         if self._loose:
             for name in sorted(set(loaded)):
                 self._follow(Import(name, False), "the model loads it", next(iter(self._loose)))
@@ -127,6 +131,7 @@ class _Listing:
         beam = self._environment.find(BEAM)
         # a loose module may import another one; both come after all that is installed
         items += [self._loose_item(module) for module in reversed(self._loose)]
+        items += files
         return PackageList(
             targets=tuple(targets),
             items=tuple(items),

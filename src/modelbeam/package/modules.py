@@ -14,6 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from modelbeam.errors import ModelNotFoundError, PackageError
+from modelbeam.models import Target, kind_of
 
 LEFT_OUT_NAMES = frozenset({"__pycache__", "node_modules"})
 SECRET_SUFFIXES = (".pem", ".key", ".p12", ".pfx", ".keystore", ".jks", ".kdbx")
@@ -109,19 +110,24 @@ def _place(spec: ModuleSpec) -> str | None:
     return spec.origin if spec.has_location else None
 
 
-def find_model(target: str) -> Found:
-    """The module of ``module:Class`` (or ``module.Class``).
+def module_of(target: Target) -> str:
+    """The module that has the model's class, or that loads its file."""
+    return target.module or kind_of(target).module
+
+
+def find_model(target: Target) -> Found:
+    """The module of :func:`module_of`.
 
     Raises:
         ModelNotFoundError: there is no such module.
         PackageError: it is one that cannot travel.
     """
-    name = target.partition(":")[0] if ":" in target else target.rpartition(".")[0]
+    name = module_of(target)
     if name == "__main__":
         raise PackageError(
             f"--model {target}: a class that was defined in a notebook or in the script that runs "
             f"cannot be brought to workers. Put it into a file of its own, churn.py, and give it "
-            f"as churn:{target.rpartition(':')[2]}."
+            f"as churn:{target.attribute}."
         )
     found = locate(name)
     if found is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from modelbeam.errors import PackageError
 from modelbeam.package.installed import Installed
-from modelbeam.package.items import LooseModule
+from modelbeam.package.items import LooseModule, ModelFile
 from modelbeam.package.modules import files_of, is_left_out
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -101,6 +101,16 @@ def _compressed(tags: Iterable[str]) -> str:
     return "-".join(".".join(dict.fromkeys(p[n] for p in parts)) for n in range(3))
 
 
+def model_wheel(model: ModelFile, directory: Path) -> Path:
+    """Write the wheel of a model that is a file or a directory; its version is of its content."""
+    files = files_of(model.path)[0] if model.path.is_dir() else [model.path]
+    below = model.path.parent
+    contents = {f"{model.package}/{f.relative_to(below).as_posix()}": f for f in files}
+    name = model.package.replace("_", "-")
+    summary = f"The model {model.path.name}, packed by modelbeam for its workers"
+    return _write_own(directory, name, contents, summary, [], None)
+
+
 def loose_wheel(module: LooseModule, versions: Mapping[str, str], directory: Path) -> Path:
     """Write the wheel of a file or directory that no distribution owns.
 
@@ -118,20 +128,31 @@ def loose_wheel(module: LooseModule, versions: Mapping[str, str], directory: Pat
         files, below = [module.path, *module.files], module.path.parent
     contents = {file.relative_to(below).as_posix(): file for file in files}
     name = f"modelbeam-loose-{module.module.replace('_', '-').strip('-')}"
+    requires = sorted(f"{each}=={versions[each]}" for each in module.requires if each in versions)
+    summary = f"The module {module.module}, packed by modelbeam for its workers"
+    return _write_own(directory, name, contents, summary, requires, module.module)
+
+
+def _write_own(
+    directory: Path,
+    name: str,
+    contents: Mapping[str, Path],
+    summary: str,
+    requires: list[str],
+    top_level: str | None,
+) -> Path:
+    """Write a wheel of files that no distribution owns; its version is made of its contents."""
     digest = hashlib.sha256()
     for path, file in contents.items():
         digest.update(f"{path}\0{_hash(file.read_bytes())}\0".encode())
-    requires = sorted(f"{each}=={versions[each]}" for each in module.requires if each in versions)
     digest.update("\0".join(requires).encode())
     version = f"0.{int.from_bytes(digest.digest()[:6], 'big')}"
     metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    metadata.append(f"Summary: The module {module.module}, packed by modelbeam for its workers")
+    metadata.append(f"Summary: {summary}")
     metadata += [f"Requires-Dist: {requirement}" for requirement in requires]
-    info = {
-        "METADATA": ("\n".join(metadata) + "\n").encode(),
-        "WHEEL": _WHEEL.encode(),
-        "top_level.txt": f"{module.module}\n".encode(),
-    }
+    info = {"METADATA": ("\n".join(metadata) + "\n").encode(), "WHEEL": _WHEEL.encode()}
+    if top_level is not None:
+        info["top_level.txt"] = f"{top_level}\n".encode()
     return write_wheel(directory, name, version, contents, info)
 
 

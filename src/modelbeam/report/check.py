@@ -100,6 +100,7 @@ class Check:
             lines.append(f"failed   {path}:{line} {stage}, {kind}: {' '.join(error.split())}")
         if len(failures) > EXAMPLES:
             lines.append(f"         and {len(failures) - EXAMPLES} more")
+        lines += [f"warning  {warning}." for warning in info.warnings]
         if self.engine is not None:
             lines.append(self.engine.to_text())
         return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""Kinds of models: which targets are of which, and where each is loaded.
+
+A kind is only a description until a target of it is met; then its module is imported. Packages of
+third parties add theirs by the entry point group ``modelbeam.models`` (docs/extending.md). Those
+are looked up when a target is none of ours, so they cost nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from modelbeam.errors import ModelLoadError, NotAModelError
+from modelbeam.models.target import Target
+
+GROUP = "modelbeam.models"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKind:
+    """One kind of model.
+
+    A subclass may override :meth:`takes` to look into a file.
+
+    Attributes:
+        name: what people call it: ``MLModel``, ``ONNX``.
+        load: ``package.module:function``; called with ``(target, arguments)``, it returns a
+            :class:`~modelbeam.models.base.LoadedModel`.
+        install: what brings the libraries that it needs: ``pip install modelbeam-onnx``.
+        classes: whether it takes ``module:Class``.
+        suffixes: of the files (also behind URIs) that it takes, in lower case: ``(".onnx",)``.
+        contents: it takes a directory that holds one of these files: ``("MLmodel",)``.
+        schemes: of the URIs that it takes: ``("models",)``.
+    """
+
+    name: str
+    load: str
+    install: str = ""
+    classes: bool = False
+    suffixes: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+
+    def takes(self, target: Target) -> bool:
+        """Whether a target is of this kind."""
+        if target.form == "class":
+            return self.classes
+        return (
+            (target.form != "directory" and target.suffix in self.suffixes)
+            or any(target.contains(name) for name in self.contents)
+            or (target.form == "uri" and target.scheme in self.schemes)
+        )
+
+    @property
+    def module(self) -> str:
+        """The module that loads it."""
+        return self.load.partition(":")[0]
+
+    def loader(self) -> Callable[[Target, dict[str, Any]], Any]:
+        """Import the function that loads it.
+
+        Raises:
+            ModelLoadError: a library that it needs is not installed.
+        """
+        module, _, name = self.load.partition(":")
+        try:
+            found: Callable[[Target, dict[str, Any]], Any] = getattr(
+                importlib.import_module(module), name
+            )
+        except ImportError as error:
+            remedy = f" Install it with: {self.install}." if self.install else ""
+            raise ModelLoadError(
+                f"a model of the kind {self.name} needs what is not installed: {error}.{remedy}"
+            ) from error
+        return found
+
+
+KINDS = (ModelKind("MLModel", "modelbeam.models.mlmodel:load", classes=True),)
+"""The kinds that modelbeam brings."""
+
+
+def kind_of(target: Target) -> ModelKind:
+    """The kind that takes a target: one of ours, else one of an installed package.
+
+    Raises:
+        NotAModelError: none does, or several packages' do.
+    """
+    for kind in KINDS:
+        if kind.takes(target):
+            return kind
+    others, broken = _third_parties()
+    taking = {package: kind for package, kind in others.items() if kind.takes(target)}
+    if len(taking) == 1:
+        return next(iter(taking.values()))
+    if taking:
+        raise NotAModelError(
+            f"--model {target}: {' and '.join(taking)} both load models like this one. Uninstall "
+            f"all but one of them."
+        )
+    raise NotAModelError(" ".join([_unknown(target, others), *broken]))
+
+
+def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
+    if target.suffix == ".py":
+        module = target.path.rpartition("/")[2].removesuffix(".py")
+        return f"--model {target} is Python code; name the class in it: '{module}:Class'."
+    also = "".join(f", and {kind.name} ({package})" for package, kind in others.items())
+    return (
+        f"--model {target}: this version loads MLModel classes, given as 'module:Class'{also}; "
+        f"nothing that is installed loads this {'model' if target.form == 'uri' else target.form}. "
+        f"Write a class around it (docs/models.md) or a kind of model (docs/extending.md)."
+    )
+
+
+def _third_parties() -> tuple[dict[str, ModelKind], list[str]]:
+    """What installed packages add, by package and name; and of those that are broken a sentence."""
+    found, broken = {}, []
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
+        package = entry.dist.name if entry.dist else entry.value
+        try:
+            kind = entry.load()
+            if not isinstance(kind, ModelKind):
+                raise TypeError(f"it is a {type(kind).__name__}, not a modelbeam.models.ModelKind")
+            found[f"{package}'s {entry.name}"] = kind
+        except Exception as error:
+            broken.append(
+                f"The kind of model '{entry.name}' of the installed package {package} is broken: "
+                f"{type(error).__name__}: {error}."
+            )
+    return found, broken

@@ -1,0 +1,118 @@
+"""What ``--model`` names, parsed once: a class, a file, a directory or a URI."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from modelbeam import storage
+from modelbeam.errors import NotAModelError
+
+Form = Literal["class", "file", "directory", "uri"]
+
+_NAME = r"[^\W\d]\w*"
+_CLASS = re.compile(rf"({_NAME}(?:\.{_NAME})*):({_NAME})|({_NAME}(?:\.{_NAME})*)\.({_NAME})")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_FILE = re.compile(
+    r".+\.(bin|cbm|ckpt|gguf|h5|joblib|json|keras|mlmodel|onnx|pb|pickle|pkl|pmml|pt|pth|py"
+    r"|safetensors|skops|tflite|txt|ubj|zip)",
+    re.IGNORECASE,
+)
+"""``model.joblib`` is a file, and not the class ``joblib`` of a module. Another suffix needs a
+separator, or the file to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What ``--model`` names. ``str(target)`` is the text as it was given.
+
+    Attributes:
+        text: as it was given.
+        form: what kind of thing it is.
+        module: of a class, with its packages.
+        attribute: of a class, its name in the module.
+        path: of a file or directory, absolute; of a URI, the URI.
+        scheme: of a URI, lower case.
+    """
+
+    text: str
+    form: Form
+    module: str = ""
+    attribute: str = ""
+    path: str = ""
+    scheme: str = ""
+
+    @classmethod
+    def parse(cls, value: str | Target) -> Target:
+        """Read what was given; relative paths are those of the working directory of now.
+
+        A path is told by its separator, by a leading ``~``, by the suffix of a file, or by being
+        there; a URI by its scheme and a slash (``s3://…``, ``models:/…``).
+
+        Raises:
+            NotAModelError: it is none of these.
+        """
+        if isinstance(value, Target):
+            return value
+        text, path = value, os.path.expanduser(storage.normalize(value))
+        if match := _URI.match(path):
+            return cls(text, "uri", path=path, scheme=match[1].lower())
+        match = _CLASS.fullmatch(text)
+        if _FILE.fullmatch(path) or os.path.exists(path) or os.path.sep in path:
+            return cls._of_path(text, path)
+        if match is None:
+            raise NotAModelError(
+                f"--model {text}: a model is given as 'module:Class', for example "
+                f"'iris_model.iris_predict:IrisModel', or as the path of its file or directory."
+            )
+        return cls(text, "class", module=match[1] or match[3], attribute=match[2] or match[4])
+
+    @classmethod
+    def _of_path(cls, text: str, path: str) -> Target:
+        full = os.path.abspath(path)
+        is_directory = os.path.isdir(full) or (path.endswith("/") and not os.path.exists(full))
+        return cls(text, "directory" if is_directory else "file", path=full)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix of a path or URI in lower case, ``.onnx``, or nothing."""
+        return os.path.splitext(self.path.rstrip("/"))[1].lower()
+
+    def contains(self, name: str) -> bool:
+        """Whether it is a directory on this machine that has a file of that name."""
+        return self.form == "directory" and os.path.exists(os.path.join(self.path, name))
+
+    @property
+    def package(self) -> str:
+        """The directory among the modules in which a file or directory travels to workers."""
+        return f"modelbeam_model_{hashlib.sha256(self.path.encode()).hexdigest()[:16]}"
+
+    def local(self) -> str:
+        """The path on this machine of a file or directory; behind a URL it is fetched first.
+
+        On a worker it is what was sent along with the job, if it was.
+
+        Raises:
+            NotAModelError: it is not there.
+            StorageError: the store refuses.
+        """
+        name = os.path.basename(self.path)
+        for place in sys.path if self.form != "uri" else ():
+            sent = os.path.join(place, self.package, name)
+            if os.path.exists(sent):
+                return sent
+        try:
+            path = storage.local_copy(self.path)
+            os.stat(path)
+        except OSError as error:
+            raise NotAModelError(
+                f"--model {self.text} cannot be read: {error.strerror or error}."
+            ) from None
+        return path
