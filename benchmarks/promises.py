@@ -111,13 +111,13 @@ def _no_isolation() -> Iterator[None]:
 def _no_manifests() -> Iterator[None]:
     """No manifest, no check that the input is unchanged and that lines and counts agree."""
 
-    def finish(self: attempt.Attempt, *_: Any) -> None:
+    def finish(self: attempt.FilesAttempt, *_: Any) -> None:
         self._writer = None
         for kind in list(self._handles):
             self._close(kind)
 
     with (
-        mock.patch.object(attempt.Attempt, "commit", finish),
+        mock.patch.object(attempt.FilesAttempt, "commit", finish),
         mock.patch.object(lines, "_check_unchanged", return_value=None),
         mock.patch.object(jsonl_columns, "decode", _decode_uncounted),
     ):

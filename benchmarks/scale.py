@@ -29,7 +29,7 @@ from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure, Position, error_line
 from modelbeam.predicting.outcome import Outcome
 from modelbeam.sinks.files import publish
-from modelbeam.sinks.files.attempt import Attempt
+from modelbeam.sinks.files.attempt import FilesAttempt
 from modelbeam.sinks.files.manifest import find_manifest, find_manifests
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.state import JobRecord, State
@@ -57,7 +57,7 @@ def commit_all(record: JobRecord, output: Output, splits: list[Split], failing: 
     """Write and commit an attempt at each split; one in ``failing`` has a failed record."""
 
     def commit(split: Split) -> None:
-        attempt = Attempt(output.state, split, output.format)
+        attempt = FilesAttempt(output.state, split, output.format, record.fingerprint)
         counts = Counts(1, 1)
         attempt.write(Outcome(1, [{"prediction": "setosa"}], False, None, None, []))
         if split.index % failing == 0:
@@ -66,7 +66,7 @@ def commit_all(record: JobRecord, output: Output, splits: list[Split], failing: 
             counts.add_failure(failure, place, piece.path)
             counts.read += 1
             attempt.write_errors(error_line(piece.path, place, "m", failure, {"record": {}}))
-        attempt.commit(record.fingerprint, counts, 2)
+        attempt.commit(counts, 2)
 
     for _ in storage.in_parallel(commit, splits, output.state):
         pass

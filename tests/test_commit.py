@@ -26,7 +26,7 @@ from modelbeam.job.task import Task
 from modelbeam.predicting.counts import Counts, Kind
 from modelbeam.predicting.failures import Failure, Position, error_line, original_text
 from modelbeam.sinks.files import publish
-from modelbeam.sinks.files.attempt import Attempt
+from modelbeam.sinks.files.attempt import Files
 from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.state import JobRecord, State, earlier_record
@@ -52,11 +52,12 @@ class Job:
             self.output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0
         )
         self.state = State(self.output, RECORD, fresh=True)
+        self.sink = Files(self.output.state, self.output.format, RECORD.fingerprint)
         self.state.close()
 
     def begin(self, split: int, failing: set[int], said: str = "") -> Callable[[], Manifest]:
         """Write an attempt's files; what is returned commits it."""
-        attempt = Attempt(self.output.state, self.splits[split], self.output.format)
+        attempt = self.sink.attempt(self.splits[split])
         counts = Counts()
         for row in range(RECORDS):
             counts.read += 1
@@ -71,7 +72,7 @@ class Job:
             attempt.write_errors(
                 error_line(self.source, position, "m", failure, original_text(raw, True))
             )
-        return lambda: attempt.commit(RECORD.fingerprint, counts, RECORDS)
+        return lambda: attempt.commit(counts, RECORDS)
 
     def publish(self) -> dict[str, Any]:
         """Publish, or go on publishing."""
@@ -252,25 +253,25 @@ def test_a_zombie_that_writes_after_the_end_is_an_error_to_itself_only(job: Job)
 
 
 def test_counts_that_do_not_add_up_are_never_committed(job: Job) -> None:
-    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt = job.sink.attempt(job.splits[0])
     attempt.write(predictions_of([{}]))
     with pytest.raises(ReconciliationError, match="2 records read, 1 predicted"):
-        attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=1), 2)
+        attempt.commit(Counts(read=2, predicted=1), 2)
     attempt.abandon()
     assert job.output.committed() == 0
 
 
 def test_lines_that_are_not_as_many_as_were_counted_are_never_committed(job: Job) -> None:
-    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt = job.sink.attempt(job.splits[0])
     attempt.write(predictions_of([{}]))
     with pytest.raises(ReconciliationError, match="1 written"):
-        attempt.commit(RECORD.fingerprint, Counts(read=2, predicted=2), 2)
+        attempt.commit(Counts(read=2, predicted=2), 2)
     attempt.abandon()
     assert job.output.committed() == 0
 
 
 def test_an_abandoned_attempt_leaves_no_file(job: Job) -> None:
-    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt = job.sink.attempt(job.splits[0])
     attempt.write(predictions_of([{}]))
     attempt.write_errors(b"{}\n")
     attempt.abandon()
@@ -278,11 +279,11 @@ def test_an_abandoned_attempt_leaves_no_file(job: Job) -> None:
 
 
 def test_an_attempt_whose_manifest_cannot_be_written_is_removed_when_abandoned(job: Job) -> None:
-    attempt = Attempt(job.output.state, job.splits[0], job.output.format)
+    attempt = job.sink.attempt(job.splits[0])
     attempt.write(predictions_of([{}]))
     full = OSError(28, "No space left on device")
     with failing_at(0, "write_atomically", full), pytest.raises(OSError, match="No space"):
-        attempt.commit(RECORD.fingerprint, Counts(read=1, predicted=1), 1)
+        attempt.commit(Counts(read=1, predicted=1), 1)
     attempt.abandon()
     assert storage.names_in(storage.join(job.output.state, "attempts")) == []
 
@@ -290,7 +291,7 @@ def test_an_attempt_whose_manifest_cannot_be_written_is_removed_when_abandoned(j
 def test_a_split_without_records_is_an_empty_shard(root: Root) -> None:
     job = Job(root)
     for split in job.splits:
-        Attempt(job.output.state, split, job.output.format).commit(RECORD.fingerprint, Counts(), 0)
+        job.sink.attempt(split).commit(Counts(), 0)
     run = job.publish()
     assert run["status"] == "succeeded"
     assert {n: len(d) for n, d in job.visible().items() if n != "run.json"} == {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from modelbeam.beam.pools import pools
-from modelbeam.sinks.files.manifest import find_manifest
+from modelbeam.sinks import sink_of
 from modelbeam.sources.splits import Split
 
 
@@ -36,7 +36,7 @@ class PredictSplitInPool(beam.DoFn):
         split = Split.from_json(element)
         try:
             task = pool.wait_open()
-            manifest = find_manifest(task.state, split, task.fingerprint)
+            manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
             if manifest is None:
                 manifest = pool.predict(split)
             else:

@@ -30,7 +30,7 @@ from modelbeam.job.task import Progress, Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.package import versions
 from modelbeam.predicting.counts import Counts
-from modelbeam.sinks.files.manifest import find_manifest
+from modelbeam.sinks import sink_of
 from modelbeam.sinks.files.publish import Publication, is_published, publish
 from modelbeam.sinks.files.state import begun_record
 from modelbeam.sources.splits import PLAN_FILE, Split, from_lines
@@ -179,7 +179,7 @@ class PredictSplit(_WorkerFn):
             counted.read, counted.failed = progress.counts.read, progress.counts.failed
 
         with told(f"predicting {split.place}"):
-            manifest = find_manifest(task.state, split, task.fingerprint)
+            manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
             if manifest is None and self._loaded is not None:
                 manifest = predict_split(split, task, self._loaded, count)
         if manifest is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from modelbeam.job.task import Task
-from modelbeam.sinks.files.manifest import Manifest
+from modelbeam.sinks import Manifest
 from modelbeam.sources.splits import Split
 
 

@@ -23,8 +23,8 @@ from modelbeam.models.signature import missing_columns
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication
 from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
-from modelbeam.sources.files import find_inputs
-from modelbeam.sources.splits import Split, default_split_size, plan_splits
+from modelbeam.sources import source_of
+from modelbeam.sources.splits import Split
 from modelbeam.storage import FileInfo
 
 SAMPLE_RECORDS = 100
@@ -116,23 +116,17 @@ def make_plan(job: Job) -> Plan:
     """
     output = output_of(job)
     check_output(output, resume=job.resume, overwrite=job.overwrite)
-    inputs = find_inputs(
-        job.inputs, any_suffix=job.input_format is not None, excluded=output.own_files
-    )
-    if job.input_format is None:
-        for info in inputs:
-            formats.from_suffix(info.path)  # a format that this version cannot read is an error
-    earlier = earlier_record(output)[0] if job.resume else None
-    split_size = (earlier.split_size if earlier else None) or job.split_size
-    split_size = split_size or default_split_size(inputs)
-    workers = job.workers or available_cores()
     asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
-    splits = plan_splits(
+    source = source_of(job.inputs[0])
+    inputs = source.discover(job.inputs, any_suffix=asked is not None, excluded=output.own_files)
+    earlier = earlier_record(output)[0] if job.resume else None
+    splits, split_size = source.plan(
         inputs,
-        split_size,
+        (earlier.split_size if earlier else None) or job.split_size,
         input_format=asked,
-        packed_as=earlier.inputs if earlier else None,
+        earlier=earlier.inputs if earlier else None,
     )
+    workers = job.workers or available_cores()
     return Plan(job, tuple(inputs), splits, split_size, output, workers)
 
 
@@ -192,8 +186,8 @@ def check_fit(plan: Plan, info: ModelInfo) -> None:
     """
     for piece in (piece for split in plan.splits for piece in split.pieces):
         if piece.start == 0 and piece.size:
-            found = formats.find(piece.format)
-            records = found.first(piece.path, piece.compression, SAMPLE_RECORDS).records().records
+            first = source_of(piece.path).first(piece, SAMPLE_RECORDS)
+            records = first.records().records
             columns = sorted({name for record in records for name in record})
             wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
             if plan.job.keep != "all" and records:

@@ -10,6 +10,7 @@ from modelbeam.job.task import Sample, Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.failures import moved
 from modelbeam.predicting.outcome import outcome_of
+from modelbeam.sources import source_of
 
 
 def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -> Sample:
@@ -24,7 +25,7 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     Raises:
         InputReadError: the file cannot be read.
     """
-    batch = formats.find(piece.format).first(piece.path, piece.compression, records)
+    batch = source_of(piece.path).first(piece, records)
     outcome = outcome_of(batch, model, task.keep, task.batch_size)
     made = io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)

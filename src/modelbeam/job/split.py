@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from modelbeam import formats
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.task import Progress, Report, Task
@@ -13,8 +12,8 @@ from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import error_line, moved
 from modelbeam.predicting.outcome import outcome_of
-from modelbeam.sinks.files.attempt import Attempt
-from modelbeam.sinks.files.manifest import Manifest
+from modelbeam.sinks import Attempt, Manifest, sink_of
+from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
 
 
@@ -35,10 +34,10 @@ def predict_split(
     Raises:
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
-    attempt = Attempt(task.state, split, task.output)
+    attempt = sink_of(task.state, task.output, task.fingerprint).attempt(split)
     try:
         counts, units = _predict_into(attempt, split, task, model, report)
-        return attempt.commit(task.fingerprint, counts, units)
+        return attempt.commit(counts, units)
     except OSError as error:
         attempt.abandon()
         raise OutputWriteError(
@@ -58,7 +57,7 @@ def _predict_into(
     counts = Counts()
     units = done = 0
     for piece in split.pieces:
-        reader = formats.find(piece.format).reader(piece, wanted(task, model.info))
+        reader = source_of(piece.path).reader(piece, wanted(task, model.info))
         for batch in reader:
             if report is not None:  # before the batch: should the model kill the process, we know
                 read, offset = reader.progress()

@@ -25,7 +25,7 @@ from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task, Totals
 from modelbeam.local.start import Started, start_worker
 from modelbeam.models.base import ModelInfo
-from modelbeam.sinks.files.manifest import Manifest
+from modelbeam.sinks import Manifest
 from modelbeam.sinks.files.publish import Publication, publish
 from modelbeam.sources.splits import Split
 

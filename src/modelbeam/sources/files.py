@@ -1,13 +1,51 @@
-"""From input patterns to the files that they name."""
+"""Files as a source: from input patterns to the files that they name, and to their records."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from modelbeam import formats, storage
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
+from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.predicting.batch import Batch
+from modelbeam.sources.base import Source
+from modelbeam.sources.splits import Split, default_split_size, plan_splits
 from modelbeam.storage import FileInfo
+
+
+class Files(Source):
+    """Files, read by the format that each one has."""
+
+    def discover(
+        self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
+    ) -> list[FileInfo]:
+        """The files that patterns name."""
+        found = find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
+        if not any_suffix:
+            for info in found:
+                formats.from_suffix(info.path)  # a format that cannot be read is an error
+        return found
+
+    def plan(
+        self,
+        inputs: Sequence[FileInfo],
+        split_size: int | None,
+        *,
+        input_format: formats.Format | None,
+        earlier: Sequence[FileInfo] | None,
+    ) -> tuple[list[Split], int]:
+        """Cut large files into splits, and put small ones together."""
+        size = split_size or default_split_size(inputs)
+        return plan_splits(inputs, size, input_format=input_format, packed_as=earlier), size
+
+    def reader(self, piece: Piece, wanted: Wanted) -> Reader:
+        """Read a piece of a file."""
+        return formats.find(piece.format).reader(piece, wanted)
+
+    def first(self, piece: Piece, records: int) -> Batch:
+        """The first records of a file."""
+        return formats.find(piece.format).first(piece.path, piece.compression, records)
 
 
 def find_inputs(

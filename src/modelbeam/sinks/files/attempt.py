@@ -14,17 +14,39 @@ from modelbeam.formats.base import Writer
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
-from modelbeam.sinks.files.manifest import Manifest, Written
+from modelbeam.sinks.base import Attempt, Sink
+from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
 from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 from modelbeam.text import as_utf8
 
 
-class Attempt:
+class Files(Sink):
+    """Files in a job's state, which publishing puts in their place.
+
+    Args:
+        state: the job's state directory.
+        output: the format of the predictions.
+        fingerprint: of the model and the settings.
+    """
+
+    def __init__(self, state: str, output: Format, fingerprint: str) -> None:
+        self._state, self._output, self._fingerprint = state, output, fingerprint
+
+    def attempt(self, split: Split) -> FilesAttempt:
+        """Begin an attempt; nothing is written yet."""
+        return FilesAttempt(self._state, split, self._output, self._fingerprint)
+
+    def committed(self, split: Split) -> Manifest | None:
+        """The split's manifest, if it is of this job, of this state of its files, and complete."""
+        return find_manifest(self._state, split, self._fingerprint)
+
+
+class FilesAttempt(Attempt):
     """One attempt at a split: two files that nobody else writes, then a manifest or nothing."""
 
-    def __init__(self, state: str, split: Split, output: Format) -> None:
-        self._state, self._split = state, split
+    def __init__(self, state: str, split: Split, output: Format, fingerprint: str) -> None:
+        self._state, self._split, self._fingerprint = state, split, fingerprint
         self._started = time.monotonic()
         base = f"{split.key}-{os.urandom(6).hex()}"
         self._names = {"predictions": base + output.suffix, "errors": base + ".errors.jsonl"}
@@ -53,9 +75,9 @@ class Attempt:
             self._writer = formats.find(self._output.name).writer(stream)
         return self._writer
 
-    def write_errors(self, data: bytes) -> None:
+    def write_errors(self, lines: bytes) -> None:
         """Append whole error lines."""
-        storage.write_all(self._streams.get("errors") or self._open("errors"), data)
+        storage.write_all(self._streams.get("errors") or self._open("errors"), lines)
 
     def _open(self, kind: str) -> BinaryIO:
         handle = storage.create(join(self._state, "attempts", self._names[kind]))
@@ -64,11 +86,10 @@ class Attempt:
             self._streams[kind] = compression.compressed(handle, self._output.compression)
         return self._streams[kind]
 
-    def commit(self, fingerprint: str, counts: Counts, units: int) -> Manifest:
+    def commit(self, counts: Counts, units: int) -> Manifest:
         """Close the files and put the manifest in place.
 
         Args:
-            fingerprint: of the model and the settings.
             counts: of the records.
             units: how many lines or rows of its file the split covers.
 
@@ -89,7 +110,7 @@ class Attempt:
             key=self._split.key,
             place=as_utf8(self._split.place),
             stamp=self._split.stamp,
-            fingerprint=fingerprint,
+            fingerprint=self._fingerprint,
             predictions=Written(self._names["predictions"], sizes["predictions"]),
             errors=Written(self._names["errors"], sizes["errors"]) if "errors" in sizes else None,
             counts=counts,

@@ -1,0 +1,65 @@
+"""The seam behind which every source of records stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from modelbeam import formats
+from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.predicting.batch import Batch
+from modelbeam.sources.splits import Split
+from modelbeam.storage import FileInfo
+
+
+class Source(ABC):
+    """Where records come from: what there is, how it is cut into splits, and reading them.
+
+    An input (a file; a partition of a topic) is told by :class:`FileInfo`: a path or URL, a size,
+    and a time that changes when its content does. Credentials are no part of any of them: a source
+    takes them from the environment or from Beam's flags.
+    """
+
+    @abstractmethod
+    def discover(
+        self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
+    ) -> list[FileInfo]:
+        """The inputs that patterns name, each once, in order.
+
+        Args:
+            patterns: as ``--input`` has them.
+            any_suffix: whether the format is known, so that suffixes do not matter.
+            excluded: what the job itself writes.
+
+        Raises:
+            RequestError: a pattern matches nothing, or one of ``excluded``.
+        """
+
+    @abstractmethod
+    def plan(
+        self,
+        inputs: Sequence[FileInfo],
+        split_size: int | None,
+        *,
+        input_format: formats.Format | None,
+        earlier: Sequence[FileInfo] | None,
+    ) -> tuple[list[Split], int]:
+        """Cut inputs into splits.
+
+        Args:
+            inputs: in order.
+            split_size: bytes per split, about; ``None`` for the source's own choice.
+            input_format: of all inputs, if it was given.
+            earlier: the same inputs as they were when a run began which is resumed.
+
+        Returns:
+            The splits, and the size that they were cut by.
+        """
+
+    @abstractmethod
+    def reader(self, piece: Piece, wanted: Wanted) -> Reader:
+        """Read a piece."""
+
+    @abstractmethod
+    def first(self, piece: Piece, records: int) -> Batch:
+        """The first records of the input that a piece belongs to, so many or fewer."""
