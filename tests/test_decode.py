@@ -12,6 +12,7 @@ import struct
 from decimal import Decimal, getcontext
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import assume, example, given, settings
@@ -85,6 +86,43 @@ def check_lines(block: LineBlock, signature: Signature) -> jsonl_columns.Columns
     assert not any(block.lines[line].strip() for line in passed_by), "only blank lines are"
     assert not set(rows) & set(found.doubtful)
     return found
+
+
+def check_kept(block: LineBlock, signature: Signature, keep: tuple[str, ...]) -> None:
+    """Compare the members that are cut out of lines with those of the parsed records."""
+    found = jsonl_columns.decode(block, signature, keep)
+    plain = jsonl_columns.decode(block, signature)
+    if found is None or plain is None:
+        assert found is plain
+        return
+    more = set(found.doubtful) - set(plain.doubtful)
+    assert all(
+        len(set(block.lines[row].split(b'"'))) <= block.lines[row].count(b'"') for row in more
+    )
+    assert set(plain.doubtful) <= set(found.doubtful), "a kept member that is there twice"
+    if not more:
+        assert found.batch.equals(plain.batch)
+        assert found.rows == plain.rows
+    if found.places is None:
+        assert any(c in name for c in '"\\' for name in keep) or not keep
+        return
+    texts = jsonl_columns.cut(block, found.places, keep)
+    texts.validate(full=True)
+    rows = range(block.count) if found.rows is None else found.rows
+    assert len(texts) == len(rows) == len(found.places)
+    for row, text, places in zip(rows, texts.to_pylist(), found.places.tolist(), strict=True):
+        line = block.lines[row]
+        kept = {n: v for n, v in orjson.loads(line).items() if n in keep}
+        assert list(orjson.loads(text)) == [n for n in dict.fromkeys(keep) if n in kept]
+        assert orjson.loads(text) == kept
+        assert b"\n" not in text
+        assert b"\r" not in text
+        for name, (start, end) in zip(dict.fromkeys(keep), places, strict=True):
+            assert (start >= 0) == (name in kept)
+            value = block.data[start:end] if start >= 0 else b""
+            assert value in line
+            assert value == value.strip()
+            assert value.replace(b"\r", b" ") in text
 
 
 def test_the_decoder_in_c_was_built() -> None:
@@ -238,6 +276,70 @@ def test_the_columns_are_what_the_reference_says_or_nothing(
     case: tuple[bytes, Signature],
 ) -> None:
     check(*case)
+
+
+kept_names = st.lists(
+    st.sampled_from(["x", "n", "s", "größe", "z", "", "x:y", '"', "nowhere"]),
+    max_size=4,
+    unique=True,
+)
+
+
+@settings(max_examples=800, deadline=None, derandomize=True)
+@given(blocks(), kept_names)
+@example((b'{"x": 1.50,"z" :\t{"a":[1,\r2]} ,"s":"\\u0041"}\r\n', ONE), ["z", "s", "x"])
+@example((b'{"z":1,"x":1,"z":2}\n{"x":2}', ONE), ["z"])
+def test_kept_members_are_cut_out_of_the_lines_as_they_are(
+    case: tuple[bytes, Signature], keep: list[str]
+) -> None:
+    data, signature = case
+    check_kept(block_of(data), signature, tuple(keep))
+
+
+def test_kept_members_are_not_shy() -> None:
+    lines = [
+        b'{"id": 123456789012345678901234567890, "x": 1.50, "n": 1, "b": true}\n',
+        b'{"x":2,"id":"a\\u00e4\\n","n":1,"b":true,"more":[{"id":3}]}\n',
+        b'{"x":3,"n":1,"b":true}\n',
+        b'{"x":"4","id":4,"n":1,"b":true}\n',
+    ]
+    block = block_of(b"".join(lines))
+    found = jsonl_columns.decode(block, PLAIN, ("id", "x"))
+    assert found is not None
+    assert found.doubtful == [3]
+    assert jsonl_columns.cut(block, found.places, ("id", "x")).to_pylist() == [
+        b'{"id":123456789012345678901234567890,"x":1.50}',
+        b'{"id":"a\\u00e4\\n","x":2}',
+        b'{"x":3}',
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 511, 512, 513, 2000])
+def test_lines_of_many_members_in_any_order_are_decoded(count: int) -> None:
+    chance = random.Random(count)
+    lines = []
+    for row in range(20):
+        members = [f'"f{i}"{" " * chance.randrange(2)}:{i}' for i in range(count)]
+        members.insert(chance.randrange(count), f'"x":{row}')
+        if row % 3 == 0:
+            chance.shuffle(members)
+        lines.append("{" + ",".join(members) + "}\n")
+    block = block_of("".join(lines).encode())
+    found = check_lines(block, ONE)
+    assert found is not None
+    assert (found.doubtful, found.batch.column("x").to_pylist()) == ([], list(range(20)))
+    check_kept(block, ONE, ("f0", f"f{count - 1}"))
+
+
+@pytest.mark.parametrize("length", range(40))
+@pytest.mark.parametrize("special", ['"', "\\", "\\n", "\x01", "\x1f", "\x7f", "é", "\\ud800", ""])
+def test_strings_of_any_length_end_where_they_end(length: int, special: str) -> None:
+    for after in (0, 1, 15, 16, 40):
+        text = "a" * length + special + "b" * after
+        data = f'{{"t":"{text}","x":1,"s":"{text}"}}\n{{"x":2,"t":"{text}","s":""}}'.encode()
+        check_lines(block_of(data), TEXTS)
+        check_lines(block_of(data), ONE)
+        check_kept(block_of(data), ONE, ("t", "s"))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ from modelbeam.models.signature import Column, Signature
 
 _KINDS = {"float": 0, "int": 1, "bool": 2, "str": 3}
 _TYPES = {"float": np.float64, "int": np.int64, "bool": np.uint8, "str": np.int32}
+_PLACE = 4
 _COLON = 58
+
+Places = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Columns(NamedTuple):
@@ -31,20 +35,30 @@ class Columns(NamedTuple):
         batch: a ``pyarrow.RecordBatch`` of the signature's columns.
         rows: the line of each row; ``None`` where every line is a row.
         doubtful: the lines that the reference must look at.
+        places: for each row and each name that was asked for (each once), the bytes of the block
+            where the member's text begins and ends, -1 if there is none: (rows, names, 2); ``None``
+            if none was asked for or if they are not known. See :func:`cut`.
     """
 
     batch: Any
     rows: list[int] | None
     doubtful: list[int]
+    places: Places | None = None
 
 
-def decode(block: LineBlock, signature: Signature) -> Columns | None:
-    """Decode a block, or return ``None`` if the reference must do all of it."""
+def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> Columns | None:
+    """Decode a block, or return ``None`` if the reference must do all of it.
+
+    Args:
+        block: the lines.
+        signature: the columns.
+        keep: members whose places are wanted too.
+    """
     if not signature.columns or any(column.kind == "any" for column in signature.columns):
         return None
     library = _library()
     if library is not None:
-        return _decode_native(library, block, signature.columns)
+        return _decode_native(library, block, signature.columns, keep)
     if any(column.bounded for column in signature.columns):
         return None
     batch = decode_polars(block, signature.columns)
@@ -67,6 +81,8 @@ class _Column(ctypes.Structure):
         ("text_kept", ctypes.c_int64),
         ("nulls", ctypes.c_int64),
         ("seen", ctypes.c_int64),
+        ("places", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
     )
 
 
@@ -78,7 +94,8 @@ def _library() -> Any | None:
         if path.exists():
             try:
                 library: Any = ctypes.CDLL(str(path))
-            except OSError:  # built elsewhere, for another libc
+                library.modelbeam_cut.restype = None
+            except (OSError, AttributeError):  # built elsewhere, for another libc; or too old
                 continue
             library.modelbeam_locale.restype = ctypes.c_void_p
             library.modelbeam_decode.restype = None
@@ -86,6 +103,10 @@ def _library() -> Any | None:
                 ctypes.c_char_p, ctypes.c_int64, ctypes.POINTER(_Column), ctypes.c_int64,
                 ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
                 ctypes.c_void_p,
+            ]  # fmt: skip
+            library.modelbeam_cut.argtypes = [
+                ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
+                ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
             ]  # fmt: skip
             library.powers = _powers_of_five()
             library.locale = library.modelbeam_locale()
@@ -111,15 +132,22 @@ def _powers_of_five() -> np.ndarray[Any, np.dtype[np.uint64]]:
     return table
 
 
-def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) -> Columns | None:
+def _decode_native(
+    library: Any, block: LineBlock, columns: tuple[Column, ...], keep: Sequence[str]
+) -> Columns | None:
     import pyarrow as pa
 
     data, room = block.data, block.count + 1
     if len(data) >= 2**31 or not _is_utf8(data):
         return None
+    keep = list(dict.fromkeys(keep))
+    if any(b"\\" in orjson.dumps(name) for name in keep):  # it may be written in other ways too
+        keep = []
+    names = [column.name for column in columns]
+    only_kept = [name for name in keep if name not in names]
     arrays = []
-    described = (_Column * len(columns))()
-    for column, one in zip(columns, described, strict=True):
+    described = (_Column * (len(columns) + len(only_kept)))()
+    for column, one in zip(columns, described, strict=False):
         name = orjson.dumps(column.name)[1:-1]
         if b"\\" in name:
             return None
@@ -131,10 +159,17 @@ def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) 
         one.kind, one.nullable = _KINDS[column.kind], column.nullable
         one.required = column.required or column.filled  # what is filled in is the schema's matter
         one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
+    for kept, one in zip(only_kept, described[len(columns) :], strict=True):
+        name = orjson.dumps(kept)[1:-1]
+        one.name, one.name_length, one.kind = name, len(name), _PLACE
+    places = np.empty((room, len(keep), 2), np.int32)
+    for i, kept in enumerate(keep):
+        one = described[[*names, *only_kept].index(kept)]
+        one.places, one.stride = places.ctypes.data + 8 * i, 2 * len(keep)
     row_lines, doubtful = np.empty(room, np.int32), np.empty(room, np.int32)
     totals = np.zeros(4, np.int64)
     library.modelbeam_decode(
-        data, len(data), described, len(columns), library.powers.ctypes.data, library.locale,
+        data, len(data), described, len(described), library.powers.ctypes.data, library.locale,
         row_lines.ctypes.data, doubtful.ctypes.data, totals.ctypes.data,
     )  # fmt: skip
     rows, doubts, lines, _ = (int(total) for total in totals)
@@ -142,17 +177,50 @@ def _decode_native(library: Any, block: LineBlock, columns: tuple[Column, ...]) 
         return None
     made = [
         _arrow_array(pa, one, column, rows, *array)
-        for one, column, array in zip(described, columns, arrays, strict=True)
+        for one, column, array in zip(described, columns, arrays, strict=False)
     ]
     batch = pa.RecordBatch.from_arrays(made, names=[column.name for column in columns])
-    lines_of_rows, left = row_lines[:rows], doubtful[:doubts]
+    lines_of_rows, left, places = row_lines[:rows], doubtful[:doubts], places[:rows]
     bad = _out_of_bounds(columns, arrays, rows)
     if bad is not None:
         batch = batch.filter(pa.array(~bad))
         left = np.sort(np.concatenate((left, lines_of_rows[bad])))
-        lines_of_rows = lines_of_rows[~bad]
+        lines_of_rows, places = lines_of_rows[~bad], places[~bad]
     whole = len(lines_of_rows) == lines
-    return Columns(batch, None if whole else lines_of_rows.tolist(), left.tolist())
+    return Columns(
+        batch, None if whole else lines_of_rows.tolist(), left.tolist(), places if keep else None
+    )
+
+
+def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
+    """The members that are kept of each row, as the text of a JSON object; nothing is parsed.
+
+    Args:
+        block: the lines.
+        places: as :class:`Columns` has them.
+        keep: their names, in the order of the result; those that a row lacks are left out.
+
+    Returns:
+        A ``pyarrow.LargeBinaryArray``, one text a row, each in one line.
+    """
+    import pyarrow as pa
+
+    library = _library()
+    if library is None:
+        raise RuntimeError("places are known only to the decoder in C")
+    heads = [orjson.dumps(name) + b":" for name in dict.fromkeys(keep)]
+    ends = np.cumsum([len(head) for head in heads], dtype=np.int32)
+    rows = len(places)
+    places = np.ascontiguousarray(places)
+    length = int((places[:, :, 1] - places[:, :, 0]).sum(dtype=np.int64))
+    text = np.empty(length + rows * (2 + sum(map(len, heads)) + len(heads)), np.uint8)
+    offsets = np.empty(rows + 1, np.int64)
+    library.modelbeam_cut(
+        block.data, places.ctypes.data, rows, len(heads), b"".join(heads),
+        ends.ctypes.data, text.ctypes.data, offsets.ctypes.data,
+    )  # fmt: skip
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), rows, buffers)
 
 
 _EXACT = 2.0**53
