@@ -51,7 +51,7 @@ def worked_on() -> list[int]:
     log = Path(os.environ["RECORD_LOG"])
     seen = [int(line) for line in log.read_text().split()] if log.exists() else []
     log.unlink(missing_ok=True)
-    return sorted(seen)
+    return sorted(set(seen))  # what fails is given to it once more
 
 
 def files(directory: str = "out") -> list[str]:

@@ -58,6 +58,8 @@ def get_into_trouble() -> None:
 class Troubled(Doubler):
     """In trouble at the fatal record, once ``TROUBLE_AFTER`` (if it is set) has five files."""
 
+    thread_safe = True
+
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Double one."""
         if data.get("fatal") and Path(os.environ["TROUBLE"]).exists():
@@ -81,6 +83,8 @@ class Recorded(Doubler):
 
     Its version is what ``MODEL_VERSION`` says; each record takes it ``RECORD_SECONDS``.
     """
+
+    thread_safe = True
 
     def __init__(self, seconds: float | None = None) -> None:
         self._log = os.open(os.environ["RECORD_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -6,6 +6,7 @@ from apache_beam.utils.shared import Shared
 
 from modelbeam import models
 from modelbeam.job.description import ModelSpec
+from modelbeam.job.warm import warm_up
 from modelbeam.machine import collector_paused
 from modelbeam.models.base import LoadedModel
 
@@ -13,7 +14,9 @@ from modelbeam.models.base import LoadedModel
 def acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
     def load() -> LoadedModel:
         with collector_paused():
-            return models.load(model.target, model.name, model.arguments)
+            loaded = models.load(model.target, model.name, model.arguments)
+            warm_up(loaded.info)
+            return loaded
 
     loaded: LoadedModel = shared.acquire(load, tag=str(model.target))
     return loaded

@@ -28,6 +28,7 @@ from modelbeam.job.description import ModelSpec
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Progress, Task
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.turns import at_work
 from modelbeam.package import versions
 from modelbeam.predicting.counts import Counts
 from modelbeam.sinks import sink_of
@@ -181,7 +182,8 @@ class PredictSplit(_WorkerFn):
         with told(f"predicting {split.place}"):
             manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
             if manifest is None and self._loaded is not None:
-                manifest = predict_split(split, task, self._loaded, count)
+                with at_work():
+                    manifest = predict_split(split, task, self._loaded, count)
         if manifest is not None:
             count(Progress(manifest.counts))
             self._splits.inc()

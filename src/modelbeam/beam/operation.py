@@ -10,13 +10,14 @@ from apache_beam.utils.shared import Shared
 
 from modelbeam.models import mlmodel
 from modelbeam.models.target import Target
+from modelbeam.models.turns import alone, at_work, is_ctrl_c, turns_of
 
 
 class MLModelPredictOperation(beam.DoFn):
     """One dict in, the model's ``predict(data=…)`` out: the name known from older deployments.
 
-    A record that the model rejects raises, as it always did; :class:`Predict` keeps such records
-    apart instead.
+    A record that the model rejects raises, as it always did, after a second try with nothing else
+    of modelbeam's running in the process; :class:`Predict` keeps such records apart instead.
 
     Args:
         module_name: module of the model's class.
@@ -37,7 +38,19 @@ class MLModelPredictOperation(beam.DoFn):
         self._model = self._shared.acquire(
             lambda: mlmodel.find(self._target)(), tag=str(self._target)
         )
+        self._turns = turns_of(self._model)
 
     def process(self, data: dict[str, Any]) -> Iterator[Any]:
         """Predict one record."""
-        yield self._model.predict(data=data)
+        with at_work():
+            made = self._predict(data)
+        yield made
+
+    def _predict(self, data: dict[str, Any]) -> Any:
+        try:
+            return self._turns.predict(self._model.predict, data=data)
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+        with alone():
+            return self._turns.predict(self._model.predict, data=data)

@@ -13,6 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from modelbeam import models
 from modelbeam.beam.loading import acquire
 from modelbeam.job.description import ModelSpec
+from modelbeam.models.turns import at_work
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.predicting.outcome import outcome_of
 
@@ -90,7 +91,8 @@ class _PredictRecords(beam.DoFn):
     def _flush(self) -> Iterator[Any]:
         waiting, self._waiting = self._waiting, []
         batch = DictsBatch([one.value for one in waiting])
-        outcome = outcome_of(batch, self._model, self._keep, None)
+        with at_work():
+            outcome = outcome_of(batch, self._model, self._keep, None)
         values: Iterable[dict[str, Any]] = outcome.values
         if outcome.table:
             values = (row for piece in outcome.values for row in piece.to_pylist())

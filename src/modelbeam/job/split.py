@@ -105,5 +105,6 @@ def _predict_batch(
         counts.add_failure(failure, position, piece.path)
     if lines:
         attempt.write_errors(b"".join(lines))
+    counts.recovered += outcome.recovered
     counts.predicted += written
     counts.read += outcome.read

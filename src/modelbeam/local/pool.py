@@ -1,8 +1,8 @@
 """The pool of processes that hold the model, seen from the process that runs the pipeline.
 
-A model that takes columns gets one process with threads in it: Polars, numpy and most model
-libraries release the interpreter lock, and the model is in memory once. A model that takes dicts
-gets a process for each worker, since its Python code cannot run in parallel otherwise.
+One process predicts first, in one thread, and is measured (:mod:`.mode`): where threads can do most
+of the work side by side, it gets the other threads too and the model is in memory once; where the
+model itself, or Python's interpreter lock, is what limits, other processes are started.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDie
 from modelbeam.formats.base import Piece
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task, Totals
+from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks import Manifest
@@ -79,6 +80,8 @@ class _Worker:
                 kind, *rest = self._connection.recv()
                 if kind == "loaded":
                     self._pool.worker_loaded(self, *rest)
+                elif kind == "measured":
+                    self._pool.worker_measured(self, *rest)
                 elif kind == "refused":
                     self._pool.stop(rest[0])
                 else:
@@ -191,6 +194,9 @@ class WorkerPool:
         self._publication: Publication | None = None
         self._progress: dict[int, Progress] = {}
         self._done = Totals()
+        self._wanted = 0
+        self._bytes = 0
+        self._reason = ""
         pools[self.name] = self
         self._workers.append(_Worker(self, model, workers))
 
@@ -222,36 +228,62 @@ class WorkerPool:
         result: Sample = self._workers[0].call("sample", piece, records, task)
         return result
 
-    def open(self, task: Task, splits: int, publication: Publication) -> None:
-        """Let :meth:`predict` begin; starts the other processes if the mode has more than one.
+    def open(self, task: Task, splits: int, size: int, publication: Publication) -> None:
+        """Let :meth:`predict` begin.
 
         Args:
             task: what is the same for every split.
             splits: how many there are.
+            size: how many bytes they have.
             publication: what :meth:`publish` needs; how many workers there are, and how many
                 splits were done before, is filled in here.
         """
-        info = self.wait_loaded()
-        if self.mode is None:
-            self.mode = self._best_mode(info)
-        wanted = min(self.workers, splits) if self.mode == "processes" else 1
-        first = self._workers[0]
-        slots = 1 if self.mode == "processes" else self.workers
-        workers = f"{wanted} process" + ("es" if wanted > 1 else "")
-        if self.mode == "threads":
-            workers = f"{self.workers} thread" + ("s" if self.workers > 1 else "")
+        self.wait_loaded()
+        self._wanted, self._bytes = min(self.workers, splits), size
+        if self.mode is None and (self._wanted == 1 or not self._copies_fit()):
+            self.mode = "threads"
         with self._changed:
-            self._publication = replace(publication, workers=workers)
+            self._publication = publication
             self._task = task
-            self._free.extend([first] * slots)
+            self._free.append(self._workers[0])
             self._changed.notify_all()
-        for _ in range(wanted - 1):
-            self._workers.append(_Worker(self, self._model, 1))
+        if self.mode is not None:
+            self._start_others(self.mode)
 
-    def _best_mode(self, info: ModelInfo) -> Mode:
-        if info.style == "table" or self.workers == 1:
-            return "threads"
-        return "threads" if self._model_bytes * self.workers > _free_memory() / 2 else "processes"
+    def worker_measured(self, worker: _Worker, shares: Shares) -> None:
+        """The first process has worked for a moment; decide, unless that was done."""
+        with self._changed:
+            if self.mode is not None or worker is not self._workers[0]:
+                return
+            left = self._bytes - self._done.bytes
+            if processes_pay(shares, self._wanted, left):
+                self.mode, self._reason = "processes", reason(shares)
+            else:
+                self.mode = "threads"
+        self._start_others(self.mode)
+
+    def _start_others(self, mode: Mode) -> None:
+        """The first worker is at work; add what makes them as many as are wanted."""
+        if mode == "threads":
+            with self._changed:
+                self._free.extend([self._workers[0]] * (self.workers - 1))
+                self._changed.notify_all()
+            return
+        for _ in range(self._wanted - 1):
+            with self._changed:
+                if self.failure is not None or self._closing:
+                    return
+                self._workers.append(_Worker(self, self._model, 1))
+
+    def _workers_text(self) -> str:
+        """How many workers there are, and why, for the summary."""
+        if self.mode == "processes":
+            text = f"{self._wanted} process" + ("es" if self._wanted > 1 else "")
+            return f"{text}, since {self._reason}" if self._reason else text
+        return f"{self.workers} thread" + ("s" if self.workers > 1 else "")
+
+    def _copies_fit(self) -> bool:
+        return self._model_bytes * self.workers <= _free_memory() / 2
 
     def predict(self, split: Split) -> Manifest:
         """Predict a split on the next free worker; blocks until the pool is open.
@@ -283,7 +315,8 @@ class WorkerPool:
         self._closing = True  # the processes are done, and end while we publish
         threading.Thread(target=self._end_workers, args=[True], daemon=True).start()
         try:
-            run = publish(replace(self._publication, resumed=self._done.resumed), splits)
+            resumed, workers = self._done.resumed, self._workers_text()
+            run = publish(replace(self._publication, resumed=resumed, workers=workers), splits)
         except Exception as error:
             self.stop(error)
             return

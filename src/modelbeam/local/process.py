@@ -6,7 +6,7 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
     in   ("load", target, name, arguments, slots, storage flags), ("split", number, split, task),
          ("sample", number, piece, records, task)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
-         ("done", number, result), ("failed", number, error)
+         ("measured", shares) once, ("done", number, result), ("failed", number, error)
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from typing import Any
 
 from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError
-from modelbeam.job.task import Sample
+from modelbeam.job.task import Progress, Sample
+from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
 from modelbeam.models.target import Target
+from modelbeam.models.turns import at_work
 
 
 def main(descriptor: int) -> None:
@@ -57,17 +59,21 @@ class _Server:
         self._connection = connection
         self._sending = threading.Lock()
         self._model: Any = None
+        self._meter: Meter | None = None
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
         with collector_paused():
-            import modelbeam.job.split  # noqa: F401 - what every model needs, while the parent starts
+            # what every model needs, while the parent starts
+            from modelbeam.job.warm import warm_up
 
             _, target, name, arguments, slots, flags = self._connection.recv()
             storage.configure(flags)
             if not self._load(target, name, arguments):
                 return
+            warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
+        self._meter = Meter(self._model.turns.thread_safe, self._measured)
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
@@ -85,9 +91,13 @@ class _Server:
             return False
         return True
 
+    def _measured(self, shares: Shares) -> None:
+        self._send("measured", shares)
+
     def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
         try:
-            made = self._split(number, *rest) if kind == "split" else self._sample(*rest)
+            with at_work():
+                made = self._split(number, *rest) if kind == "split" else self._sample(*rest)
             self._send("done", number, made)
         except ModelbeamError as error:
             self._send("failed", number, with_details(error))
@@ -102,7 +112,22 @@ class _Server:
     def _split(self, number: int, split: Any, task: Any) -> Any:
         from modelbeam.job.split import predict_split
 
-        return predict_split(split, task, self._model, lambda p: self._send("progress", number, p))
+        meter, self._meter = self._meter, None  # the first split is measured
+
+        def report(progress: Progress) -> None:
+            if meter is not None:
+                meter.note(progress.bytes)
+            self._send("progress", number, progress)
+
+        if meter is None:
+            return predict_split(split, task, self._model, report)
+        meter.begin()
+        try:
+            manifest = predict_split(split, task, self._model, report)
+            meter.note(split.bytes)
+            return manifest
+        finally:
+            meter.end()
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

@@ -57,7 +57,8 @@ class LocalRun:
             for warning in info.warnings:
                 self._watcher.note(f"warning: {warning}.")
             publication = make_publication(self._plan, record, info, self._started)
-            pool.open(make_task(self._plan, record), len(self._plan.splits), publication)
+            splits, size = len(self._plan.splits), self._plan.bytes
+            pool.open(make_task(self._plan, record), splits, size, publication)
             self._wait()
         except BaseException:
             pool.close(kill=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from modelbeam.errors import ModelLoadError
 from modelbeam.models.signature import MISSING, Signature
+from modelbeam.models.turns import Turns
 from modelbeam.text import describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Style = Literal["record", "batch", "table"]
 """What a model takes in one call: one dict, a list of dicts, or an Arrow ``RecordBatch``."""
@@ -74,11 +78,23 @@ class SchemaValidationError(Exception):
 class LoadedModel:
     """A model that is ready to predict. A kind sets ``info`` and has the call of its style.
 
+    It is built in the thread that built the model. Its methods are not safe for threads by
+    themselves: callers go through its turns.
+
     Attributes:
         info: what the model says of itself; its ``style`` tells which call it takes.
+        turns: whose turn it is to call it; a kind that is known to be safe for threads sets
+            ``turns.thread_safe``.
     """
 
     info: ModelInfo
+    turns: Turns
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Give every model its turns, whether or not a kind's constructor knows of them."""
+        made = super().__new__(cls)
+        made.turns = Turns()
+        return made
 
     def predict(self, record: dict[str, Any]) -> Any:
         """Predict one record (style ``record``)."""

@@ -21,6 +21,7 @@ from modelbeam.errors import ModelLoadError, ModelNotFoundError, NotAModelError,
 from modelbeam.models import signature as signatures
 from modelbeam.models.base import LoadedModel, ModelInfo, Style, raise_load_error
 from modelbeam.models.target import Target
+from modelbeam.models.turns import turns_of
 
 _SHAPE = ("qualified_name", "input_schema", "output_schema")
 
@@ -151,6 +152,7 @@ class MLModel(LoadedModel):
 
     def __init__(self, target: Target, model: Any) -> None:
         self._model = model
+        self.turns = turns_of(model)
         try:
             self._input = model.input_schema
             output = model.output_schema

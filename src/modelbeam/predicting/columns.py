@@ -14,6 +14,7 @@ from typing import Any
 
 from modelbeam.models.shapes import Shape
 from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature
+from modelbeam.models.turns import is_ctrl_c
 from modelbeam.predicting import lattice
 from modelbeam.predicting.failures import Failure
 
@@ -69,9 +70,9 @@ def to_batch(
     for row, record in enumerate(records):
         try:
             found = _values(record, signature, validate)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             failures.append(Failure.of(row, "validate", error))
             continue
         rows.append(row)
@@ -420,8 +421,8 @@ def validated(
         try:
             values.append(validate(record))
             fitting.append(row)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             failures.append(Failure.of(row, "validate", error))
     return values, fitting, failures

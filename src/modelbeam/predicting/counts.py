@@ -25,12 +25,17 @@ class Kind:
 
 @dataclass(slots=True)
 class Counts:
-    """Records of a split or a job: ``read`` is ``predicted`` plus ``failed``."""
+    """Records of a split or a job: ``read`` is ``predicted`` plus ``failed``.
+
+    ``recovered`` of the predicted ones had failed once and not when tried again: the model is not
+    deterministic.
+    """
 
     read: int = 0
     predicted: int = 0
     failed: int = 0
     kinds: list[Kind] = field(default_factory=list)
+    recovered: int = 0
 
     def add_failure(self, failure: Failure, place: Place, source: str = "") -> None:
         """Count one failed record."""
@@ -58,6 +63,7 @@ class Counts:
         self.read += other.read
         self.predicted += other.predicted
         self.failed += other.failed
+        self.recovered += other.recovered
         known = {(kind.stage, kind.type): kind for kind in self.kinds}
         for kind in other.kinds:
             mine = known.get((kind.stage, kind.type))

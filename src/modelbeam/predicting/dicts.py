@@ -36,7 +36,7 @@ class DictsBatch(Batch):
         records, rows, failures = [], [], []
         for row, element in enumerate(self._elements):
             if isinstance(element, dict):
-                records.append(_copied(element))
+                records.append(copied(element))
                 rows.append(row)
             else:
                 error = f"a record is a dict, not a {type(element).__name__}"
@@ -50,7 +50,7 @@ class DictsBatch(Batch):
             chosen = [self._elements[row] for row in rows]
         if columns != "all":
             chosen = [{name: one[name] for name in columns if name in one} for one in chosen]
-        return KeptDicts([_copied(one) for one in chosen])
+        return KeptDicts([copied(one) for one in chosen])
 
     def position(self, row: int) -> Nowhere:
         """An element of a collection is nowhere."""
@@ -91,14 +91,14 @@ class KeptDicts(Kept):
         return self._kept
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A value that shares nothing with the given one that could be changed."""
     if type(value) in _ATOMS:
         return value
     if type(value) is dict:
-        return {k: v if type(v) in _ATOMS else _copied(v) for k, v in value.items()}
+        return {k: v if type(v) in _ATOMS else copied(v) for k, v in value.items()}
     if type(value) is list:
-        return [v if type(v) in _ATOMS else _copied(v) for v in value]
+        return [v if type(v) in _ATOMS else copied(v) for v in value]
     try:
         return copy.deepcopy(value)
     except Exception:  # a lock, a client: nothing that a record's result could be changed by

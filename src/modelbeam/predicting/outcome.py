@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelbeam.models.base import LoadedModel
-from modelbeam.predicting.batch import Batch, Keep, Kept, composed
+from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
 
@@ -24,6 +24,7 @@ class Outcome:
         rows: the row of each prediction; ``None`` where every row has one.
         kept: what stands beside each prediction, or ``None``.
         failures: one for each other record.
+        recovered: how many of the predicted records had failed once, and not when tried again.
     """
 
     read: int
@@ -32,6 +33,7 @@ class Outcome:
     rows: list[int] | None
     kept: Kept | None
     failures: list[Failure]
+    recovered: int = 0
 
 
 def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | None) -> Outcome:
@@ -44,17 +46,27 @@ def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | N
         batch_size: records a call, or ``None`` for the model's best.
     """
     table = model.info.style == "table"
-    decoded = batch.table(model.info.signature, model.validate) if table else batch.records()
+    decoded = _decoded(batch, model)
     if not len(decoded.records):
         return Outcome(decoded.read, [], table, None, None, decoded.failures)
     kept = batch.keep(keep, decoded.rows) if keep else None
-    made = predict(model, decoded.records, batch_size)
+    made = predict(model, decoded.records, batch_size, lambda: batch.records().records)
     failures = decoded.failures + [moved(failure, decoded.rows) for failure in made.failures]
     if kept is not None and made.rows is not None:
         kept = kept.take(made.rows)
     rows = composed(decoded.rows, made.rows)
-    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures)
+    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, made.recovered)
     return _without_clashes(outcome)
+
+
+def _decoded(batch: Batch, model: LoadedModel) -> Decoded:
+    if model.info.style != "table":
+        return batch.records()
+    signature = model.info.signature
+    # the schema's own code is the model's: it waits for its turn, for few records one by one
+    if signature is None or not signature.exact:
+        return model.turns.use(batch.table, signature, model.validate)
+    return batch.table(signature, lambda record: model.turns.use(model.validate, record))
 
 
 def _without_clashes(outcome: Outcome) -> Outcome:
@@ -86,7 +98,7 @@ def _without_clashes(outcome: Outcome) -> Outcome:
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in clashes]
     rows = composed(outcome.rows, good)
     kept = outcome.kept.take(good)
-    return Outcome(outcome.read, values, outcome.table, rows, kept, failures)
+    return Outcome(outcome.read, values, outcome.table, rows, kept, failures, outcome.recovered)
 
 
 def _clashes(kept: Kept, piece: Any, table: bool) -> list[Failure]:

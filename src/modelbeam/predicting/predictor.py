@@ -3,17 +3,24 @@
 One function, :func:`call_in_batches`, finds the records of a failing batch, for every model that
 takes batches: the batch is cut in halves until the failing records stand alone, and all others are
 predicted. Where most records fail, halving would cost two calls a record, so it goes one by one.
+
+Every call of the model waits for its turn (:mod:`modelbeam.models.turns`), and a record that failed
+in the model is tried once more, alone in its process, before it counts as failed.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c
 from modelbeam.predicting.columns import Parts, in_order, validated
+from modelbeam.predicting.dicts import copied
 from modelbeam.predicting.failures import Failure
 
 RECORDS_A_CALL = 4096
@@ -25,9 +32,12 @@ DENSE = 0.5
 _RECENT = 0.9
 _ONE_BY_ONE = 16
 
+CONFIRMED_OF_A_KIND = 3
+"""How many failures of a kind (type, and message without its values) are tried again in a batch."""
+
 MODEL_ERRORS = BaseException
-"""What a model may raise for a record without ending the job: everything but the user's Ctrl-C,
-since extensions in Rust raise their panics outside of ``Exception``."""
+"""What a model may raise for a record without ending the job: everything but the user's Ctrl-C
+(:func:`is_ctrl_c`), since extensions in Rust raise their panics outside of ``Exception``."""
 
 
 class WrongNumberOfPredictionsError(Exception):
@@ -47,72 +57,115 @@ class Predictions:
             order of the records.
         rows: the record of each prediction, as an index into the batch; ``None`` for all in order.
         failures: one for each of the other records.
+        recovered: how many of the predicted records had failed once, and not when tried again.
     """
 
     values: list[Any]
     rows: list[int] | None
     failures: list[Failure]
+    recovered: int = 0
 
 
-def predict(model: LoadedModel, records: Any, batch_size: int | None) -> Predictions:
+def predict(
+    model: LoadedModel,
+    records: Any,
+    batch_size: int | None,
+    fresh: Callable[[], list[dict[str, Any]]] | None = None,
+) -> Predictions:
     """Call a model in its own style.
 
     Args:
         model: loaded and ready.
         records: a list of dicts, or a ``pyarrow.RecordBatch`` for style ``table``.
         batch_size: records a call, or ``None`` for the model's best.
+        fresh: gives the dicts as they were before the model saw them, for what is tried again.
     """
     if model.info.style == "record":
-        return predict_records(model, records)
+        return predict_records(model, records, fresh)
     if model.info.style == "batch":
-        return predict_batch(model, records, batch_size)
+        return predict_batch(model, records, batch_size, fresh)
     return predict_table(model, records, batch_size)
 
 
-def predict_records(model: LoadedModel, records: list[dict[str, Any]]) -> Predictions:
+def predict_records(
+    model: LoadedModel,
+    records: list[dict[str, Any]],
+    fresh: Callable[[], list[dict[str, Any]]] | None = None,
+) -> Predictions:
     """Call a model of style ``record``, once a record."""
     predict = model.predict
     values: list[Any] = []
     failures: list[Failure] = []
     append = values.append
-    for row, record in enumerate(records):
-        try:
-            append(predict(record))
-        except KeyboardInterrupt:
-            raise
-        except MODEL_ERRORS as error:
-            failures.append(Failure.of(row, "predict", error))
+
+    def call_all(start: int, stop: int) -> None:
+        for row in range(start, stop):
+            try:
+                append(predict(records[row]))
+            except MODEL_ERRORS as error:
+                if is_ctrl_c(error):
+                    raise
+                failures.append(Failure.of(row, "predict", error))
+            end_if_forked()
+
+    first = 0 if Turns.called() else 1  # other threads wait for this one
+    for start, stop in ((0, first), (first, len(records))):
+        if start < stop:
+            model.turns.predict(call_all, start, stop)
+    if not failures:
+        return _as_dicts(model, values, None, [])
     failed = {failure.row for failure in failures}
-    rows = [row for row in range(len(records)) if row not in failed] if failed else None
-    return _as_dicts(values, rows, failures)
+    rows = [row for row in range(len(records)) if row not in failed]
+    unchanged = records if fresh is None else fresh()
+    failures, again = confirmed(model.turns, failures, lambda row: predict(unchanged[row]))
+    if again:
+        both = sorted([*zip(rows, values, strict=True), *again], key=lambda pair: pair[0])
+        rows, values = [row for row, _ in both], [value for _, value in both]
+    return _as_dicts(model, values, rows, failures, len(again))
 
 
 def predict_batch(
-    model: LoadedModel, records: list[dict[str, Any]], batch_size: int | None
+    model: LoadedModel,
+    records: list[dict[str, Any]],
+    batch_size: int | None,
+    fresh: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> Predictions:
     """Call a model of style ``batch`` over records that are validated first.
+
+    Once a call has failed, each further one is given copies: a model may change what it is given,
+    and then fail.
 
     Args:
         model: whose ``predict_batch`` is called.
         records: one dict a record.
         batch_size: records a call, or ``None`` for some thousands.
+        fresh: gives the records as they were before the model saw them.
     """
-    valid, rows, failures = _validate(model, records)
+    valid, rows, failures = model.turns.use(_validate, model, records)
+    unchanged: list[dict[str, Any]] | None = None
 
     def call(start: int, stop: int) -> list[Any]:
-        made = model.predict_batch(valid[start:stop])
-        if isinstance(made, (str, bytes, Mapping)):
-            raise NotAPredictionError(f"predict_batch() returned a {type(made).__name__}")
-        made = list(made)
-        _check_number(len(made), stop - start)
+        nonlocal unchanged
+        given = valid[start:stop] if unchanged is None else copied(unchanged[start:stop])
+        try:
+            made = model.predict_batch(given)
+            if isinstance(made, (str, bytes, Mapping)):
+                raise NotAPredictionError(f"predict_batch() returned a {type(made).__name__}")
+            made = list(made)
+            _check_number(len(made), stop - start)
+        except MODEL_ERRORS:
+            if unchanged is None:
+                unchanged = valid if fresh is None else _validate(model, fresh())[0]
+            raise
         return made
 
-    pieces, failed = call_in_batches(call, len(valid), batch_size or RECORDS_A_CALL)
+    size = batch_size or RECORDS_A_CALL
+    pieces, failed, recovered = _call_and_confirm(model, call, len(valid), size)
     values = [value for _, _, made in pieces for value in made]
     if not failures and not failed:
-        return _as_dicts(values, None, [])
+        return _as_dicts(model, values, None, [], recovered)
     failures += [replace(failure, row=rows[failure.row]) for failure in failed]
-    return _as_dicts(values, [rows[i] for i in _covered(pieces)], failures)
+    return _as_dicts(model, values, [rows[i] for i in _covered(pieces)], failures, recovered)
 
 
 def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Predictions:
@@ -136,26 +189,111 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
         if len(set(names)) < len(names):
             raise NotAPredictionError(f"predict_table() returned two columns of a name: {names}")
         _check_number(made.num_rows, stop - start)
-        return made
+        return _copied_table(made)
 
     count = batch.num_rows
-    pieces, failures = call_in_batches(call, count, batch_size or max(count, 1))
+    size = batch_size or max(count, 1)
+    pieces, failures, recovered = _call_and_confirm(model, call, count, size)
     rows = _covered(pieces) if failures else None
-    return Predictions([made for _, _, made in pieces], rows, failures)
+    return Predictions([made for _, _, made in pieces], rows, failures, recovered)
+
+
+def _copied_table(made: Any) -> Any:
+    """The same in memory of its own: the next call, perhaps from another thread, may reuse arrays.
+
+    A block's worth takes a tenth of a millisecond.
+    """
+    import pyarrow as pa
+
+    if isinstance(made, pa.Table):
+        return pa.Table.from_batches(map(_copied_table, made.to_batches()), made.schema)
+    if hasattr(made, "copy_to"):
+        return made.copy_to(pa.default_cpu_memory_manager())
+    stream = pa.BufferOutputStream()  # before pyarrow 18
+    with pa.ipc.new_stream(stream, made.schema) as writer:
+        writer.write_batch(made)
+    return next(iter(pa.ipc.open_stream(stream.getvalue())))
+
+
+def _call_and_confirm(
+    model: LoadedModel, call: Callable[[int, int], Any], count: int, batch_size: int
+) -> tuple[list[tuple[int, int, Any]], list[Failure], int]:
+    """``call_in_batches`` in the model's turn, its failures confirmed, and how many were not."""
+    turns = model.turns
+    pieces, failures = call_in_batches(
+        lambda start, stop: turns.predict(call, start, stop), count, batch_size
+    )
+    failures, again = confirmed(turns, failures, lambda row: call(row, row + 1))
+    if again:
+        pieces = sorted([*pieces, *((row, row + 1, made) for row, made in again)], key=_start)
+    return pieces, failures, len(again)
+
+
+def _start(piece: tuple[int, int, Any]) -> int:
+    return piece[0]
+
+
+def confirmed(
+    turns: Turns, failures: list[Failure], again: Callable[[int], Any]
+) -> tuple[list[Failure], list[tuple[int, Any]]]:
+    """Try records that failed in a model once more, each by itself, alone in the process.
+
+    Of each kind of failure (its type, and its message without numbers and quoted text) the first
+    few are tried; if one of these is predicted now, failures of this batch are not to be trusted,
+    and all the others are tried too.
+
+    Args:
+        turns: the model's.
+        failures: of single records.
+        again: predicts the record of a row or raises.
+
+    Returns:
+        The failures that are left, and row and prediction of each record that had failed for once.
+    """
+    if not failures:
+        return failures, []
+    kinds: dict[tuple[str, str], list[Failure]] = defaultdict(list)
+    for failure in failures:
+        kinds[failure.type, _VALUES.sub("", failure.error)].append(failure)
+    first = [failure for kind in kinds.values() for failure in kind[:CONFIRMED_OF_A_KIND]]
+    rest = [failure for kind in kinds.values() for failure in kind[CONFIRMED_OF_A_KIND:]]
+    made: list[tuple[int, Any]] = []
+
+    def try_all(some: list[Failure]) -> None:
+        for failure in some:
+            try:
+                made.append((failure.row, again(failure.row)))
+            except MODEL_ERRORS as error:
+                if is_ctrl_c(error):
+                    raise
+
+    with alone():
+        turns.predict(try_all, first)
+        if made:
+            turns.predict(try_all, rest)
+    good = {row for row, _ in made}
+    return [failure for failure in failures if failure.row not in good], made
+
+
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
+"""What differs between messages of the same kind."""
 
 
 def _predict_parts(model: LoadedModel, parts: Parts, batch_size: int | None) -> Predictions:
     """Call a model of style ``table`` for each of several batches; the results in order."""
     made: list[tuple[Any, list[int]]] = []
     failures: list[Failure] = []
+    recovered = 0
     for batch, places in zip(parts.batches, parts.rows, strict=True):
         done = predict_table(model, batch, batch_size)
+        recovered += done.recovered
         failures += [replace(failure, row=places[failure.row]) for failure in done.failures]
         rows = iter(places if done.rows is None else [places[row] for row in done.rows])
         for piece in done.values:
             made.append((piece, list(itertools.islice(rows, piece.num_rows))))
     rows_made = sorted(row for _, rows in made for row in rows)
-    return Predictions(in_order(made), rows_made if failures else None, failures)
+    rows_of = rows_made if failures else None
+    return Predictions(in_order(made), rows_of, failures, recovered)
 
 
 def call_in_batches(
@@ -187,9 +325,9 @@ def call_in_batches(
             continue
         try:
             made = call(start, stop)
-        except KeyboardInterrupt:
-            raise
         except MODEL_ERRORS as error:
+            if is_ctrl_c(error):
+                raise
             if size > 1:
                 middle = start + size // 2
                 todo += [(middle, stop), (start, middle)]
@@ -222,18 +360,28 @@ def _covered(pieces: list[tuple[int, int, Any]]) -> list[int]:
     return [row for start, stop, _ in pieces for row in range(start, stop)]
 
 
-def _as_dicts(values: list[Any], rows: list[int] | None, failures: list[Failure]) -> Predictions:
+def _as_dicts(
+    model: LoadedModel,
+    values: list[Any],
+    rows: list[int] | None,
+    failures: list[Failure],
+    recovered: int = 0,
+) -> Predictions:
     """Turn what models return (pydantic objects, dataclasses, mappings) into dicts."""
     if set(map(type, values)) <= {dict}:
-        return Predictions(values, rows, failures)
+        return Predictions(values, rows, failures, recovered)
     dicts, kept = [], []
-    for row, value in zip(range(len(values)) if rows is None else rows, values, strict=True):
-        try:
-            dicts.append(as_dict(value))
-            kept.append(row)
-        except Exception as error:
-            failures.append(Failure.of(row, "encode", error))
-    return Predictions(dicts, kept if failures else None, failures)
+
+    def convert() -> None:
+        for row, value in zip(range(len(values)) if rows is None else rows, values, strict=True):
+            try:
+                dicts.append(as_dict(value))
+                kept.append(row)
+            except Exception as error:
+                failures.append(Failure.of(row, "encode", error))
+
+    model.turns.use(convert)  # what they return is made of their own code
+    return Predictions(dicts, kept if failures else None, failures, recovered)
 
 
 def as_dict(value: Any) -> dict[str, Any]:

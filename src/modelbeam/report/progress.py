@@ -169,6 +169,11 @@ def summary(run: Run) -> str:
             f"  {kind['count']:,} x {kind['type']} ({kind['stage']}), first at "
             f"{kind['source']}:{kind['line']}: {words}"
         )
+    if recovered := description["counts"].get("recovered"):
+        lines.append(
+            f"  {count(recovered, 'record')} failed once and not when tried again, alone: "
+            f"the model is not deterministic"
+        )
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
     lines.append(f"predictions in {where}")
     if run.errors:

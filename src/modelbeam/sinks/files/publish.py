@@ -374,6 +374,7 @@ def describe_run(
             "read": counts.read,
             "predicted": counts.predicted,
             "failed": counts.failed,
+            "recovered": counts.recovered,
         },
         "failures": [asdict(kind) for kind in counts.kinds],
         "splits": len(splits),
