@@ -602,6 +602,19 @@ def test_objects_and_lists_of_schema_have_the_types_that_it_names():
     ]
 
 
+def test_a_schema_with_a_validate_of_its_own_is_asked():
+    class Positive(s.Schema):
+        def validate(self, data: Any, **more: Any) -> Any:
+            if isinstance(data, dict) and (data["x"] < 0 or "z" in data):
+                raise s.SchemaError("negative")
+            return super().validate(data, **more)
+
+    schema = Positive({"x": float}, ignore_extra_keys=True)
+    records = [{"x": 1.0}, {"x": -1.0}, {"x": 2.0, "z": 1}]
+    for cls in (Plain, Lists, Tables):
+        assert in_style(cls, schema, records) == {0: {"x": 1.0}}
+
+
 def test_naive_and_zoned_times_are_not_mixed():
     naive = NOON.replace(tzinfo=None)
     batch, _, failures = to_batch([{"x": naive}, {"x": NOON}, {"x": DAY}], ANY)

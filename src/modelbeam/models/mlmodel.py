@@ -241,9 +241,9 @@ def _fields_of(valid: Any) -> dict[str, Any]:
     version_2 = hasattr(valid, "model_dump")
     fields = dict(valid.model_dump(by_alias=False) if version_2 else valid.dict())
     if not getattr(valid, "__pydantic_root_model__", False):
-        for name in type(valid).model_fields if version_2 else type(valid).__fields__:
-            if name not in fields:
-                fields[name] = getattr(valid, name)
+        names = type(valid).model_fields if version_2 else type(valid).__fields__
+        for name in names.keys() - fields.keys():
+            fields[name] = getattr(valid, name)
     return fields
 
 

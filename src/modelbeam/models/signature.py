@@ -128,6 +128,11 @@ class Signature:
         """The names of the columns that every record must have."""
         return [column.name for column in self.columns if column.required]
 
+    @property
+    def fills(self) -> bool:
+        """Whether the schema puts values into records that lack them."""
+        return any(column.filled for column in self.columns)
+
     def all_plainly_fit(self, records: list[dict[str, Any]]) -> bool:
         """Whether every record is right by its keys and the types of its values alone.
 
@@ -149,7 +154,8 @@ def from_schema(schema: Any) -> Signature | None:
     fields = getattr(schema, "schema", schema)
     if not isinstance(fields, dict):
         return None
-    columns, exact, whole = [], True, True
+    columns: list[Column] = []
+    exact = whole = not _validates_its_own_way(type(schema))
     for key, value in fields.items():
         name = _name_of_key(key)
         if name is None:
@@ -165,6 +171,11 @@ def from_schema(schema: Any) -> Signature | None:
             Column(name, kind, nullable, required, filled=filled, truth=truth, shape=shape)
         )
     return Signature(tuple(columns), exact, whole=whole)
+
+
+def _validates_its_own_way(cls: type) -> bool:
+    """Whether a schema's class is a user's, with a ``validate`` that nothing is known of."""
+    return any("validate" in vars(c) and c.__module__ != "schema" for c in cls.__mro__)
 
 
 def _name_of_key(key: Any) -> str | None:

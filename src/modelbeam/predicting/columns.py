@@ -65,20 +65,27 @@ def to_batch(
         made = _one_batch(columns, [[r.get(c.name) for r in records] for c in columns])
         if made is not None:
             return made, None, []
-    values: list[list[Any]] = [[] for _ in columns]
+    found: list[list[Any]] = []
     rows, failures = [], []
     for row, record in enumerate(records):
         try:
-            found = _values(record, signature, validate)
+            values = _values(record, signature, validate)
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
             failures.append(Failure.of(row, "validate", error))
             continue
-        rows.append(row)
-        for column_values, value in zip(values, found, strict=True):
-            column_values.append(value)
-    return _batches(columns, values, rows, failures)
+        if isinstance(values, str):
+            failures.append(_misfit(row, values))
+        else:
+            found.append(values)
+            rows.append(row)
+    by_column = [list(values) for values in zip(*found, strict=True)] or [[] for _ in columns]
+    return _batches(columns, by_column, rows, failures)
+
+
+def _misfit(row: int, problem: str) -> Failure:
+    return Failure(row, "validate", SchemaValidationError.__name__, problem)
 
 
 def _all_columns(
@@ -89,18 +96,17 @@ def _all_columns(
     failures: list[Failure] = []
     if validate is not None:
         records, rows, failures = validated(records, validate)
-    good, kept = [], []
-    for row, record in zip(rows, records, strict=True):
-        problem = _problem_of_names(record)
-        if problem is None:
-            good.append(record)
-            kept.append(row)
-        else:
-            failures.append(Failure(row, "validate", SchemaValidationError.__name__, problem))
-    names = list(dict.fromkeys(itertools.chain.from_iterable(good)))
+    if not set(map(type, records)) <= {dict} or _problem_of_names(
+        dict.fromkeys(itertools.chain.from_iterable(records))
+    ):
+        problems = list(map(_problem_of_names, records))
+        failures += [_misfit(r, found) for r, found in zip(rows, problems, strict=True) if found]
+        records = [r for r, found in zip(records, problems, strict=True) if not found]
+        rows = [r for r, found in zip(rows, problems, strict=True) if not found]
+    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
     columns = [Column(name, "any", nullable=True, required=False) for name in names]
-    values = [[record.get(name) for record in good] for name in names]
-    batch, fitting, failures = _batches(columns, values, kept, failures)
+    values = [[record.get(name) for record in records] for name in names]
+    batch, fitting, failures = _batches(columns, values, rows, failures)
     return batch, fitting if failures else None, failures
 
 
@@ -139,20 +145,18 @@ def _fits(records: list[dict[str, Any]], column: Column) -> bool:
     return True
 
 
-def _values(record: dict[str, Any], signature: Signature, validate: Validate | None) -> list[Any]:
-    """The value of each column, or raise what is wrong with the record."""
+def _values(
+    record: dict[str, Any], signature: Signature, validate: Validate | None
+) -> list[Any] | str:
+    """The value of each column, or what is wrong with the record; raises what the schema raises."""
+    columns = signature.columns
     if signature.exact or validate is None:
-        given = [record.get(column.name, MISSING) for column in signature.columns]
-        problems = map(Column.problem, signature.columns, given)
-        problem = next(filter(None, problems), None)
-        filled = any(
-            value is MISSING and column.filled
-            for column, value in zip(signature.columns, given, strict=True)
-        )
-        if problem is None and not filled:
-            return [_as_kind(c, v) for c, v in zip(signature.columns, given, strict=True)]
+        given = [record.get(column.name, MISSING) for column in columns]
+        problem = next(filter(None, map(Column.problem, columns, given)), None)
+        if problem is None and not (signature.fills and _lacks_a_default(columns, given)):
+            return [_as_kind(c, v) for c, v in zip(columns, given, strict=True)]
         if validate is None or (problem is not None and not signature.converts):
-            raise SchemaValidationError(problem)
+            return problem or "a field is missing"
     if not signature.converts:
         record = _as_tables_have_it(record, signature)
     valid = validate(record)
@@ -164,6 +168,10 @@ def _values(record: dict[str, Any], signature: Signature, validate: Validate | N
         value = lattice.as_arrow_has_it(value) if column.kind == "any" else _as_kind(column, value)
         found.append(value)
     return found
+
+
+def _lacks_a_default(columns: Sequence[Column], given: list[Any]) -> bool:
+    return any(v is MISSING and c.filled for c, v in zip(columns, given, strict=True))
 
 
 def _as_tables_have_it(record: dict[str, Any], signature: Signature) -> dict[str, Any]:
@@ -249,7 +257,7 @@ def _batches(
             types.append([_type_in(columns[i], values[i][at]) for i in doubtful])
             good.append(at)
         except lattice.NoTypeError as error:
-            failures.append(Failure(row, "validate", SchemaValidationError.__name__, str(error)))
+            failures.append(_misfit(row, str(error)))
     batches = []
     parts = _partition(types)
     for part in parts:
