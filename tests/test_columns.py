@@ -256,6 +256,16 @@ def test_predictions_of_parts_are_in_the_order_of_the_records():
     assert sorted((f.row, f.stage) for f in made.failures) == [(2, "predict"), (7, "predict")]
 
 
+def test_where_every_part_fails_every_record_does():
+    model = loaded(EchoTable)
+    batch, _, _ = to_batch([{"x": 3}, {"x": 3.0}], model.info.signature, model.validate)
+    mixed, _, _ = to_batch([{"x": 3}, {"x": "a"}], model.info.signature, model.validate)
+    assert [f.row for f in predict(model, batch, None).failures] == [0, 1]
+    mixed.batches, mixed.rows = mixed.batches[:1], mixed.rows[:1]
+    made = predict(model, mixed, None)
+    assert (made.values, made.rows, [f.row for f in made.failures]) == ([], [], [0])
+
+
 def test_parts_whose_predictions_differ_in_type_are_in_order_too():
     found = [1, 2, "a", 3, "b", "c", None, [1]]
     model = loaded(Same)

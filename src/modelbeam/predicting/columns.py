@@ -396,6 +396,8 @@ def in_order(made: list[tuple[Any, list[int]]]) -> list[Any]:
     import numpy as np
     import pyarrow as pa
 
+    if not made:
+        return []
     tables = [
         piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece])
         for piece, _ in made
