@@ -159,7 +159,9 @@ def test_rows_of_tables_are_predicted_once(values: list[float], batch_size: int 
 
 def stub(**calls: Callable[..., Any]) -> Any:
     """A loaded model of one call, whose records are all valid."""
-    return SimpleNamespace(validate_many=lambda records: records, turns=Turns(), **calls)
+    return SimpleNamespace(
+        validate_many=lambda records: records, turns=Turns(), trusted=None, **calls
+    )
 
 
 def test_a_record_model_is_called_once_a_record() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+
+import orjson
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
 from modelbeam.job.task import Sample, Task
 from modelbeam.models.base import LoadedModel
+from modelbeam.predicting.conform import misfits
 from modelbeam.predicting.failures import moved
 from modelbeam.predicting.outcome import outcome_of
 from modelbeam.sources import source_of
@@ -27,8 +31,9 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     """
     batch = source_of(piece.path).first(piece, records)
     outcome = outcome_of(batch, model, task.keep, task.batch_size)
-    made = io.BytesIO()
+    made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)
+    formats.find("jsonl").writer(bare).write(replace(outcome, kept=None))
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in unwritten]
     return Sample(
         outcome.read,
@@ -37,4 +42,5 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
             (next(iter(batch.position(f.row)._asdict().values()), 0), f.stage, f.type, f.error)
             for f in sorted(failures, key=lambda failure: failure.row)
         ],
+        misfits(model.info.output_schema, map(orjson.loads, bare.getvalue().splitlines())),
     )

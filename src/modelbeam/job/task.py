@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from modelbeam.formats import Format
@@ -60,11 +60,13 @@ class Sample:
         read: how many there were.
         predictions: the encoded predictions.
         failures: ``(line, stage, type, message)`` of each that failed.
+        misfits: what in the predictions is not as the model's output schema says, and of how many.
     """
 
     read: int
     predictions: bytes
     failures: list[tuple[int, Stage, str, str]]
+    misfits: list[tuple[str, int]] = field(default_factory=list)
 
 
 class Totals:

@@ -85,10 +85,13 @@ class LoadedModel:
         info: what the model says of itself; its ``style`` tells which call it takes.
         turns: whose turn it is to call it; a kind that is known to be safe for threads sets
             ``turns.thread_safe``.
+        trusted: whether what it returns is in nobody else's hands, ``None`` until that is known;
+            see :mod:`modelbeam.predicting.results`.
     """
 
     info: ModelInfo
     turns: Turns
+    trusted: bool | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

@@ -7,9 +7,11 @@ pydantic models. Neither base class is imported here: a model may bring its own.
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.metadata
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -181,8 +183,8 @@ class MLModel(LoadedModel):
             description=texts[1],
             interface=f"MLModel ({'pydantic' if self._pydantic else 'schema'})",
             style=style,
-            input_schema=_json_schema(self._input, qualified_name + "-input"),
-            output_schema=_json_schema(output, qualified_name + "-output"),
+            input_schema=_json_schema(self._input, qualified_name + "-input", "validation"),
+            output_schema=_json_schema(output, qualified_name + "-output", "serialization"),
             signature=read(self._input),
             distribution=_distribution(type(model).__module__),
             warnings=tuple(filter(None, [hidden_by(target.module)])),
@@ -255,20 +257,41 @@ def _version(model: Any) -> str:
     return ".".join(str(n) for n in numbers if n is not None) or "unknown"
 
 
-def _json_schema(schema: Any, identity: str) -> dict[str, Any] | None:
-    for method, arguments in (
-        ("model_json_schema", ()),
-        ("json_schema", (identity,)),
-        ("schema", ()),
-    ):
+def _json_schema(schema: Any, identity: str, mode: str) -> dict[str, Any] | None:
+    """The JSON Schema of a record (``mode`` validation) or of a prediction (serialization).
+
+    A prediction is written by pydantic in the mode that its schema is asked for.
+    """
+    methods: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
+        ("model_json_schema", [], {"by_alias": True, "mode": mode}),
+        ("json_schema", [identity], {}),
+        ("schema", [], {}),
+    )
+    for method, arguments, options in methods:
         function = getattr(schema, method, None)
         if callable(function):
             try:
-                made = function(*arguments)
+                made = plain(function(*arguments, **options))
             except Exception:
                 continue
             return made if isinstance(made, dict) else None
     return None
+
+
+def plain(value: Any) -> Any:
+    """A description as plain JSON: it leaves the model's process, and is written into run.json."""
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value if value is None else str(value)
 
 
 def _distribution(module_name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +9,7 @@ import orjson
 
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept
 from modelbeam.predicting.failures import Failure
-
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+from modelbeam.predicting.results import copied
 
 
 class Nowhere(NamedTuple):
@@ -89,17 +87,3 @@ class KeptDicts(Kept):
     def dicts(self) -> list[dict[str, Any]]:
         """The dicts."""
         return self._kept
-
-
-def copied(value: Any) -> Any:
-    """A value that shares nothing with the given one that could be changed."""
-    if type(value) in _ATOMS:
-        return value
-    if type(value) is dict:
-        return {k: v if type(v) in _ATOMS else copied(v) for k, v in value.items()}
-    if type(value) is list:
-        return [v if type(v) in _ATOMS else copied(v) for v in value]
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # a lock, a client: nothing that a record's result could be changed by
-        return value

@@ -14,14 +14,22 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c
 from modelbeam.predicting.columns import Parts, in_order, validated
-from modelbeam.predicting.dicts import copied
 from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.results import (
+    Collected,
+    NotAPredictionError,
+    as_dict,
+    copied,
+    own,
+    owned,
+    read_only,
+)
 
 RECORDS_A_CALL = 4096
 """Records that a model taking lists of dicts gets in one call with ``--batch-size auto``."""
@@ -42,10 +50,6 @@ MODEL_ERRORS = BaseException
 
 class WrongNumberOfPredictionsError(Exception):
     """A model returned more or fewer predictions than it was given records."""
-
-
-class NotAPredictionError(Exception):
-    """A model returned something that is not a prediction."""
 
 
 @dataclass(slots=True)
@@ -94,30 +98,38 @@ def predict_records(
 ) -> Predictions:
     """Call a model of style ``record``, once a record."""
     predict = model.predict
-    values: list[Any] = []
+    collected = Collected(model)
     failures: list[Failure] = []
-    append = values.append
+    take = collected.take
+    sure = True
 
     def call_all(start: int, stop: int) -> None:
+        nonlocal sure
         for row in range(start, stop):
             try:
-                append(predict(records[row]))
+                take(predict(records[row]))
             except MODEL_ERRORS as error:
                 if is_ctrl_c(error):
                     raise
                 failures.append(Failure.of(row, "predict", error))
             end_if_forked()
+        sure = collected.settle()
 
     first = 0 if Turns.called() else 1  # other threads wait for this one
     for start, stop in ((0, first), (first, len(records))):
         if start < stop:
             model.turns.predict(call_all, start, stop)
+    if not sure:
+        return predict_records(model, records if fresh is None else fresh(), fresh)
+    values = collected.values
+    if not failures and collected.all_dicts:
+        return Predictions(values, None, [])
     if not failures:
         return _as_dicts(model, values, None, [])
     failed = {failure.row for failure in failures}
     rows = [row for row in range(len(records)) if row not in failed]
     unchanged = records if fresh is None else fresh()
-    failures, again = confirmed(model.turns, failures, lambda row: predict(unchanged[row]))
+    failures, again = confirmed(model.turns, failures, lambda row: own(predict(unchanged[row])))
     if again:
         both = sorted([*zip(rows, values, strict=True), *again], key=lambda pair: pair[0])
         rows, values = [row for row, _ in both], [value for _, value in both]
@@ -151,7 +163,7 @@ def predict_batch(
             made = model.predict_batch(given)
             if isinstance(made, (str, bytes, Mapping)):
                 raise NotAPredictionError(f"predict_batch() returned a {type(made).__name__}")
-            made = list(made)
+            made = owned(made)
             _check_number(len(made), stop - start)
         except MODEL_ERRORS:
             if unchanged is None:
@@ -178,6 +190,7 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
     """
     if isinstance(batch, Parts):
         return _predict_parts(model, batch, batch_size)
+    batch = read_only(batch)
 
     def call(start: int, stop: int) -> Any:
         made = model.predict_table(batch.slice(start, stop - start))
@@ -382,24 +395,3 @@ def _as_dicts(
 
     model.turns.use(convert)  # what they return is made of their own code
     return Predictions(dicts, kept if failures else None, failures, recovered)
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """A prediction as a dict of what JSON can hold (enums by their values).
-
-    Raises:
-        NotAPredictionError: it is nothing like a dict.
-    """
-    if isinstance(value, dict):
-        return value
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")  # type: ignore[no-any-return]
-    if isinstance(value, Mapping):
-        return dict(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if hasattr(value, "dict") and hasattr(value, "__fields__"):  # pydantic 1
-        return dict(value.dict())
-    raise NotAPredictionError(
-        f"predict() returned a {type(value).__name__}; a prediction is a dict or a pydantic model"
-    )

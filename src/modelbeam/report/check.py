@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,6 +92,14 @@ class Check:
             f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
             f"{self.failed} failed",
         ]
+        misfits: Counter[str] = Counter()
+        for _, sample in self.samples:
+            misfits.update(dict(sample.misfits))
+        for misfit, times in misfits.most_common(EXAMPLES):
+            of = f" ({times} of {self.read - self.failed} predictions)" if times else ""
+            lines.append(
+                f"schema   the output does not fit the model's output schema: {misfit}{of}"
+            )
         shown = [p for _, sample in self.samples for p in _predictions(sample)][:EXAMPLES]
         lines += [f"         {orjson.dumps(prediction).decode()}" for prediction in shown]
         failures = [
