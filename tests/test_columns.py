@@ -356,6 +356,7 @@ field_values = st.one_of(
     st.booleans(),
     st.none(),
     st.sampled_from([[], [1], {}, {"a": 1}]),
+    st.sampled_from([[1.5, 2], [2**53 + 1], ["1.5"], [None], [True, 1.0], [[1.0]], [1.5, 2.5]]),
 )
 plain_records = st.lists(
     st.fixed_dictionaries({}, optional=dict.fromkeys(["a", "b", "c", "z"], field_values)),
@@ -376,8 +377,8 @@ def pydantic_models(draw: st.DrawFn) -> type[BaseModel]:
     """A model of plain, optional, nullable and bounded fields."""
     fields: dict[str, Any] = {}
     for name in "abc"[: draw(st.integers(1, 3))]:
-        annotation: Any = draw(st.sampled_from([float, int, str, bool, float | int]))
-        default: Any = (annotation if isinstance(annotation, type) else float)(2)
+        annotation: Any = draw(st.sampled_from([float, int, str, bool, float | int, list[float]]))
+        default: Any = {int: 2, str: "2", bool: True, list[float]: [2.0]}.get(annotation, 2.0)
         bounds = {}
         if annotation in (float, int, float | int):
             kinds = draw(st.sets(st.sampled_from(["gt", "ge", "lt", "le"]), max_size=2))
@@ -411,7 +412,7 @@ def test_a_pydantic_model_predicts_the_same_records_in_every_style(
 
 OLDER_TYPES = [float, int, str, bool, s.Or(int, float), s.Or(float, int), s.Or(str, None)]
 OLDER_TYPES += [s.Or(float, None), s.Or(None, int), s.Or(int, str), s.And(int, lambda n: n > 2)]
-OLDER_TYPES += [s.Use(float), object, [int], {"a": int}]
+OLDER_TYPES += [s.Use(float), object, [int], {"a": int}, [float], [float]]
 
 
 @st.composite
@@ -441,15 +442,15 @@ def test_a_model_of_the_older_generation_predicts_the_same_records_in_every_styl
 def as_a_table_shows_it(schema: s.Schema, record: dict[str, Any]) -> dict[str, Any]:
     """The two differences that docs/types.md names: other fields are not seen, integers widened."""
     kinds = {getattr(key, "schema", key): kind for key, kind in schema.schema.items()}
-    floats = (float, s.Or(float, None))
-    return {
-        name: float(value)
-        if type(value) is int
-        and any(kinds[name] is f or repr(kinds[name]) == repr(f) for f in floats)
-        else value
-        for name, value in record.items()
-        if name in kinds
-    }
+    return {n: widened(value, kinds[n]) for n, value in record.items() if n in kinds}
+
+
+def widened(value: Any, kind: Any) -> Any:
+    """A value with integers as floats where a schema of the older generation says float."""
+    if kind == [float] and isinstance(value, list):
+        return [widened(member, float) for member in value]
+    is_float = kind is float or repr(kind) == repr(s.Or(float, None))
+    return float(value) if is_float and type(value) is int else value
 
 
 def test_integers_with_a_point_are_integers_where_pydantic_says_so():

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from modelbeam.formats.jsonl import columns as jsonl_columns
 from modelbeam.formats.jsonl.decode import decode_records
 from modelbeam.formats.jsonl.lines import LineBlock, count_lines
+from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import to_batch
 
@@ -150,10 +151,18 @@ TEXTS = Signature(
     ),
     True,
 )
+VECTORS = Signature(
+    (
+        Column("x", "any", shape=FLOATS),
+        Column("n", "int", required=False),
+        Column("z", "any", nullable=True, required=False, shape=FLOATS),
+    ),
+    True,
+)
 OPTIONAL = Signature((Column("x", "float", nullable=True, required=False),), True)
 
 plain_signature = st.sampled_from([PLAIN, ONE])
-any_signature = st.sampled_from([PLAIN, ONE, LOOSE, NULLABLE, OPTIONAL, TEXTS, TEXTS])
+any_signature = st.sampled_from([PLAIN, ONE, LOOSE, NULLABLE, OPTIONAL, TEXTS, TEXTS, VECTORS])
 
 good_value = st.one_of(
     st.integers(-(2**63), 2**63 - 1).map(str),
@@ -208,6 +217,7 @@ def record_of(draw: st.DrawFn, signature: Signature, values: st.SearchStrategy[s
         "str": st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(json.dumps)
         | st.sampled_from(['""', '"é"', '"😀"', '"a\\u0000b"', '"abc"']),
     }
+    kinds["any"] = st.lists(good_value, max_size=4).map(lambda found: f"[{','.join(found)}]")
     pairs = [(json.dumps(c.name), draw(kinds[c.kind])) for c in signature.columns]
     for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
         change = draw(st.sampled_from(["add", "drop", "replace", "twice", "shuffle"]))
@@ -253,7 +263,7 @@ def blocks(draw: st.DrawFn) -> tuple[bytes, Signature]:
     return bytes(data), signature
 
 
-@settings(max_examples=1200, deadline=None, derandomize=True)
+@settings(max_examples=1400, deadline=None, derandomize=True)
 @given(blocks())
 @example((b'{"x":1,"x":2}\n{}\n', NULLABLE))
 @example((b'{"x":1,"x":2}\n{}\n', OPTIONAL))
@@ -450,6 +460,29 @@ def test_a_column_of_strings_is_decoded_in_c_alone() -> None:
     assert found is not None
     assert found.batch.column("s").to_pylist() == ["äö", ""]
     assert found.batch.column("größe").null_count == 2
+
+
+def test_a_column_of_lists_of_numbers_is_decoded_in_c_alone() -> None:
+    lines = {
+        b'{"x": [], "z": null}': False,
+        b'{"x": [1, 2.5e3 ,\t-0 ], "n": 1}': False,
+        b'{"z": [9007199254740993], "x":[0.1]}': False,
+        b'{"x": [1, null]}': True,
+        b'{"x": [1, 2, 3, "a"], "z": [4]}': True,
+        b'{"x": [[1]]}': True,
+        b'{"x": [1,]}': True,
+        b'{"x": [5, 6], "x": [7]}': True,
+        b'{"x": null}': True,
+        b'{"x": 1}': True,
+        b'{"n": 1}': True,
+        b'{"x": [8, 9], "z": [10]}': False,
+    }
+    found = check_lines(block_of(b"\n".join(lines)), VECTORS)
+    assert found is not None
+    assert found.doubtful == [row for row, bad in enumerate(lines.values()) if bad]
+    seen = found.batch.column("x").to_pylist()
+    assert seen == [[], [1.0, 2500.0, 0.0], [0.1], [8.0, 9.0]]
+    assert found.batch.column("z").to_pylist() == [None, None, [2.0**53], [10.0]]
 
 
 @pytest.mark.parametrize("kind", ["str", "any"])

@@ -350,12 +350,22 @@ def test_a_plain_type_of_schema_says_everything(value, column):
         s.Or(int, str),
         s.Schema({"y": float}),
         {"y": float},
-        [float],
+        [int],
+        [float, None],
     ],
     ids=str,
 )
 def test_more_than_a_type_is_left_to_the_schema(value):
     assert schema_of({"x": value}) == Signature((plain("x", "any"),), exact=False)
+
+
+def test_a_list_of_numbers_says_everything():
+    column = plain("x", "any", shape=("list", "float"))
+    assert schema_of({"x": [float]}) == Signature((column,), exact=True)
+    for annotation in (list[float], Optional[list[float]]):  # noqa: UP045 - an older spelling
+        found = fields_of(annotation)
+        assert (found.exact, found.columns[0].shape) == (True, ("list", "float"))
+        assert found.columns[0].nullable is (annotation != list[float])
 
 
 def test_an_optional_key_is_not_required():
@@ -425,7 +435,9 @@ def test_a_plain_type_of_pydantic_says_everything(annotation, column):
     "annotation",
     [
         Literal["a", "b"],
-        list[float],
+        list[int],
+        list[float | None],
+        Annotated[list[float], Field(min_length=1)],
         int | str,
         Annotated[str, Field(max_length=3)],
         Annotated[float, Field(multiple_of=2)],

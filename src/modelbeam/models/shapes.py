@@ -29,6 +29,9 @@ _SCALARS: dict[Any, str] = {
     datetime.timedelta: "duration",
 }
 
+FLOATS: Shape = ("list", "float")
+"""A list of numbers: what a column of vectors has."""
+
 _LISTS = (list, set, frozenset, collections.abc.Sequence)
 
 _DEEPEST = 32

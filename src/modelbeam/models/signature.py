@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from modelbeam.models import shapes
-from modelbeam.models.shapes import Shape
+from modelbeam.models.shapes import FLOATS, Shape
 
 Kind = Literal["float", "int", "str", "bool", "any"]
 
@@ -81,6 +81,8 @@ class Column:
         if value is None:
             return None if self.nullable else f"column '{self.name}' is null"
         if self.kind == "any":
+            if self.shape == FLOATS and not is_floats(value):
+                return f"column '{self.name}' must be a list of numbers, not {show(value)}"
             return None
         if not self._is_kind(value):
             return f"column '{self.name}' must be {_WORDS[self.kind]}, not {show(value)}"
@@ -103,6 +105,11 @@ class Column:
         if isinstance(value, bool):
             return self.truth
         return isinstance(value, tuple(allowed))  # numpy.float64, a str that is an enum
+
+
+def is_floats(value: Any) -> bool:
+    """Whether a value is a list of numbers and of nothing else."""
+    return type(value) is list and ACCEPTED["float"].issuperset(map(type, value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,7 @@ def from_schema(schema: Any) -> Signature | None:
         required = type(key).__name__ != "Optional"
         filled = hasattr(key, "default")
         kind, nullable = _plain_type(value)
-        exact = exact and kind != "any"
+        exact = exact and (kind != "any" or value == [float])
         shape = shapes.of_schema(value, _name_of_key) if kind == "any" else None
         truth = kind in ("int", "float") and _takes(type(schema), value, True)
         columns.append(
@@ -216,7 +223,8 @@ def from_pydantic(model: Any) -> Signature | None:
         alias = one.validation_alias or one.alias or name
         one_name = isinstance(alias, str) and (alias == name or not by_name)
         checks_defaults = one.validate_default or config.get("validate_default")
-        exact = exact and understood and kind != "any" and one_name
+        plain = kind != "any" or _without_null(one.annotation) in (list[float], typing.List[float])  # noqa: UP006
+        exact = exact and understood and plain and one_name
         column = Column(
             alias if isinstance(alias, str) else name,
             kind,
@@ -229,6 +237,14 @@ def from_pydantic(model: Any) -> Signature | None:
         )
         columns.append(column)
     return Signature(tuple(columns), exact, converts=True)
+
+
+def _without_null(annotation: Any) -> Any:
+    """What an annotation says but for null."""
+    if typing.get_origin(annotation) not in (Union, types.UnionType):
+        return annotation
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    return members[0] if len(members) == 1 else annotation
 
 
 _TEXT_RULES = (

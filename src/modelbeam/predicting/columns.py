@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelbeam.models.shapes import Shape
-from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature
+from modelbeam.models.shapes import FLOATS, Shape
+from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature, is_floats
 from modelbeam.models.turns import is_ctrl_c
 from modelbeam.predicting import lattice
 from modelbeam.predicting.failures import Failure
@@ -123,7 +123,7 @@ def _problem_of_names(record: Any) -> str | None:
 
 def _fits(records: list[dict[str, Any]], column: Column) -> bool:
     """Whether every record's value is plainly right, found without much Python for each."""
-    if column.kind == "any":
+    if column.kind == "any" and column.shape != FLOATS:
         return False
     values = [record.get(column.name) for record in records]
     found = set(map(type, values))
@@ -136,6 +136,8 @@ def _fits(records: list[dict[str, Any]], column: Column) -> bool:
             for record, value in zip(records, values, strict=True)
         ):
             return False
+    if column.kind == "any":
+        return all(value is None or is_floats(value) for value in values)
     if not found <= ACCEPTED[column.kind]:
         return False
     if column.bounded or column.kind == "int":
@@ -165,7 +167,9 @@ def _values(
     found = []
     for column in signature.columns:
         value = valid.get(column.member or column.name)
-        value = lattice.as_arrow_has_it(value) if column.kind == "any" else _as_kind(column, value)
+        if column.kind == "any":
+            value = lattice.as_arrow_has_it(value)
+        value = _as_kind(column, value)
         found.append(value)
     return found
 
@@ -209,6 +213,8 @@ def _as_kind(column: Column, value: Any) -> Any:
     if value is None or value is MISSING:
         return None
     try:
+        if column.kind == "any":
+            return list(map(float, value)) if column.shape == FLOATS else value
         if column.kind == "float":
             return float(value)
         if column.kind == "int":
@@ -229,10 +235,7 @@ def _one_batch(columns: Sequence[Column], values: list[list[Any]]) -> Any | None
 
     try:
         arrays = [
-            pa.array(
-                [float(v) if type(v) is int else v for v in found] if c.kind == "float" else found,
-                _arrow_type(c.kind),
-            )
+            pa.array([_as_kind(c, v) for v in found] if _has_floats(c) else found, _type_of(c))
             for c, found in zip(columns, values, strict=True)
         ]
     except (OverflowError, ValueError, TypeError):
@@ -274,7 +277,7 @@ def _type_in(column: Column, value: Any) -> lattice.Type:
     """What must agree for two values to stand in one array of a column."""
     import pyarrow as pa
 
-    declared = _arrow_type(column.kind if column.kind != "any" else column.shape)
+    declared = _type_of(column)
     try:
         if declared is None:
             return lattice.type_of(value)
@@ -313,7 +316,7 @@ def _array(column: Column, values: list[Any], sure: bool = False) -> Any | None:
     """An Arrow array of values, or ``None`` where a closer look is needed; not if it was taken."""
     import pyarrow as pa
 
-    declared = _arrow_type(column.kind if column.kind != "any" else column.shape)
+    declared = _type_of(column)
     try:
         array = pa.array(values, declared)
     except (OverflowError, ValueError, TypeError, RecursionError):
@@ -335,9 +338,12 @@ def _has_boolean(values: Collection[Any]) -> bool:
     kinds = set(map(type, values))
     if bool in kinds:
         return True
-    if dict in kinds and any(_has_boolean(v.values()) for v in values if type(v) is dict):
-        return True
-    return list in kinds and any(_has_boolean(v) for v in values if type(v) is list)
+    inside: list[Any] = []
+    if dict in kinds:
+        inside += itertools.chain.from_iterable(v.values() for v in values if type(v) is dict)
+    if list in kinds:
+        inside += itertools.chain.from_iterable(v for v in values if type(v) is list)
+    return bool(inside) and _has_boolean(inside)
 
 
 def _is_of_json(found: Any, depth: int = 0) -> bool:
@@ -360,6 +366,15 @@ def _record_batch(columns: Sequence[Column], arrays: list[Any], count: int) -> A
     if not columns:  # of objects without members; a batch of no arrays would have no rows
         return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
+
+
+def _has_floats(column: Column) -> bool:
+    return column.kind == "float" or column.shape == FLOATS
+
+
+def _type_of(column: Column) -> Any | None:
+    """The Arrow type of a column; ``None`` where it follows from the values."""
+    return _arrow_type(column.kind if column.kind != "any" else column.shape)
 
 
 def _arrow_type(shape: Shape) -> Any | None:

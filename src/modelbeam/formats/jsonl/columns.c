@@ -37,7 +37,7 @@
 #define MOST_KNOWN 512         /* members of a line whose names are remembered */
 #define CHUNK 16               /* bytes of a string that are looked at together */
 
-enum kind { FLOAT = 0, INTEGER = 1, BOOLEAN = 2, STRING = 3, PLACE = 4 };
+enum kind { FLOAT = 0, INTEGER = 1, BOOLEAN = 2, STRING = 3, PLACE = 4, FLOATS = 5 };
 
 typedef struct {
     const uint8_t *name;   /* as it stands in the data, without quotes */
@@ -45,9 +45,9 @@ typedef struct {
     int64_t kind;
     int64_t nullable;      /* null is a value */
     int64_t required;      /* absence is not */
-    void *values;          /* double, int64_t or uint8_t a row; for strings int32_t offsets */
+    void *values;          /* double, int64_t or uint8_t a row; for strings, lists int32_t offsets */
     uint8_t *valid;        /* a row: 1 if there is a value */
-    uint8_t *text;         /* for strings: their bytes, one after another */
+    void *text;            /* for strings their bytes, for lists their doubles, one after another */
     int64_t text_length;   /* out: of the rows so far, and what the present line has added */
     int64_t text_kept;     /* scratch: of the rows so far */
     int64_t nulls;         /* out */
@@ -335,6 +335,24 @@ static const uint8_t *skip_value(const parser *self, const uint8_t *p, int depth
     }
 }
 
+static inline int is_long(const column *c) { return c->kind == STRING || c->kind == FLOATS; }
+
+/* A list of numbers. There is room: each takes two bytes of the data at least. */
+static const uint8_t *parse_floats(const parser *self, column *c, const uint8_t *p) {
+    if (*p != '[') return NULL;
+    p = skip_space(p + 1);
+    if (*p == ']') return p + 1;
+    for (;;) {
+        p = parse_float(self, p, (double *)c->text + c->text_length);
+        if (p == NULL) return NULL;
+        c->text_length++;
+        p = skip_space(p);
+        if (*p == ']') return p + 1;
+        if (*p != ',') return NULL;
+        p = skip_space(p + 1);
+    }
+}
+
 static const uint8_t *parse_value(const parser *self, column *c, const uint8_t *p, int64_t row) {
     if (c->kind == PLACE) return skip_value(self, p, 1);
     if (*p == 'n') {
@@ -350,12 +368,14 @@ static const uint8_t *parse_value(const parser *self, column *c, const uint8_t *
     case BOOLEAN:
         ((uint8_t *)c->values)[row] = *p == 't';
         return *p == 't' ? literal(self, p, "true", 4) : literal(self, p, "false", 5);
+    case FLOATS:
+        return parse_floats(self, c, p);
     default: {
         const uint8_t *after;
         if (*p != '"') return NULL;
         after = skip_string(self, p + 1, 1);
         if (after == NULL) return NULL;
-        memcpy(c->text + c->text_length, p + 1, (size_t)(after - p - 2));
+        memcpy((uint8_t *)c->text + c->text_length, p + 1, (size_t)(after - p - 2));
         c->text_length += after - p - 2;
         return after;
     }
@@ -419,7 +439,7 @@ static const uint8_t *parse_line(parser *self, const uint8_t *p, int64_t row, in
         if (c->places != NULL) c->places[row * c->stride] = c->places[row * c->stride + 1] = -1;
         if (c->kind == PLACE) continue;
         c->valid[row] = 0;
-        if (c->kind == STRING) ((int32_t *)c->values)[row] = (int32_t)c->text_length;
+        if (is_long(c)) ((int32_t *)c->values)[row] = (int32_t)c->text_length;
     }
     p = skip_space(p + 1);
     if (*p == '}') {
@@ -463,7 +483,7 @@ static const uint8_t *parse_line(parser *self, const uint8_t *p, int64_t row, in
         c->nulls++;
         if (c->kind == BOOLEAN)
             ((uint8_t *)c->values)[row] = 0;
-        else if (c->kind != STRING)
+        else if (!is_long(c))
             ((int64_t *)c->values)[row] = 0;
     }
     return p;
@@ -475,7 +495,7 @@ void *modelbeam_locale(void) { return (void *)newlocale(LC_ALL_MASK, "C", (local
 /* Decodes the lines of data[0, length), where data[length] is NUL.
  *
  * columns: what is wanted; their arrays have room for a row a line (offsets: one more), and `text`
- *     for `length` bytes.
+ *     for `length` bytes, or for `length` / 2 doubles.
  * row_lines: out, the line of each row. doubtful: out, the lines left to the caller.
  * totals: out, {rows, doubtful lines, lines, blank lines}.
  */
@@ -519,7 +539,7 @@ void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int6
         p++;
     }
     for (i = 0; i < column_count; i++) {
-        if (columns[i].kind == STRING)
+        if (is_long(columns + i))
             ((int32_t *)columns[i].values)[rows] = (int32_t)columns[i].text_length;
     }
     totals[0] = rows;

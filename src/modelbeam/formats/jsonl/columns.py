@@ -18,10 +18,9 @@ import numpy as np
 import orjson
 
 from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
 
-_KINDS = {"float": 0, "int": 1, "bool": 2, "str": 3}
-_TYPES = {"float": np.float64, "int": np.int64, "bool": np.uint8, "str": np.int32}
 _PLACE = 4
 _COLON = 58
 
@@ -54,7 +53,7 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
         signature: the columns.
         keep: members whose places are wanted too.
     """
-    if not signature.columns or any(column.kind == "any" for column in signature.columns):
+    if not signature.columns or None in map(_kind_in_c, signature.columns):
         return None
     library = _library()
     if library is not None:
@@ -63,6 +62,18 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
         return None
     batch = decode_polars(block, signature.columns)
     return None if batch is None else Columns(batch, None, [])
+
+
+def _kind_in_c(column: Column) -> tuple[int, Any] | None:
+    """``kind`` and the type of ``values`` in ``columns.c``; ``None`` if there is none."""
+    if column.kind == "any":
+        return (5, np.int32) if column.shape == FLOATS else None
+    return {
+        "float": (0, np.float64),
+        "int": (1, np.int64),
+        "bool": (2, np.uint8),
+        "str": (3, np.int32),
+    }[column.kind]
 
 
 class _Column(ctypes.Structure):
@@ -151,12 +162,17 @@ def _decode_native(
         name = orjson.dumps(column.name)[1:-1]
         if b"\\" in name:
             return None
-        values = np.empty(room, _TYPES[column.kind])
+        one.kind, numpy_type = _kind_in_c(column) or (_PLACE, np.uint8)
+        values = np.empty(room, numpy_type)
         valid = np.empty(room, np.uint8)
-        text = np.empty(len(data) if column.kind == "str" else 0, np.uint8)
+        text = (
+            np.empty(len(data) // 2 + 1, np.float64)
+            if column.kind == "any"
+            else np.empty(len(data) if column.kind == "str" else 0, np.uint8)
+        )
         arrays.append((values, valid, text))
         one.name, one.name_length = name, len(name)
-        one.kind, one.nullable = _KINDS[column.kind], column.nullable
+        one.nullable = column.nullable
         one.required = column.required or column.filled  # what is filled in is the schema's matter
         one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
     for kept, one in zip(only_kept, described[len(columns) :], strict=True):
@@ -255,14 +271,15 @@ def _arrow_array(
 ) -> Any:
     """An Arrow array over what was decoded, without a copy except of booleans and nulls."""
     mask = valid[:rows] == 0 if described.nulls else None
-    if column.kind == "str":
+    if column.kind in ("str", "any"):
         bitmap = pa.array(mask == 0).buffers()[1] if mask is not None else None
-        return pa.StringArray.from_buffers(
-            rows,
-            pa.py_buffer(values),
-            pa.py_buffer(text[: described.text_length]),
-            bitmap,
-            described.nulls,
+        buffers, text = [bitmap, pa.py_buffer(values)], text[: described.text_length]
+        if column.kind == "str":
+            buffers.append(pa.py_buffer(text))
+            return pa.Array.from_buffers(pa.string(), rows, buffers, described.nulls)
+        kind = pa.list_(pa.float64())
+        return pa.Array.from_buffers(
+            kind, rows, buffers, described.nulls, children=[pa.array(text)]
         )
     values = values[:rows]
     return pa.array(values.view(np.bool_) if column.kind == "bool" else values, mask=mask)
