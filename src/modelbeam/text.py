@@ -5,7 +5,9 @@ from __future__ import annotations
 
 def count(number: int, noun: str) -> str:
     """``1 file``, ``2,000 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
 def size(number: float) -> str:

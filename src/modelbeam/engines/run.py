@@ -31,10 +31,10 @@ from modelbeam.job.prepare import (
     Plan,
     Resumable,
     Watcher,
-    check_fit,
     make_publication,
     make_record,
     make_task,
+    noted,
     too_many_errors,
 )
 from modelbeam.job.result import Run, finished_run
@@ -145,7 +145,7 @@ class RemoteRun:
                 "server are a part of. Leave --detach out, or give the job a cluster."
             )
         info = self._load()
-        check_fit(self._plan, info)
+        self._plan = noted(self._plan, info)
         record = make_record(self._plan, info)
         running = still_running(self._plan.output)
         if running is not None:
@@ -163,8 +163,8 @@ class RemoteRun:
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
-            for warning in info.warnings:
-                self._watcher.note(f"warning: {warning}.")
+            for note in self._plan.notes:
+                self._watcher.note(note)
             job = self._submit(info, record)
             return self._follow(job)
         except (JobError, RequestError) as error:

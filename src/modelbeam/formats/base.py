@@ -134,6 +134,19 @@ class FileFormat(ABC):
         Only what its name, its size and, for formats that have one, its footer say is looked at.
         """
 
+    def problem(self, head: bytes, whole: bool) -> str | None:
+        """Why a file that begins like this is certainly not of this format, and what to do.
+
+        Args:
+            head: its first bytes, decompressed.
+            whole: whether that is all of it.
+
+        Returns:
+            The end of a sentence that begins with the file's name, in which ``FILE`` stands for
+            that name; ``None`` if it may be of this format.
+        """
+        return None
+
     @abstractmethod
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""
@@ -145,6 +158,10 @@ class FileFormat(ABC):
         Raises:
             InputReadError: the file cannot be read.
         """
+
+    def elsewhere(self, piece: Piece) -> Iterator[Batch]:
+        """Some records from other places of the file that a piece belongs to, if that is cheap."""
+        yield from ()
 
     @abstractmethod
     def writer(self, handle: BinaryIO) -> Writer:

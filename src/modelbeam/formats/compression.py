@@ -9,7 +9,23 @@ def decompressed(handle: BinaryIO, compression: str) -> BinaryIO:
     """A stream of what is compressed in ``handle`` (``gzip``, ``bzip2`` or ``zstd``)."""
     if compression == "bzip2":
         return cast(BinaryIO, _Bzip2Reader(handle))
+    if compression == "zstd":
+        return cast(BinaryIO, _zstd(handle))
     return cast(BinaryIO, _compressing_file(compression)(handle, mode="rb"))
+
+
+LARGEST_WINDOW = 31
+"""Binary logarithm of the largest window of Zstandard: 2 GiB, of which only what the data needs is
+taken. Archives made with ``zstd --long`` have such ones."""
+
+
+def _zstd(handle: BinaryIO) -> Any:
+    try:
+        from compression.zstd import DecompressionParameter, ZstdFile
+    except ImportError:  # before Python 3.14
+        from backports.zstd import DecompressionParameter, ZstdFile
+    options = {DecompressionParameter.window_log_max: LARGEST_WINDOW}
+    return ZstdFile(handle, mode="rb", options=options)
 
 
 def compressed(handle: BinaryIO, compression: str) -> BinaryIO:

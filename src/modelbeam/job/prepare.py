@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from modelbeam import formats, storage
@@ -20,6 +21,7 @@ from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
+from modelbeam.predicting.batch import Batch
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication
 from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
@@ -73,6 +75,8 @@ class Plan:
     split_size: int
     output: Output
     workers: int
+    notes: tuple[str, ...] = ()
+    """What a person should know of it: files that were left out."""
 
     @property
     def bytes(self) -> int:
@@ -100,6 +104,11 @@ def check_places(job: Job) -> None:
 
 def output_of(job: Job) -> Output:
     """Where a job writes, and in which format."""
+    if job.output == "-" or re.fullmatch(r"/dev/(stdout|stderr|fd/\d+|null)", job.output):
+        raise RequestError(
+            f"--output {job.output} is no file or directory; modelbeam commits and renames files: "
+            f"name a file (predictions.jsonl), and print it afterwards."
+        )
     output_format = (
         formats.parse(job.output_format, "--output-format")
         if job.output_format
@@ -118,7 +127,9 @@ def make_plan(job: Job) -> Plan:
     check_output(output, resume=job.resume, overwrite=job.overwrite)
     asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
     source = source_of(job.inputs[0])
-    inputs = source.discover(job.inputs, any_suffix=asked is not None, excluded=output.own_files)
+    inputs, notes = source.discover(
+        job.inputs, any_suffix=asked is not None, excluded=[*output.own_files, *output.published()]
+    )
     earlier = earlier_record(output)[0] if job.resume else None
     splits, split_size = source.plan(
         inputs,
@@ -127,7 +138,7 @@ def make_plan(job: Job) -> Plan:
         earlier=earlier.inputs if earlier else None,
     )
     workers = job.workers or available_cores()
-    return Plan(job, tuple(inputs), splits, split_size, output, workers)
+    return Plan(job, tuple(inputs), splits, split_size, output, workers, tuple(notes))
 
 
 def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
@@ -175,31 +186,92 @@ def make_publication(
         workers=options.title_of(plan.job.beam_options),
         started=started,
         resumed=resumed,
+        notes=plan.notes,
     )
 
 
-def check_fit(plan: Plan, info: ModelInfo) -> None:
-    """Compare the columns that the model and ``--keep`` need with those of the first records.
+def noted(plan: Plan, info: ModelInfo) -> Plan:
+    """The plan with all that a person should know of it, once the model is loaded.
 
     Raises:
-        SchemaMismatchError: not one of the first records has a column that all must have.
+        SchemaMismatchError: the model's columns are not those of the data.
     """
-    for piece in (piece for split in plan.splits for piece in split.pieces):
-        if piece.start == 0 and piece.size:
-            first = source_of(piece.path).first(piece, SAMPLE_RECORDS)
-            records = first.records().records
-            columns = sorted({name for record in records for name in record})
-            wanted = {f"--model {info.target} needs": missing_columns(info.signature, records)}
-            if plan.job.keep != "all" and records:
-                wanted["--keep names"] = [n for n in plan.job.keep if n not in columns]
-            for what, missing in wanted.items():
-                if missing:
-                    raise SchemaMismatchError(
-                        f"{what} {', '.join(_with_nearest(name, columns) for name in missing)}, "
-                        f"which none of the first {len(records)} records of {piece.path} has. "
-                        f"Their columns are {', '.join(columns)}."
-                    )
+    warnings = [f"{warning}." for warning in info.warnings]
+    return replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
+
+
+def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
+    """Compare the columns that the model and ``--keep`` need with those of some records.
+
+    Returns:
+        A sentence for what the first records lack and others have: it is worth knowing, and the
+        records that lack it become error lines.
+
+    Raises:
+        SchemaMismatchError: not one of the records that were looked at, at the beginning, in the
+            middle and near the end of some of the inputs, has a column that all must have.
+    """
+    starts = [p for split in plan.splits for p in split.pieces if p.start == 0 and p.size]
+    if not starts:
+        return []
+    found = _Columns(plan.job, info)
+    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS))
+    missing, looked = found.missing(), found.records
+    if not missing or not looked:
+        return []
+    for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
+        source = source_of(piece.path)
+        found.look(source.first(piece, SAMPLE_RECORDS))
+        for batch in source.elsewhere(piece):
+            found.look(batch)
+    columns = sorted(found.names)
+    for what, names in found.missing().items():
+        shown = ", ".join(_with_nearest(name, columns) for name in names)
+        raise SchemaMismatchError(
+            f"{what} {shown}, which none of the {found.records} records that were looked at has, "
+            f"the first of them in {starts[0].path}. Their columns are {', '.join(columns)}."
+        )
+    return [
+        f"{what} {', '.join(map(repr, names))}, which none of the first {looked} records of "
+        f"{starts[0].path} has. "
+        + ("" if "--keep" in what else "Records that lack it become error lines.")
+        for what, names in missing.items()
+    ]
+
+
+SAMPLE_FILES = 8
+"""Inputs that are looked at where the first records of the first one lack a column."""
+
+
+class _Columns:
+    """The columns of the records that were looked at, and what they lack."""
+
+    def __init__(self, job: Job, info: ModelInfo) -> None:
+        self.names: set[str] = set()
+        self.records = 0
+        self._job, self._info = job, info
+        self._lacking: dict[str, list[str]] | None = None
+
+    def look(self, batch: Batch) -> None:
+        """Look at some records."""
+        records = batch.records().records
+        if not records:
             return
+        self.records += len(records)
+        self.names.update(*records)
+        needs = f"--model {self._info.target} needs"
+        lacking = {needs: missing_columns(self._info.signature, records)}
+        if self._job.keep != "all":
+            lacking["--keep names"] = [n for n in self._job.keep if n not in self.names]
+        before = self._lacking
+        self._lacking = {
+            what: [n for n in names if before is None or n in before[what]]
+            for what, names in lacking.items()
+        }
+
+    def missing(self) -> dict[str, list[str]]:
+        """Who needs what that no record has."""
+        return {what: names for what, names in (self._lacking or {}).items() if names}
 
 
 def _with_nearest(name: str, columns: list[str]) -> str:
@@ -233,8 +305,8 @@ class Resumable:
             self.done = Run.of({**finished, "already_finished": True})
         else:
             raise ResumeError(
-                f"--resume: the run in {plan.output.path} ended with every record failed. Mend "
-                f"the model or the data and run again with --overwrite."
+                f"--resume: the run in {plan.output.path} ended without a prediction. Fix the "
+                f"model or the data and run again with --overwrite."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from modelbeam import text
 from modelbeam.errors import JobError, NothingPredictedError
 
 
@@ -66,6 +67,12 @@ def finished_run(description: dict[str, Any] | None) -> Run:
         raise JobError("The pipeline ended without publishing. Run again with --resume.")
     run = Run.of(description)
     if run.description["status"] != "succeeded":
+        if not run.read:
+            files = text.count(len(description["job"]["inputs"]), "file")
+            raise NothingPredictedError(
+                f"No record was found in the input ({files}, "
+                f"{text.size(description['bytes_read'])}), so nothing was predicted."
+            )
         first = run.failures[0]
         error = NothingPredictedError(
             f"Not one of {run.read} records could be predicted. The first: {first['source']}:"

@@ -10,10 +10,10 @@ from modelbeam.job.prepare import (
     Plan,
     Resumable,
     Watcher,
-    check_fit,
     make_publication,
     make_record,
     make_task,
+    noted,
     too_many_errors,
 )
 from modelbeam.job.result import Run, finished_run
@@ -44,7 +44,7 @@ class LocalRun:
             pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
             pipeline.start()
             info = pool.wait_loaded()
-            check_fit(self._plan, info)
+            self._plan = noted(self._plan, info)
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)
             if resumable.done is not None:
@@ -54,8 +54,8 @@ class LocalRun:
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
             self._watcher.begin(self._plan)
-            for warning in info.warnings:
-                self._watcher.note(f"warning: {warning}.")
+            for note in self._plan.notes:
+                self._watcher.note(note)
             publication = make_publication(self._plan, record, info, self._started)
             splits, size = len(self._plan.splits), self._plan.bytes
             pool.open(make_task(self._plan, record), splits, size, publication)

@@ -17,11 +17,11 @@ from modelbeam.job.description import Job, ModelSpec
 from modelbeam.job.prepare import (
     SAMPLE_RECORDS,
     Plan,
-    check_fit,
     check_places,
     make_plan,
     make_record,
     make_task,
+    noted,
 )
 from modelbeam.job.task import Sample
 from modelbeam.local.pool import WorkerPool
@@ -64,6 +64,7 @@ class Check:
                 "workers": self.plan.workers,
                 "runner": options.runner_of(self.plan.job.beam_options) or "DirectRunner",
                 "output": self.plan.output.path,
+                "notes": list(self.plan.notes),
             },
             "sample": {
                 "read": self.read,
@@ -109,7 +110,7 @@ class Check:
             lines.append(f"failed   {path}:{line} {stage}, {kind}: {' '.join(error.split())}")
         if len(failures) > EXAMPLES:
             lines.append(f"         and {len(failures) - EXAMPLES} more")
-        lines += [f"warning  {warning}." for warning in info.warnings]
+        lines += [f"note     {note}" for note in plan.notes]
         if self.engine is not None:
             lines.append(self.engine.to_text())
         return "\n".join(lines)
@@ -137,7 +138,7 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
-        check_fit(plan, info)
+        plan = noted(plan, info)
         task = make_task(plan, make_record(plan, info))
         samples = []
         for piece in (piece for split in plan.splits for piece in split.pieces):

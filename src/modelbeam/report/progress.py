@@ -8,7 +8,7 @@ from typing import Any
 
 from modelbeam.engines.run import Submitted
 from modelbeam.job.flags import is_local, title_of
-from modelbeam.job.prepare import Plan
+from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.text import count, duration, size
@@ -143,10 +143,20 @@ class Bar:
             self._bar = None
 
 
-def watcher(*, quiet: bool, progress: bool) -> Bar | Lines | None:
+class Notes(Silent):
+    """Says only what must be known: files that are not read, columns that the data lacks."""
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+
+
+def watcher(*, quiet: bool, progress: bool) -> Watcher:
     """The right one for where stderr goes."""
-    if quiet or not progress:
-        return None
+    if quiet:
+        return Silent()
+    if not progress:
+        return Notes()
     return Bar() if sys.stderr.isatty() else Lines()
 
 

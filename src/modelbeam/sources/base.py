@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.splits import Split
 from modelbeam.storage import FileInfo
+
+
+class Found(NamedTuple):
+    """What patterns name.
+
+    Attributes:
+        inputs: each once, in order.
+        notes: sentences on what was left out, for people.
+    """
+
+    inputs: list[FileInfo]
+    notes: list[str]
 
 
 class Source(ABC):
@@ -23,8 +36,8 @@ class Source(ABC):
     @abstractmethod
     def discover(
         self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
-    ) -> list[FileInfo]:
-        """The inputs that patterns name, each once, in order.
+    ) -> Found:
+        """The inputs that patterns name.
 
         Args:
             patterns: as ``--input`` has them.
@@ -63,3 +76,7 @@ class Source(ABC):
     @abstractmethod
     def first(self, piece: Piece, records: int) -> Batch:
         """The first records of the input that a piece belongs to, so many or fewer."""
+
+    @abstractmethod
+    def elsewhere(self, piece: Piece) -> Iterator[Batch]:
+        """Some records from other places of the input, as far as these can be reached at once."""

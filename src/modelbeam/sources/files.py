@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable, Sequence
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
-from modelbeam import formats, storage
+from modelbeam import formats, storage, text
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.predicting.batch import Batch
-from modelbeam.sources.base import Source
+from modelbeam.sources.base import Found, Source
+from modelbeam.sources.looking import formats_of
 from modelbeam.sources.splits import Split, default_split_size, plan_splits
 from modelbeam.storage import FileInfo
 
@@ -19,11 +24,11 @@ class Files(Source):
 
     def discover(
         self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
-    ) -> list[FileInfo]:
+    ) -> Found:
         """The files that patterns name."""
         found = find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
         if not any_suffix:
-            for info in found:
+            for info in found.inputs:
                 formats.from_suffix(info.path)  # a format that cannot be read is an error
         return found
 
@@ -37,7 +42,11 @@ class Files(Source):
     ) -> tuple[list[Split], int]:
         """Cut large files into splits, and put small ones together."""
         size = split_size or default_split_size(inputs)
-        return plan_splits(inputs, size, input_format=input_format, packed_as=earlier), size
+        known = formats_of(inputs, input_format)
+        splits = plan_splits(
+            inputs, size, input_format=input_format, known=known, packed_as=earlier
+        )
+        return splits, size
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
@@ -47,67 +56,210 @@ class Files(Source):
         """The first records of a file."""
         return formats.find(piece.format).first(piece.path, piece.compression, records)
 
+    def elsewhere(self, piece: Piece) -> Iterator[Batch]:
+        """Some records from other places of a file."""
+        return formats.find(piece.format).elsewhere(piece)
+
 
 def find_inputs(
     patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str] = ()
-) -> list[FileInfo]:
+) -> Found:
     """The input files, each once, in the order of the patterns and sorted within each.
+
+    A directory stands for the data files in it, and in its subdirectories that are called
+    ``key=value``, as partitions are; what is no data (hidden files, ``_SUCCESS``, the companions of
+    an earlier run) is left out, and anything else that is left out is noted.
 
     Args:
         patterns: paths, globs, directories or URLs.
         any_suffix: a directory gives all of its files, since ``--input-format`` names their format;
-            otherwise those with a suffix that names a format.
+            otherwise those with a suffix that names a format that can be read.
         excluded: paths that a glob or directory skips: what the job itself writes.
 
     Raises:
         InputNotFoundError: a pattern matches nothing.
-        RequestError: an input is one of ``excluded``.
+        RequestError: an input is one of ``excluded``, or no file that could be read twice.
     """
-    skip = {_place(path) for path in excluded}
-    found: dict[str, FileInfo] = {}
+    skip = set(filter(None, map(identity, excluded)))
+    found: dict[object, FileInfo] = {}
+    notes: list[str] = []
     for pattern in patterns:
+        refuse(pattern)
         with storage.asked_for(f"--input {pattern}"):
-            matches = _matches(pattern, any_suffix, skip)
+            matches, passed = _matches(pattern, any_suffix, skip)
+        notes += passed
         for info in matches:
-            found.setdefault(info.path, info)
-    return list(found.values())
+            first = found.setdefault(identity(info.path) or info.path, info)
+            if first.path != info.path:
+                notes.append(f"{info.path} is the same file as {first.path}, and is read once.")
+    return Found(list(found.values()), notes)
 
 
-def _place(path: str) -> str:
-    """The same for all ways to write a path."""
-    return path if storage.is_url(path) else os.path.abspath(path)
+def identity(path: str) -> object:
+    """What a file is, however it is written: through links, ``..`` or in another case.
+
+    Returns:
+        Something to compare; ``None`` if there is no such file on this machine.
+    """
+    if storage.is_url(path):
+        return path
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
-def _matches(pattern: str, any_suffix: bool, skip: set[str]) -> list[FileInfo]:
+def refuse(pattern: str) -> None:
+    """Refuse what is certainly no set of files, in one sentence that says what to do.
+
+    Raises:
+        RequestError: it is a pipe, a device, or a URL that is nothing to read files from.
+    """
+    name = pattern.lower()
+    scheme = name.partition(":")[0] if ":" in name else ""
+    answer = None
+    if name == "-" or re.fullmatch(r"/dev/(stdin|fd/\d+)|/proc/[^/]+/fd/\d+", name):
+        answer = "is standard input or a pipe" + _FILES_ONLY
+    elif scheme in ("http", "https"):
+        answer = "is a web address: download it (curl -O URL) and name the file."
+    elif scheme in ("s3a", "s3n"):
+        answer = f"is written s3:// here: s3{pattern[len(scheme) :]}"
+    elif scheme == "dbfs":
+        answer = "is written /dbfs/... here."
+    elif scheme in ("abfs", "abfss", "wasb", "wasbs"):
+        answer = "is written azfs://ACCOUNT/CONTAINER/... here."
+    elif scheme in _DATABASES:
+        answer = "is a database: export its rows as JSON Lines, and name the file."
+    elif not storage.is_url(pattern):
+        with suppress(OSError):
+            mode = os.stat(pattern).st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                answer = "is a pipe" + _FILES_ONLY
+            elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                answer = "is a device" + _FILES_ONLY
+    if answer is not None:
+        raise RequestError(f"--input {pattern} {answer}")
+
+
+_FILES_ONLY = "; modelbeam reads files, since it splits and resumes: write it to a file first."
+_DATABASES = {
+    *("postgres", "postgresql", "mysql", "mariadb", "mongodb", "mongodb+srv", "sqlite", "duckdb"),
+    *("jdbc", "odbc", "mssql", "oracle", "redis", "snowflake", "bigquery", "bq", "cassandra"),
+}
+
+_NO_DATA = re.compile(
+    r"[_.].*|run\.json|report\.html|errors-\d{5,}-of-\d{5,}\..*|.*\.(errors\.jsonl|run\.json|crc)"
+)
+"""Names of files that are never data in a directory: hidden, markers, and modelbeam's own."""
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _readable(path: str) -> bool:
+    try:
+        return formats.from_suffix(path) is not None
+    except RequestError:
+        return False
+
+
+def _matches(pattern: str, any_suffix: bool, skip: set[object]) -> tuple[list[FileInfo], list[str]]:
     if storage.is_directory(pattern):
-        listed = [
-            info
-            for info in storage.files_in(pattern)
-            if not info.path.rsplit("/", 1)[-1].startswith(("_", "."))
-            and _place(info.path) not in skip
-            and (any_suffix or formats.from_suffix(info.path) is not None)
-        ]
-        if not listed:
-            raise InputNotFoundError(
-                f"--input {pattern}: the directory holds no file with a data suffix (.jsonl, "
-                f".jsonl.gz …). Name the files with a glob, or their format with --input-format."
-            )
-        return listed
+        return _in_directory(pattern, any_suffix, skip)
     listed = storage.expand(pattern)
     if len(listed) == 1 and listed[0].path == pattern:
-        if _place(pattern) in skip:
+        if identity(pattern) in skip:
             raise RequestError(f"--input {pattern} is also the output; name another --output.")
-        return listed
-    listed = [info for info in listed if _place(info.path) not in skip]
+        return listed, []
+    listed = [
+        info
+        for info in listed
+        if not _NO_DATA.fullmatch(_name(info.path)) and identity(info.path) not in skip
+    ]
     if not listed:
         raise InputNotFoundError(f"--input {pattern} matches no file{_nearest_path(pattern)}")
-    return listed
+    return listed, []
+
+
+def _in_directory(
+    directory: str, any_suffix: bool, skip: set[object]
+) -> tuple[list[FileInfo], list[str]]:
+    data, others, folders = _walk(directory, any_suffix)
+    own = [info for info in data if identity(info.path) in skip]
+    data = [info for info in data if info not in own]
+    if data:
+        notes = []
+        if others:
+            total = len(data) + len(others)
+            notes.append(
+                f"{directory}: {len(data)} of {total} files are read; {_some(others)} "
+                f"{'have' if len(others) > 1 else 'has'} no suffix of a format that is read. "
+                f"Name their format with --input-format to read them."
+            )
+        if folders:
+            notes.append(
+                f"{directory}: the files in its {text.count(len(folders), 'directory')} "
+                f"({_some(folders)}) are not read. Name them with a glob to read them: "
+                f"'{storage.join(directory, '**', '*.jsonl')}'."
+            )
+        return data, notes
+    if own:
+        raise InputNotFoundError(f"--input {directory} holds only the output of this very job.")
+    if folders and not others:
+        raise InputNotFoundError(
+            f"--input {directory} holds only directories ({_some(folders)}). Name the files in "
+            f"them with a glob: '{storage.join(directory, '**', '*.jsonl')}'."
+        )
+    raise InputNotFoundError(
+        f"--input {directory}: the directory holds no file with a data suffix (.jsonl, "
+        f".jsonl.gz …). Name the files with a glob, or their format with --input-format."
+    )
+
+
+def _walk(directory: str, any_suffix: bool) -> tuple[list[FileInfo], list[str], list[str]]:
+    """The data files of a directory and its partitions; names of other files, and of folders."""
+    files = storage.files_in(directory)
+    names = {_name(info.path) for info in files}
+    data, others, folders = [], [], []
+    for info in files:
+        if _NO_DATA.fullmatch(_name(info.path)):
+            continue
+        if any_suffix or _readable(info.path):
+            data.append(info)
+        else:
+            others.append(_name(info.path))
+    for name in storage.names_in(directory):
+        if name in names or _NO_DATA.fullmatch(name):
+            continue
+        path = storage.join(directory, name)
+        if re.fullmatch(r"[^=]+=.*", name) and storage.is_directory(path):
+            more, more_others, more_folders = _walk(path, any_suffix)
+            data += more
+            others += [f"{name}/{other}" for other in more_others]
+            folders += [f"{name}/{folder}" for folder in more_folders]
+        elif not storage.is_url(path) and not os.path.isdir(path):
+            others.append(name)  # a pipe, a dangling link
+        elif storage.names_in(path):
+            folders.append(name)
+    return data, others, folders
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _nearest_path(pattern: str) -> str:
     if storage.is_url(pattern):
         return "; check the address and your access to it."
     directory, name = os.path.split(pattern)
+    if folders := [path for path in glob.glob(pattern) if os.path.isdir(path)]:
+        return (
+            f", only directories ({_some(sorted(folders))}). Name the files in them: "
+            f"'{os.path.join(pattern, '*.jsonl')}'."
+        )
     if any(c in directory for c in "*?["):
         return "; check the glob."
     if not os.path.isdir(directory or "."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from modelbeam import formats
@@ -101,6 +101,7 @@ def plan_splits(
     split_size: int,
     *,
     input_format: formats.Format | None = None,
+    known: Mapping[str, formats.Format] | None = None,
     packed_as: Sequence[FileInfo] | None = None,
 ) -> list[Split]:
     """Cut large files into pieces and put small ones together, in order.
@@ -112,16 +113,22 @@ def plan_splits(
         files: the inputs.
         split_size: bytes per split, about.
         input_format: of all files; by default each file's suffix tells.
+        known: the format and compression of files that were looked at, by path.
         packed_as: the same files with the sizes that they had when a run began which is resumed:
             a file that was repaired must not change which others share a split.
     """
+
+    def named(info: FileInfo) -> formats.Format:
+        by_suffix = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
+        return formats.Format(by_suffix.name, formats.compression_of(info.path))
+
     sizes = {info.path: info.size for info in packed_as or files}
     room = min(split_size, sum(sizes.values()) // SPLITS_WANTED)
     splits: list[Split] = []
     small: list[Piece] = []
     taken = 0
     for info in files:
-        pieces = _pieces(info, split_size, input_format)
+        pieces = _pieces(info, split_size, (known or {}).get(info.path) or named(info))
         work = sizes.get(info.path, info.size) * (COMPRESSED if pieces[0].compression else 1)
         if small and (len(pieces) > 1 or taken + work > room):
             splits.append(Split(len(splits), tuple(small)))
@@ -136,11 +143,9 @@ def plan_splits(
     return splits
 
 
-def _pieces(info: FileInfo, size: int, input_format: formats.Format | None) -> list[Piece]:
-    known = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
-    compression = formats.compression_of(info.path)
-    cuts = formats.find(known.name).cuts(info, compression, size)
+def _pieces(info: FileInfo, size: int, kind: formats.Format) -> list[Piece]:
+    cuts = formats.find(kind.name).cuts(info, kind.compression, size)
     return [
-        Piece(info.path, start, end, info.size, info.mtime_ns, compression, known.name, part)
+        Piece(info.path, start, end, info.size, info.mtime_ns, kind.compression, kind.name, part)
         for start, end, part in cuts
     ]

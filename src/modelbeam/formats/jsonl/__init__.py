@@ -1,6 +1,7 @@
 """JSON Lines (also LDJSON, NDJSON), https://jsonlines.org.
 
 ======================= ==========================================================================
+:mod:`.detect`          whether the first bytes of a file are JSON Lines
 :mod:`.lines`           whole lines of a piece, in blocks
 :mod:`.batch`           a block as the batch that models are given, and its reader
 :mod:`.decode`          lines into dicts, by ``orjson``: the reference for what is valid
@@ -13,7 +14,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from modelbeam.formats.base import Cut, FileFormat, Piece, Reader, Wanted, Writer
@@ -34,6 +36,12 @@ class JsonLines(FileFormat):
         ends = [file.size * i // pieces for i in range(pieces + 1)]
         return [Cut(start, end, end - start) for start, end in itertools.pairwise(ends)]
 
+    def problem(self, head: bytes, whole: bool) -> str | None:
+        """JSON of another shape is told: an array, objects over several lines."""
+        from modelbeam.formats.jsonl.detect import problem
+
+        return problem(head, whole)
+
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""
         from modelbeam.formats.jsonl.batch import LinesReader
@@ -46,6 +54,14 @@ class JsonLines(FileFormat):
         from modelbeam.formats.jsonl.lines import first_block
 
         return LinesBatch(first_block(path, compression, records))
+
+    def elsewhere(self, piece: Piece) -> Iterator[Batch]:
+        """Lines from the middle and near the end; a compressed file would have to be unpacked."""
+        if piece.compression is not None:
+            return
+        for start in (piece.size // 2, piece.size - min(piece.size // 4, 64 << 10)):
+            part = replace(piece, start=start, end=piece.size)
+            yield from itertools.islice(self.reader(part, Wanted("record")), 1)
 
     def writer(self, handle: BinaryIO) -> Writer:
         """Write lines."""

@@ -58,6 +58,7 @@ class Publication:
         workers: how many, and of which kind.
         started: seconds since the epoch.
         resumed: how many splits were done before this run.
+        notes: what a person should know: files that were left out, columns that come late.
     """
 
     output: Output
@@ -68,6 +69,7 @@ class Publication:
     workers: str
     started: float
     resumed: int
+    notes: tuple[str, ...] = ()
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -244,7 +246,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
         )
     check_max_errors(publication.max_errors, counts)
     storage.make_directory(ready)
-    succeeded = counts.predicted > 0 or counts.read == 0
+    succeeded = counts.predicted > 0
     gather = _single_moves if output.single else _shard_moves
     moves = gather(output, shards, ready, succeeded)
     targets = [output.file(name) for _, name, _ in moves]
@@ -377,6 +379,7 @@ def describe_run(
             "recovered": counts.recovered,
         },
         "failures": [asdict(kind) for kind in counts.kinds],
+        "notes": list(publication.notes),
         "splits": len(splits),
         "splits_resumed": publication.resumed,
         "bytes_read": sum(split.bytes for split in splits),
