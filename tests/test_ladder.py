@@ -45,15 +45,14 @@ BEAM_AT_ONCE = {
     "modelbeam.beam.on_worker",
     "modelbeam.beam.operation",
     "modelbeam.beam.predict",
+    "modelbeam.beam.private",
     "modelbeam.beam.probe",
 }
 BEAM_WHEN_CALLED = {
     "modelbeam.engines.dataflow",
     "modelbeam.engines.portable",
     "modelbeam.engines.remote_job",
-    "modelbeam.engines.run",
     "modelbeam.job.flags",
-    "modelbeam.local.run",
     "modelbeam.report.doctor",
     "modelbeam.storage.base",
     "modelbeam.storage.beam",

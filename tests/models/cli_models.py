@@ -236,3 +236,16 @@ class TableOfFour(Doubler):
         """Name the types."""
         types = ",".join(f"{field.name}:{field.type}" for field in batch.schema)
         return pa.RecordBatch.from_pylist([{"types": types}] * batch.num_rows)
+
+
+class Says(Doubler):
+    """Predicts what its constructor was given."""
+
+    input_schema = Schema(dict)
+    output_schema = Schema(dict)
+
+    def __init__(self, what: str, also: str) -> None:
+        self.said = {"what": what, "also": also}
+
+    def predict(self, data):  # noqa: ARG002
+        return self.said

@@ -193,10 +193,9 @@ class RemoteRun:
             check_resumable(output, begun_record(output), record, finished=False)
 
     def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
-        import apache_beam as beam
-
         from modelbeam.beam.chain import build_remote
         from modelbeam.beam.on_worker import WorkerJob
+        from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
         staged = stage(self._job, self._watcher.note)
@@ -204,19 +203,19 @@ class RemoteRun:
         bare = replace(record, inputs=())  # the workers read them from the state
         resumed = output.committed()
         work = WorkerJob(
-            model=self._job.model,
+            model=self._job.model.filled(),
             task=make_task(self._plan, record),
             publication=make_publication(self._plan, bare, info, self._started, resumed),
             splits=len(self._plan.splits),
             versions=staged.versions,
-            flags=self._flags,
+            flags=options.storage_flags(self._flags),
         )
         defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
             defaults += remote_job.process_flags(self._engine, self._flags)
         made = options.remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
-        pipeline = beam.Pipeline(options=made)
+        pipeline = new_pipeline(made)
         build_remote(pipeline, work)
         job = remote_job.submit(self._engine, pipeline, flags)
         if job.identity:

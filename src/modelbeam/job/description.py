@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
 from modelbeam.models.target import Target
 
 MIB = 1 << 20
@@ -25,6 +26,19 @@ class ModelSpec(BaseModel):
     name: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the constructor of the model's class."""
+
+    def keywords(self) -> dict[str, Any]:
+        """The arguments with the values of the environment variables that they name.
+
+        Raises:
+            RequestError: one of them is not set.
+        """
+        values: dict[str, Any] = resolved(self.arguments, f"--model {self.target}, 'arguments'")
+        return values
+
+    def filled(self) -> ModelSpec:
+        """The same for another machine, which does not have these variables."""
+        return self.model_copy(update={"arguments": self.keywords()})
 
     @field_validator("target", mode="before")
     @classmethod
@@ -41,7 +55,11 @@ class ModelSpec(BaseModel):
                 raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
             return cls.model_validate(value)
         if not isinstance(value, str):
-            raise ValueError("a model is given as '[NAME=]module:Class'")
+            cls_ = value if isinstance(value, type) else type(value)
+            raise ValueError(
+                f"a model is named, not handed over, since other processes load it: "
+                f"'{cls_.__module__}:{cls_.__qualname__}'"
+            )
         match = re.fullmatch(r"(?:([A-Za-z_][\w.-]*)=)?(.+)", value, re.DOTALL)
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
@@ -83,13 +101,28 @@ class Job(BaseModel):
     def _inputs(cls, value: object) -> object:
         listed = value if isinstance(value, (list, tuple)) else [value]
         if not all(isinstance(item, (str, Path)) and str(item) for item in listed):
-            raise ValueError("an input is a path, a glob, a directory or a URL")
+            raise ValueError(
+                "an input is a path, a glob, a directory or a URL; write a table or a list to a "
+                "file of JSON Lines first, or use modelbeam.Predict in a pipeline"
+            )
         return tuple(storage.normalize(str(item)) for item in listed)
 
     @field_validator("output", mode="before")
     @classmethod
     def _output(cls, value: object) -> object:
         return storage.normalize(str(value)) if isinstance(value, (str, Path)) else value
+
+    @field_validator("inputs", "output", mode="after")
+    @classmethod
+    def _no_template(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else [value]:
+            if re.search(r"\{\{.*\}\}|\$[A-Za-z_]\w*|\$\{", text) and not os.path.lexists(text):
+                raise ValueError(
+                    "it holds a template that nothing has filled in: in a --config file write "
+                    "${NAME} for an environment variable; {{ds}} and the like are filled by the "
+                    "scheduler, before the command runs"
+                )
+        return value
 
     @field_validator("keep", mode="before")
     @classmethod
@@ -195,37 +228,17 @@ def build_job(settings: dict[str, Any], config: str | None = None) -> Job:
     Raises:
         RequestError: the file cannot be read, or a setting is unknown, missing or wrong.
     """
-    merged = _read_config(config) if config else {}
-    merged.update({key: value for key, value in settings.items() if value is not None})
+    merged = read_config(config, Job.model_fields) if config else {}
+    given = {key: value for key, value in settings.items() if value is not None}
     try:
-        return Job.model_validate(merged).checked()
+        if "beam_options" in merged:
+            file = as_flags(merged["beam_options"])
+            given["beam_options"] = merged_flags(file, given.get("beam_options", ()))
+        return Job.model_validate({**merged, **given}).checked()
     except ValidationError as error:
         raise RequestError(_first_problem(error)) from None
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"--config {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"--config {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise RequestError(f"--config {path} must hold settings by name, such as 'output: out/'.")
-    aliases = {"model": "models", "input": "inputs"}
-    settings = {}
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        name = aliases.get(name, name)
-        if name not in Job.model_fields:
-            known = [*Job.model_fields, *aliases]
-            raise RequestError(
-                f"--config {path}: unknown setting '{key}'{did_you_mean(name, known)}"
-            )
-        settings[name] = value
-    return settings
+    except ValueError as error:
+        raise RequestError(f"--config {config}, 'beam_options': {error}.") from None
 
 
 def _first_problem(error: ValidationError) -> str:

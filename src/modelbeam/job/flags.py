@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.job.config import grouped
 from modelbeam.job.java_flags import JAVA_OPTIONS
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
@@ -146,6 +147,9 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
             f"'{first}' is not a flag; flags begin with --. See modelbeam predict --help."
         )
     beams = [flag for action in parser._actions for flag in action.option_strings]
+    neighbour = _NEIGHBOURS.get(first.replace("_", "-"))
+    if neighbour is not None:
+        raise RequestError(f"unknown flag {first}: {neighbour}")
     nearest = did_you_mean(first, [*own_flags, *beams])
     raise RequestError(
         f"unknown flag {first}{nearest or '.'} It is neither modelbeam's (see modelbeam predict "
@@ -170,6 +174,42 @@ class _Parser(argparse.ArgumentParser):
         raise RequestError(f"{message} (one of Beam's pipeline options).")
 
 
+_STORAGE = ("s3_", "hdfs_", "azure_", "blob_", "no_auth", "impersonate_service_account")
+
+
+def storage_flags(flags: Sequence[str]) -> tuple[str, ...]:
+    """Those of Beam's flags that say how storage is reached: all that a worker is told of them."""
+    return tuple(
+        token for name, tokens in grouped(flags) if name.startswith(_STORAGE) for token in tokens
+    )
+
+
+_NEIGHBOURS = {
+    "--force": "--overwrite replaces an output that exists.",
+    "--dry-run": "modelbeam check does everything but the run, with the same flags.",
+    "--dryrun": "modelbeam check does everything but the run, with the same flags.",
+    "--select": "--keep A,B carries input columns into the output.",
+    "--columns": "--keep A,B carries input columns into the output.",
+    "--fields": "--keep A,B carries input columns into the output.",
+    "--n-jobs": "--workers N says how many cores are used.",
+    "--jobs": "--workers N says how many cores are used.",
+    "--threads": "--workers N says how many cores are used, --worker-mode threads how.",
+    "--num-workers": "--workers N says how many cores are used on this machine.",
+    "--batch": "--batch-size N says how many records a model call gets.",
+    "--chunk-size": "--batch-size N says how many records a model call gets.",
+    "--chunksize": "--batch-size N says how many records a model call gets.",
+    "--continue": "--resume finishes an interrupted run.",
+    "--restart": "--overwrite starts again from the beginning.",
+    "--out": "--output (-o) says where the predictions go.",
+    "--in": "--input (-i) names the data.",
+    "--format": "--input-format and --output-format name formats.",
+    "--silent": "--quiet (-q) shows neither progress nor summary.",
+    "--debug": "--verbose (-v) shows tracebacks and Beam's log.",
+    "--ignore-errors": "failed records never stop a job; --max-errors N sets a limit.",
+}
+"""Flags of other programs, as they are written there, and what does the same here."""
+
+
 def local_options(flags: Sequence[str], threads: int) -> Any:
     """``PipelineOptions`` for the local runner with that many threads for splits.
 
@@ -188,7 +228,7 @@ def local_options(flags: Sequence[str], threads: int) -> Any:
     if "--direct_num_workers" not in given:
         direct.direct_num_workers = threads
     if "--direct_running_mode" not in given:
-        direct.direct_running_mode = "multi_threading"
+        direct.direct_running_mode = "in_memory"
     return options
 
 

@@ -52,7 +52,7 @@ class _Worker:
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
             self._connection.send(
                 (
-                    *("load", model.target, model.name, model.arguments, slots),
+                    *("load", model.target, model.name, model.keywords(), slots),
                     storage.configuration(),  # by this socket, since it may hold secrets
                 )
             )

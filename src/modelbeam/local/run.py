@@ -77,13 +77,12 @@ class LocalRun:
         plan, pool = self._plan, self._pool
         try:
             with collector_paused():
-                import apache_beam as beam
-
                 from modelbeam.beam.chain import build_local
+                from modelbeam.beam.private import new_pipeline
 
             threads = min(len(plan.splits), plan.workers * 2)
             made = options.local_options(plan.job.beam_options, threads)
-            pipeline = beam.Pipeline(options=made)
+            pipeline = new_pipeline(made)
             build_local(pipeline, plan.splits, pool.name)
             pipeline.run().wait_until_finish()
             if pool.run is None:

@@ -32,7 +32,8 @@ TIMEOUT = 600
 _LOAD = """\
 import importlib, json, sys, traceback
 sys.path[:0] = [sys.argv[1]]
-module, name, file, arguments = *sys.argv[2:5], json.loads(sys.argv[5])
+module, name, file = sys.argv[2:5]
+arguments = json.load(sys.stdin)
 said = {}
 try:
     found = getattr(importlib.import_module(module), name)
@@ -126,11 +127,11 @@ def _load(directory: Path, spec: ModelSpec) -> dict[str, Any]:
         what = [*kind_of(target).load.split(":"), target.path]
     try:
         done = subprocess.run(
-            [*python, *what, json.dumps(spec.arguments)],
+            [*python, *what],
+            input=json.dumps(spec.keywords()),  # not an argument, which others may see
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
-            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return {"type": "TimeoutExpired", "error": f"it did not load in {TIMEOUT} s"}

@@ -157,6 +157,7 @@ class Doctor:
     def _probe(self, staged: Staged, added: list[str]) -> tuple[str, bool]:
         import apache_beam as beam
 
+        from modelbeam.beam.private import new_pipeline
         from modelbeam.beam.probe import Probe, ProbeJob
 
         self._note("a small job tries the workers")
@@ -165,16 +166,16 @@ class Doctor:
         storage.make_directory(place)
         storage.write_atomically(join(place, PLAN_FILE), secret.encode())
         work = ProbeJob(
-            model=self._plan.job.model,
+            model=self._plan.job.model.filled(),
             place=place,
             secret=secret,
             inputs=tuple((i.path, i.size, i.mtime_ns) for i in self._plan.inputs[:PROBE_FILES]),
             versions=staged.versions,
-            flags=self._flags,
+            flags=options.storage_flags(self._flags),
         )
         defaults = [f"--job_name=modelbeam-check-{os.urandom(3).hex()}", *staged.flags, *added]
         try:
-            pipeline = beam.Pipeline(options=options.remote_options(self._flags, defaults))
+            pipeline = new_pipeline(options.remote_options(self._flags, defaults))
             pipeline | beam.Create([0]) | beam.ParDo(Probe(work))
             self._wait(remote_job.submit(self._engine, pipeline, [*self._flags, *defaults]))
             answers = [

@@ -1,0 +1,147 @@
+"""The YAML file of a job: references to the environment, and how it and the command line meet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import write_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelbeam.errors import RequestError
+from modelbeam.job.config import as_flags, grouped, merged_flags
+from modelbeam.job.description import Job, build_job
+from modelbeam.job.flags import check_flags, runner_of, storage_flags
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def job_of(text: str, **given: object) -> Job:
+    Path("job.yaml").write_text("model: m:M\ninput: in.jsonl\noutput: out/\n" + text)
+    return build_job(given, "job.yaml")
+
+
+def test_one_flag_on_the_command_line_leaves_the_files_other_options_alone() -> None:
+    text = "beam_options: [--runner=flink, --flink_master, 'host:8081', --parallelism=4]\n"
+    job = job_of(text, beam_options=("--parallelism", "8"))
+    assert job.beam_options == (
+        *("--runner=flink", "--flink_master", "host:8081", "--parallelism", "8"),
+    )
+    assert runner_of(job.beam_options) == "flink"
+
+
+def test_beam_options_may_be_a_mapping() -> None:
+    text = "beam_options: {runner: flink, parallelism: 4, streaming: true, x: false, e: [a, b]}\n"
+    assert job_of(text).beam_options == (
+        *("--runner=flink", "--parallelism=4", "--streaming", "--e=a", "--e=b"),
+    )
+    with pytest.raises(RequestError, match=r"job.yaml, 'beam_options': give a list of flags"):
+        job_of("beam_options: 7\n")
+
+
+names = st.sampled_from(["--runner", "--job-name", "--job_name", "--experiments", "--region"])
+flags = st.lists(
+    st.one_of(
+        st.tuples(names, st.text("ab", min_size=1)).map(lambda f: [f"{f[0]}={f[1]}"]),
+        st.tuples(names, st.text("ab", min_size=1)).map(list),
+        names.map(lambda name: [name]),
+    ),
+    max_size=5,
+).map(lambda groups: [token for group in groups for token in group])
+
+
+@given(flags, flags)
+def test_of_each_name_the_command_lines_flags_count_and_else_the_files(
+    file: list[str], line: list[str]
+) -> None:
+    merged = grouped(merged_flags(file, line))
+    of_line = {name for name, _ in grouped(line)}
+    for name in {name for name, _ in merged} | of_line:
+        side = line if name in of_line else file
+        assert [t for n, t in merged if n == name] == [t for n, t in grouped(side) if n == name]
+
+
+def test_references_are_looked_up_and_secrets_are_not_written_down(
+    monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    import modelbeam
+
+    monkeypatch.setenv("PLACE", str(here / "somewhere"))
+    monkeypatch.setenv("FACTOR", "hunter2")
+    write_lines(here / "in.jsonl", [{"x": 1.0}])
+    Path("job.yaml").write_text(
+        "model: {target: cli_models:Says, arguments: {what: '${FACTOR}', also: '$${FACTOR}'}}\n"
+        "input: in.jsonl\noutput: ${PLACE}/out.jsonl\n"
+    )
+    job = build_job({}, "job.yaml")
+    assert job.output == f"{here}/somewhere/out.jsonl"
+    assert job.model.arguments == {"what": "${FACTOR}", "also": "$${FACTOR}"}
+    assert job.model.keywords() == {"what": "hunter2", "also": "${FACTOR}"}
+    Path("somewhere").mkdir()
+    run = modelbeam.predict(
+        model={"target": "cli_models:Says", "arguments": job.model.arguments},
+        input="in.jsonl",
+        output=job.output,
+    )
+    assert json.loads(Path(run.shards[0]).read_text()) == {"what": "hunter2", "also": "${FACTOR}"}
+    assert "hunter2" not in json.dumps(run.description)
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_key() -> None:
+    with pytest.raises(RequestError, match=r"job.yaml, 'keep': the .* variable NO_SUCH is not set"):
+        job_of("keep: ['${NO_SUCH}']\n")
+
+
+@pytest.mark.parametrize("template", ["in/{{ds}}.jsonl", "in/$DATE.jsonl"])
+def test_a_template_that_nobody_filled_in_is_said(template: str) -> None:
+    with pytest.raises(RequestError, match="a template that nothing has filled in"):
+        job_of("", inputs=template)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--force", "--overwrite"),
+        ("--dry-run", "modelbeam check"),
+        ("--select", "--keep"),
+        ("--n-jobs", "--workers"),
+        ("--n_jobs=4", "--workers"),
+        ("--batch", "--batch-size"),
+    ],
+)
+def test_flags_of_other_programs_are_answered(flag: str, said: str) -> None:
+    with pytest.raises(RequestError, match=f"unknown flag .*: .*{said}"):
+        check_flags([flag])
+
+
+class Something:
+    """Not a model, but handed over like one."""
+
+
+@pytest.mark.parametrize("handed", [Something, Something()])
+def test_a_class_or_an_object_is_told_how_it_is_named(handed: object) -> None:
+    with pytest.raises(RequestError, match=r"named, not handed over.*test_config:Something"):
+        build_job({"models": [handed], "inputs": "in.jsonl", "output": "out"})
+
+
+def test_a_table_as_input_is_told_what_to_do() -> None:
+    with pytest.raises(RequestError, match="write a table or a list to a file"):
+        build_job({"models": "m:M", "inputs": [{"x": 1}], "output": "out"})
+
+
+def test_workers_are_told_of_storage_and_of_nothing_else() -> None:
+    given = ["--runner=flink", "--s3_access_key_id", "k", "--azure_connection_string=s", "--x=1"]
+    assert storage_flags([*given, "--no_auth"]) == (
+        *("--s3_access_key_id", "k", "--azure_connection_string=s", "--no_auth"),
+    )
+
+
+def test_flags_from_a_mapping_keep_their_order() -> None:
+    assert as_flags({"b": 1, "--a": None, "c": "x"}) == ["--b=1", "--c=x"]
