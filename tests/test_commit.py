@@ -436,6 +436,71 @@ def test_publishing_fails_at_any_call_and_is_repeated(
     assert without_times(job.visible()) == without_times(whole.visible())
 
 
+@pytest.mark.parametrize(
+    ("single", "shape"), [(True, "same files"), (False, "same files"), (False, "other files")]
+)
+@pytest.mark.parametrize("function", ["place", "remove", "write_atomically"])
+def test_publishing_over_an_output_fails_at_any_call_and_says_what_is_there(
+    root: Root, single: bool, function: str, shape: str
+) -> None:
+    outcomes = set()
+    for call in itertools.count():
+        first = committed(root, f"over-{call}", single)
+        first.publish()
+        if shape == "other files":
+            for split in range(2):
+                shards = [first.output.shard("predictions", split, of) for of in (2, 3)]
+                storage.replace(*shards)
+        before = first.visible()
+        again = Job(first.root, single=single)
+        again.publication = replace(again.publication, started=1.0)
+        for split in range(2):
+            again.begin(split, {1} if shape == "same files" else set(), "again")()
+        called = placing(again) if function == "place" else function
+        with failing_at(call, called, OSError(28, "No space left on device")):
+            try:
+                again.publish()
+                break
+            except OutputWriteError as error:
+                message = str(error)
+        assert "No space left on device" in message
+        assert "--resume and without --overwrite" in message
+        if "as it was" in message:
+            assert again.visible() == before
+            outcomes.add("old")
+        else:
+            assert "is published in part" in message
+            assert "_SUCCESS" not in again.visible()
+            outcomes.add("between")
+        again.publish()
+        assert {line["by"] for line in again.predictions()} == {"again"}
+        assert not [name for name in again.visible() if "00003" in name]
+        assert single or "_SUCCESS" in again.visible()
+    assert outcomes, "it never failed"
+    assert {line["by"] for line in again.predictions()} == {"again"}
+
+
+def test_renaming_that_cannot_be_undone_is_said(root: Root) -> None:
+    job = committed(root, "undo", False)
+    if placing(job) == "copy":
+        return
+    real, calls = storage.replace, [0]
+
+    def breaks(source: str, target: str) -> None:
+        calls[0] += 1
+        if calls[0] > 1:
+            raise OSError(30, "Read-only file system")
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "replace", breaks)
+        with pytest.raises(OutputWriteError, match=r"is published in part: Read-only .*_SUCCESS"):
+            job.publish()
+    assert len(job.visible()) == 1
+    job.publish()
+    assert len(job.records()) == 2 * RECORDS
+
+
 @SINGLE
 @pytest.mark.parametrize(
     "function", ["place", "write_atomically", "write_once", "concatenate", "remove", "create"]

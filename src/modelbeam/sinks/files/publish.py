@@ -13,6 +13,10 @@ crash or by two at once:
 3. What an earlier run published, and this one did not, is removed.
 4. ``_SUCCESS`` is written, and the state removed.
 
+If a step fails, what was there before is put back as long as no file of it was replaced. Otherwise
+the output is left in between, without ``_SUCCESS``, and the error says so; the same steps again
+finish it.
+
 A process to which a file is gone, or ``publish.json``, looks whether another one has published the
 run. See :mod:`.commit` for the state.
 """
@@ -81,7 +85,8 @@ def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]
     Raises:
         ReconciliationError: a split has no manifest, or the counts do not add up.
         TooManyErrorsError: more records failed than was allowed; nothing is published.
-        OutputWriteError: the output cannot be written; nothing is half-published.
+        OutputWriteError: the output cannot be written: it is as it was before, or in between, which
+            the message says; publishing again finishes it.
     """
     output = publication.output
     with _writing(output):
@@ -201,8 +206,9 @@ def _writing(output: Output) -> Iterator[None]:
     except OSError as error:
         raise OutputWriteError(
             f"The output {output.path} cannot be published: {error.strerror or error} "
-            f"({error.filename or output.state}). Nothing was half-published. Make room or mend "
-            f"it, then run the same command with --resume."
+            f"({error.filename or output.state}). Nothing was published, and what was there before "
+            f"is as it was. Make room or fix it, then run the same command with --resume and "
+            f"without --overwrite."
         ) from error
 
 
@@ -414,27 +420,60 @@ def _finish(output: Output, frozen: dict[str, Any]) -> dict[str, Any]:
         (join(output.state, source), output.file(name), n) for source, name, n in frozen["moves"]
     ]
     stale = _stale_marks(output, run)
-    if stale:
-        if not _is_still(output, frozen):
-            return _done_by_another(output, run, removed=False)
-        storage.remove(stale)
+    if stale and not _is_still(output, frozen):
+        return _done_by_another(output, run, removed=False)
+    marks = {path: storage.read_if_there(path) for path in stale}
+    there = output.published()
+    targets = {target for _, target, _ in moves}
     place = _copy_all if storage.keeps_sources(output.state) else _rename_all
+    placed = False
     try:
-        place(moves)
-        targets = {target for _, target, _ in moves}
-        old = [path for path in output.published() if path not in targets]
+        storage.remove(stale)
+        place(moves, set(there))
+        placed = True
         if _is_still(output, frozen):
-            storage.remove(old)
+            storage.remove([path for path in there if path not in targets and path not in marks])
             if run["status"] == "succeeded" and not output.single:
                 storage.write_atomically(output.success_file, b"")
-            remove_state(output)
+            with suppress(OSError):  # all is published; a rest of the state does no harm
+                remove_state(output)
             return run
     except _GoneError as error:
         if _is_still(output, frozen):
             raise ReconciliationError(
                 f"{error} is gone before it was published; run again with --overwrite."
             ) from None
+    except (OSError, _BetweenError) as error:
+        if _is_still(output, frozen):
+            between = placed or isinstance(error, _BetweenError)
+            if not between and _put_back(marks):
+                raise  # the output is as it was
+            raise _in_between(output, error) from error
     return _done_by_another(output, run, bool(stale))
+
+
+def _put_back(marks: dict[str, bytes | None]) -> bool:
+    """Write the marks of an earlier run again, whose files are all there; say whether they are."""
+    try:
+        for path, content in marks.items():
+            if content is not None:
+                storage.write_atomically(path, content)
+    except OSError:
+        return False
+    return True
+
+
+def _in_between(output: Output, error: Exception) -> OutputWriteError:
+    cause = error.__cause__ if isinstance(error, _BetweenError) else error
+    text, file = str(cause), output.path
+    if isinstance(cause, OSError):
+        text, file = cause.strerror or text, cause.filename or file
+    missing = output.name_of(output.run_file if output.single else output.success_file)
+    return OutputWriteError(
+        f"The output {output.path} is published in part: {text} ({file}). Files of this run stand "
+        f"where those of an earlier one may have been, without {missing}. Make room or fix it, "
+        f"then run the same command with --resume and without --overwrite: that finishes it."
+    )
 
 
 def _stale_marks(output: Output, run: dict[str, Any]) -> list[str]:
@@ -478,7 +517,11 @@ def _done_by_another(output: Output, run: dict[str, Any], removed: bool) -> dict
     return visible or run
 
 
-def _copy_all(moves: list[tuple[str, str, int]]) -> None:
+class _BetweenError(Exception):
+    """Some files were put into place, and not all could be; the cause says why."""
+
+
+def _copy_all(moves: list[tuple[str, str, int]], there: set[str]) -> None:
     """Copy the files, the last one by itself when all others are there."""
 
     def copy(move: tuple[str, str, int]) -> None:
@@ -488,23 +531,40 @@ def _copy_all(moves: list[tuple[str, str, int]]) -> None:
         except FileNotFoundError:
             raise _GoneError(source) from None
 
-    for some in (moves[:-1], moves[-1:]):
-        for _ in storage.in_parallel(copy, some, moves[0][0]):
-            pass
+    try:
+        for some in (moves[:-1], moves[-1:]):
+            for _ in storage.in_parallel(copy, some, moves[0][0]):
+                pass
+    except OSError as error:
+        if there:
+            raise _BetweenError from error  # which of them were replaced is not known
+        raise
 
 
-def _rename_all(moves: list[tuple[str, str, int]]) -> None:
-    """Rename the files in their order; if that fails, rename them back."""
+def _rename_all(moves: list[tuple[str, str, int]], there: set[str]) -> None:
+    """Rename the files in their order; if that fails and none was replaced, rename them back."""
     moved: list[tuple[str, str]] = []
+    replaced = False
     try:
         for source, target, _ in moves:
             try:
                 storage.replace(source, target)
                 moved.append((source, target))
+                replaced = replaced or target in there
             except FileNotFoundError:
                 if not storage.exists(target):
                     raise _GoneError(source) from None
-    except OSError:
+                replaced = True  # an attempt before this one did it, and left it
+    except OSError as error:
+        if not replaced and _renamed_back(moved):
+            raise
+        raise _BetweenError from error
+
+
+def _renamed_back(moved: list[tuple[str, str]]) -> bool:
+    try:
         for source, target in reversed(moved):
             storage.replace(target, source)
-        raise
+    except OSError:
+        return False
+    return True
