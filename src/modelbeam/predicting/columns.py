@@ -17,6 +17,7 @@ from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature, is_
 from modelbeam.models.turns import is_ctrl_c
 from modelbeam.predicting import lattice
 from modelbeam.predicting.failures import Failure
+from modelbeam.text import describe
 
 Validate = Callable[[dict[str, Any]], Any]
 
@@ -252,25 +253,36 @@ def _batches(
         return _record_batch(columns, arrays, len(rows)), rows, failures
     doubtful = [i for i, array in enumerate(arrays) if array is None]
     doubtful.sort(key=lambda i: columns[i].name)  # one record, one message, whatever came first
-    for i in doubtful:
-        values[i] = list(map(lattice.as_arrow_has_it, values[i]))
     good, types = [], []
     for at, row in enumerate(rows):
         try:
+            for i in doubtful:
+                values[i][at] = lattice.as_arrow_has_it(values[i][at])
             types.append([_type_in(columns[i], values[i][at]) for i in doubtful])
             good.append(at)
-        except lattice.NoTypeError as error:
-            failures.append(_misfit(row, str(error)))
-    batches = []
-    parts = _partition(types)
-    for part in parts:
-        chosen = [[found[good[at]] for at in part] for found in values]
-        made = [_array(c, found, True) for c, found in zip(columns, chosen, strict=True)]
+        except Exception as error:
+            failures.append(_misfit(row, describe(error)))
+    batches, parts = [], []
+    todo = [[good[at] for at in part] for part in _partition(types)][::-1]
+    while todo:
+        part = todo.pop()
+        chosen = [[found[at] for at in part] for found in values]
+        try:
+            made = [_array(c, found, True) for c, found in zip(columns, chosen, strict=True)]
+        except Exception as error:  # decimals of too many digits together, say
+            if len(part) > 1:
+                todo += [[at] for at in reversed(part)]
+            else:
+                failures.append(_misfit(rows[part[0]], describe(error)))
+            continue
         batches.append(_record_batch(columns, made, len(part)))
-    fitting = [rows[at] for at in good]
+        parts.append(part)
     if len(parts) == 1:
-        return batches[0], fitting, failures
-    return Parts(batches, parts), fitting, failures
+        return batches[0], [rows[at] for at in parts[0]], failures
+    fitting = sorted(at for part in parts for at in part)
+    places = {at: place for place, at in enumerate(fitting)}
+    inner = [[places[at] for at in part] for part in parts]
+    return Parts(batches, inner), [rows[at] for at in fitting], failures
 
 
 def _type_in(column: Column, value: Any) -> lattice.Type:

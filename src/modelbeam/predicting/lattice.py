@@ -65,7 +65,8 @@ def type_of(value: Any, depth: int = 0) -> Type:
         return BOOL
     if kind is int:
         if value not in _INT64:
-            raise NoTypeError(f"holds {value}, an integer beyond 64 bits")
+            shown = value if value.bit_length() <= 80 else f"a number of {value.bit_length()} bits"
+            raise NoTypeError(f"holds {shown}, an integer beyond 64 bits")
         return INTEGER if -_EXACT <= value <= _EXACT else LONG
     if isinstance(value, float):
         return FLOAT
@@ -138,7 +139,9 @@ def _type_of_other(value: Any) -> Type:
     try:
         return ("other", str(pa.infer_type([value])))
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        raise NoTypeError(f"holds a {type(value).__name__}, for which Arrow has no type") from None
+        raise NoTypeError(
+            f"holds an object of {type(value).__name__}, for which Arrow has no type"
+        ) from None
 
 
 def as_arrow_has_it(value: Any, depth: int = 0) -> Any:
