@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := build/bench-venv
 
-.PHONY: demo test check engines bench docs clean
+.PHONY: demo test check soak engines bench docs clean
 
 demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
@@ -25,6 +25,9 @@ check: $(READY)  ## lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## nasty models 50 times beside two busy loops; half an hour
+	MODELBEAM_SOAK_RUNS=50 $(BIN)/python -m pytest tests/test_soak.py
 
 engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Python
 	$(BIN)/python -m engines prepare

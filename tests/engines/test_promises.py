@@ -55,6 +55,7 @@ def everything(directory: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     [
         ("small_models:Doubler", "out", ["--keep=all"]),
         ("small_models:TableDoubler", "out.jsonl.gz", ["--keep=id"]),
+        ("nasty_models:Nasty", "out", []),
     ],
 )
 def test_the_published_files_are_those_of_a_local_run(flags, mixed, tmp_path, model, output, more):

@@ -107,6 +107,8 @@ class Nasty(TableDoubler):
 
             assert pandas.DataFrame is not None
         self.x = batch.column("x").to_numpy()
+        if (self.x < 0).any():
+            raise ValueError("x is negative")
         _cache["x"] = polars.DataFrame({"x": self.x})
         scaler = sklearn.preprocessing.StandardScaler().fit(self.x.reshape(-1, 1))
         np.random.seed(7)
