@@ -247,36 +247,42 @@ def fail_and_resume(
 DEATHS = [("segfault", "killed by SIGSEGV"), ("exit", "exited with code 3")]
 
 
-@pytest.mark.parametrize("mode", ["threads", "processes"])
-@pytest.mark.parametrize(("trouble", "words"), DEATHS, ids=["SIGSEGV", "os._exit"])
-def test_a_model_that_dies_is_one_clear_error(
+@pytest.mark.parametrize(
+    ("trouble", "words", "mode"),
+    [("segfault", "killed by SIGSEGV", "threads"), ("exit", "exited with code 3", "processes")],
+)
+def test_a_record_that_kills_its_process_is_an_error_line(
     tmp_path: Path, small: Small, trouble: str, words: str, mode: str
 ) -> None:
     small.trouble.write_text(trouble)
-    output = tmp_path / ("out" if mode == "threads" else "out.jsonl")
-    failed = small.run(output, f"--worker-mode={mode}")
-    assert failed.process.returncode == 1, failed.stderr
-    for expected in (words, f"{small.last} after byte 0", "--resume"):
-        assert expected in failed.stderr
-    assert failed.stderr.count("\n") == 1, failed.stderr
-    assert published(output) == {}
-    assert len(manifests(output)) == 5
-    small.mend()
-    assert small.run(output, "--resume").process.returncode == 0
-    assert published(output) == small.expected(output)
-    assert description(output)["splits_resumed"] == 5
+    done = small.run(tmp_path / "out", f"--worker-mode={mode}")
+    assert done.process.returncode == 0, done.stderr
+    assert f"{small.last} after byte 0: over 1 record, now failed" in done.stderr
+    expected = small.expected(tmp_path / "out")
+    last = expected["predictions-00005-of-00006.jsonl"].splitlines(keepends=True)
+    expected["predictions-00005-of-00006.jsonl"] = b"".join(last[:-1])
+    found = published(tmp_path / "out")
+    error = json.loads(found.pop("errors-00005-of-00006.jsonl"))
+    assert found == expected
+    assert (error["line"], error["type"]) == (9, "ProcessDiedError")
+    assert words in error["error"]
+    assert error["record"] == {"x": 1.5, "fatal": True}
 
 
-def test_a_worker_that_the_system_kills_is_named_as_such(tmp_path: Path, small: Small) -> None:
-    small.trouble.write_text("sleep")
+def test_a_worker_that_the_system_kills_is_started_again(tmp_path: Path, small: Small) -> None:
+    small.trouble.write_text("wait")
     with small.start(tmp_path / "out") as command:
         small.wait_for_trouble(tmp_path / "out")
         (worker,) = set(command.members()) - {command.group}
         os.kill(worker, signal.SIGKILL)
-        assert command.wait() == 1
-    assert "killed by SIGKILL" in command.stderr
-    assert "memory" in command.stderr
-    assert published(tmp_path / "out") == {}
+        small.mend()
+        assert command.wait() == 0, command.stderr
+    assert published(tmp_path / "out") == small.expected(tmp_path / "out")
+    (crash,) = description(tmp_path / "out")["crashes"]
+    assert crash["ending"].startswith("was killed by SIGKILL (by the system for want of memory")
+    assert crash["records"] == 0
+    assert crash["peak_memory"] > 10 << 20
+    assert "over no record by itself, so all went on" in command.stderr
 
 
 @pytest.mark.parametrize(("trouble", "words"), DEATHS, ids=["SIGSEGV", "os._exit"])

@@ -20,6 +20,7 @@
     │   ├── WorkerDiedError        the process that held the model died
     │   ├── WorkerVersionError     a worker has other versions than the submission
     │   ├── TooManyErrorsError     more records failed than --max-errors allows
+    │   ├── TooManyCrashesError    more records killed their process than --max-crashes allows
     │   ├── NothingPredictedError  there were records and every one of them failed
     │   ├── EngineError            the engine refused, lost or cancelled the job
     │   │   ├── EngineUnreachableError  it does not answer
@@ -114,6 +115,10 @@ class WorkerVersionError(JobError):
 
 class TooManyErrorsError(JobError):
     """More records failed than ``--max-errors`` allows."""
+
+
+class TooManyCrashesError(JobError):
+    """More records killed their process, or processes died, than ``--max-crashes`` allows."""
 
 
 class NothingPredictedError(JobError):

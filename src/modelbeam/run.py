@@ -78,6 +78,8 @@ def predict(
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
     worker_mode: Literal["auto", "threads", "processes"] | None = None,
+    record_timeout: float | None = None,
+    max_crashes: int | None = None,
     max_errors: int | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -100,6 +102,9 @@ def predict(
         batch_size: records a call for models that take batches.
         workers: cores to use; all by default.
         worker_mode: threads or processes; what pays for this model by default.
+        record_timeout: seconds that a record may take; one that takes longer is a failed record.
+        max_crashes: how many records may kill the model's process or run out of time; 10 by
+            default.
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
@@ -128,6 +133,8 @@ def predict(
             "batch_size": batch_size,
             "workers": workers,
             "worker_mode": worker_mode,
+            "record_timeout": record_timeout,
+            "max_crashes": max_crashes,
             "max_errors": max_errors,
             "resume": resume,
             "overwrite": overwrite,

@@ -6,8 +6,10 @@ their backs.
 
 from __future__ import annotations
 
+import ctypes
 import locale
 import os
+import signal
 import sys
 import time
 import warnings
@@ -289,3 +291,40 @@ class TakesTime(TableDoubler):
         """Double a column."""
         time.sleep(0.1)
         return super().predict_table(batch)
+
+
+class Deadly(Doubler):
+    """Dies, or never ends, over some values of x."""
+
+    qualified_name = "deadly"
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one, or die."""
+        x = data["x"]
+        if x == 3:
+            ctypes.string_at(0)  # a null pointer, as a library in C may follow one
+        if x == 5:
+            os._exit(7)
+        if x == 10:
+            time.sleep(1000)
+        if x == 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(data)
+
+
+class DeadlyTable(Deadly):
+    """The same in columns."""
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Double a column, or die."""
+        rows = [self.predict({"x": x}) for x in batch.column("x").to_pylist()]
+        return pa.RecordBatch.from_pylist(rows)
+
+
+class Slow(Doubler):
+    """Takes a second and a half."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(1.5)
+        return super().predict(data)

@@ -139,6 +139,11 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="input columns carried into the output beside the predictions")  # fmt: skip
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
+    add("--record-timeout", metavar="SECONDS", type=float,
+        help="a record that takes longer is a failed record; default: no limit")  # fmt: skip
+    add("--max-crashes", metavar="N", type=int,
+        help="fail once more records than this killed the model's process, or ran out of time; "
+        "default: 10")  # fmt: skip
     add("--resume", action="store_true", default=None,
         help="finish an interrupted or failed run, doing only what is not done")  # fmt: skip
     add("--overwrite", action="store_true", default=None,

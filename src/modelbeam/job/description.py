@@ -81,6 +81,8 @@ class Job(BaseModel):
     workers: int | None = Field(default=None, ge=1, le=1024)
     worker_mode: Literal["auto", "threads", "processes"] = "auto"
     max_errors: str | None = None
+    record_timeout: float | None = Field(default=None, gt=0)
+    max_crashes: int = Field(default=10, ge=0)
     resume: bool = False
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -21,14 +20,19 @@ from modelbeam import storage
 from modelbeam.beam.pools import pools
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.formats.base import Piece
+from modelbeam.job.careful import Careful, Pulse, ending
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task, Totals
+from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks import Manifest
 from modelbeam.sinks.files.publish import Publication, publish
 from modelbeam.sources.splits import Split
+
+STILL = 30.0
+"""Seconds without any progress after which a line says where the job is."""
 
 Mode = Literal["threads", "processes"]
 
@@ -37,11 +41,24 @@ class _Stopped(JobError):
     """The pool was stopped while a split waited for it."""
 
 
+class _SplitsDied(WorkerDiedError):
+    """A process died over splits, which are tried again with care."""
+
+    def __init__(self, crash: Crash) -> None:
+        super().__init__(f"The process that holds the model {crash.ending}.")
+        self.crash = crash
+
+
 class _Worker:
     """One process, and the requests that it has not answered."""
 
-    def __init__(self, pool: WorkerPool, model: ModelSpec, slots: int) -> None:
+    def __init__(
+        self, pool: WorkerPool, model: ModelSpec, slots: int, careful: Careful | None = None
+    ) -> None:
         self._pool = pool
+        self.slots, self.careful = slots, careful
+        self.pulse = Pulse()
+        self.loaded = self.timed_out = False
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
@@ -54,6 +71,7 @@ class _Worker:
                 (
                     *("load", model.target, model.name, model.keywords(), slots),
                     storage.configuration(),  # by this socket, since it may hold secrets
+                    careful,
                 )
             )
         threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
@@ -63,9 +81,11 @@ class _Worker:
         with self._lock:
             self._number += 1
             number = self._number
-            call = _Call(arguments)
+            call = _Call(kind, arguments)
             if self._end is not None:
                 raise self._end
+            if not self._pending:
+                self.pulse.reset()
             self._pending[number] = call
             with contextlib.suppress(OSError):  # it died; the listener will say over which data
                 self._connection.send((kind, number, *arguments))
@@ -78,7 +98,10 @@ class _Worker:
         try:
             while True:
                 kind, *rest = self._connection.recv()
-                if kind == "loaded":
+                if kind == "beat":
+                    self.pulse.beat(*rest)
+                elif kind == "loaded":
+                    self.loaded = True
                     self._pool.worker_loaded(self, *rest)
                 elif kind == "measured":
                     self._pool.worker_measured(self, *rest)
@@ -93,7 +116,7 @@ class _Worker:
             calls = list(self._pending.values())
             self._pending.clear()
             self._end = self._death(calls)
-        self._pool.worker_ended(self._end)
+        self._end = self._pool.worker_ended(self, self._end)
         for call in calls:
             call.finish(error=self._end)
 
@@ -109,25 +132,26 @@ class _Worker:
 
     def _death(self, calls: list[_Call]) -> ModelbeamError:
         """The error that says how the process died, and over which data."""
-        code = self.process.wait()
-        how = f"exited with code {code}"
-        if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                how += " (by the system for want of memory, or by hand)"
-        places = [
-            f"{call.progress.path} after byte {call.progress.offset}"
-            for call in calls
-            if call.progress is not None
-        ]
-        if not places:
-            hint = " Run the same command with --resume." if self._pool.info is not None else ""
-            return WorkerDiedError(f"The process that holds the model {how}.{hint}")
-        return WorkerDiedError(
-            f"The process that holds the model {how} while it predicted "
-            f"{' or '.join(places)}. Nothing was published. Mend the model or the data, then run "
-            f"the same command with --resume."
-        )
+        how = ending(self.process.wait())
+        if self.timed_out:
+            how = f"was ended: no prediction within {self._pool.crashes.record_timeout:g} s"
+        places = [call.place for call in calls if call.kind == "split"]
+        if places:
+            return _SplitsDied(Crash(how, self.pulse.peak, places))
+        hint = " Run the same command with --resume." if self._pool.info is not None else ""
+        return WorkerDiedError(f"The process that holds the model {how}.{hint}")
+
+    def look_after(self) -> str | None:
+        """End the process if a record takes too long; where it is, if nothing moves for long."""
+        with self._lock:
+            places = [call.place for call in self._pending.values() if call.kind == "split"]
+        if not places or not self.loaded:
+            return None
+        limit = None if self.careful else self._pool.crashes.record_timeout
+        if self.pulse.too_long(limit) and not self.timed_out:
+            self.timed_out = True
+            self.process.kill()
+        return " and ".join(places) if self.pulse.still > STILL else None
 
     def close(self, kill: bool) -> None:
         """End the process; a kind close lets it end by itself."""
@@ -147,12 +171,20 @@ class _Worker:
 class _Call:
     """A request that waits for its answer."""
 
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
+        self.kind = kind
         self.arguments = arguments
         self.answered = threading.Event()
         self.progress: Progress | None = None
         self.result: Any = None
         self.error: ModelbeamError | None = None
+
+    @property
+    def place(self) -> str:
+        """What is being worked on."""
+        if self.progress is None:
+            return str(self.arguments[0].place)
+        return f"{self.progress.path} after byte {self.progress.offset}"
 
     def finish(self, result: Any = None, error: ModelbeamError | None = None) -> None:
         """Wake the caller."""
@@ -168,6 +200,7 @@ class WorkerPool:
         workers: how many cores they use.
         mode: ``auto`` decides once the model has said what it takes.
         started: a process that was started ahead with this number of workers.
+        crashes: the limits of what may happen to its processes, and what has happened.
     """
 
     def __init__(
@@ -176,7 +209,11 @@ class WorkerPool:
         workers: int,
         mode: Literal["auto", "threads", "processes"],
         started: Started | None = None,
+        crashes: Crashes | None = None,
     ) -> None:
+        self.crashes = crashes or Crashes(None, 10)
+        self._one_careful = threading.Lock()
+        self._still: str | None = None
         self.name = os.urandom(6).hex()
         self.workers = workers
         self._started = started if started and started.workers == workers else None
@@ -298,15 +335,47 @@ class WorkerPool:
             worker, task = self._free.pop(), self._task
         try:
             manifest: Manifest = worker.call("split", split, task)
+        except _SplitsDied as error:
+            manifest = self._predict_with_care(split, task, error.crash)
         except ModelbeamError as error:
             self.stop(error)
             raise
         with self._changed:
             self._progress.pop(split.index, None)
             self._done.add(manifest.counts, split.bytes)
-            self._free.append(worker)
+            if worker in self._workers:
+                self._free.append(worker)
             self._changed.notify_all()
         return manifest
+
+    def _predict_with_care(self, split: Split, task: Task | None, crash: Crash) -> Manifest:
+        """Predict a split over which a process died; one at a time, each with its own processes."""
+        with self._one_careful:
+            try:
+                with self._changed:
+                    if self.failure is not None or self._closing:
+                        raise _Stopped("The job was stopped.")
+                    worker = _Worker(self, self._model, 1, self.crashes.careful(crash))
+                    self._workers.append(worker)
+                manifest: Manifest
+                manifest, records = worker.call("split", split, task)
+                self.crashes.found(crash, records)
+            except ModelbeamError as error:
+                self.stop(error)
+                raise
+            with self._changed:
+                self._workers.remove(worker)
+            worker.close(kill=True)
+        return manifest
+
+    def look_after(self) -> str | None:
+        """To be called a few times a second: where the job stands still, told once a place."""
+        places = [place for worker in list(self._workers) if (place := worker.look_after())]
+        still = " and ".join(places) or None
+        if still == self._still:
+            return None
+        self._still = still
+        return still
 
     def publish(self, splits: list[Split]) -> None:
         """Publish; then :attr:`run` describes the run, or :attr:`failure` says why not."""
@@ -316,7 +385,9 @@ class WorkerPool:
         threading.Thread(target=self._end_workers, args=[True], daemon=True).start()
         try:
             resumed, workers = self._done.resumed, self._workers_text()
-            run = publish(replace(self._publication, resumed=resumed, workers=workers), splits)
+            crashes = self.crashes.described()
+            known = replace(self._publication, resumed=resumed, workers=workers, crashes=crashes)
+            run = publish(known, splits)
         except Exception as error:
             self.stop(error)
             return
@@ -354,14 +425,35 @@ class WorkerPool:
         with self._changed:
             if self.info is None:  # the first one; the others start after it
                 self.info, self._model_bytes = info, grown
-            else:
-                self._free.append(worker)
+            elif worker.careful is None:
+                self._free.extend([worker] * (worker.slots if self.mode == "threads" else 1))
             self._changed.notify_all()
 
-    def worker_ended(self, error: ModelbeamError) -> None:
-        """A process is gone: on purpose after :meth:`close`, else for a reason to report."""
-        if not self._closing:
+    def worker_ended(self, worker: _Worker, error: ModelbeamError) -> ModelbeamError:
+        """A process is gone: on purpose after :meth:`close`, else for a reason to report.
+
+        Where it died over splits, another takes its place.
+
+        Returns:
+            What its callers are told.
+        """
+        if self._closing or worker not in self._workers:
+            return error
+        if not isinstance(error, _SplitsDied) or worker.careful is not None:
             self.stop(error)
+            return error
+        try:
+            self.crashes.add(error.crash)
+        except ModelbeamError as too_many:
+            self.stop(too_many)
+            return too_many
+        with self._changed:
+            self._free = [other for other in self._free if other is not worker]
+            if not self._closing:
+                self._workers[self._workers.index(worker)] = _Worker(
+                    self, self._model, worker.slots
+                )
+        return error
 
     def note_progress(self, split: Split, progress: Progress) -> None:
         """A split has come so far."""

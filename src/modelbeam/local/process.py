@@ -3,10 +3,13 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, slots, storage flags), ("split", number, split, task),
-         ("sample", number, piece, records, task)
+    in   ("load", target, name, arguments, slots, storage flags, careful),
+         ("split", number, split, task),
+         ("sample", number, piece, records, task), ("batch", number, records, batch size),
+         ("validate", number, record)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
-         ("measured", shares) once, ("done", number, result), ("failed", number, error)
+         ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
+         ("done", number, result), ("failed", number, error)
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -24,11 +29,17 @@ from typing import Any
 
 from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError
+from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
 from modelbeam.local.mode import Meter, Shares
+from modelbeam.local.start import start_worker
 from modelbeam.machine import collector_paused
 from modelbeam.models.target import Target
-from modelbeam.models.turns import at_work
+from modelbeam.models.turns import at_work, sign_of_life
+from modelbeam.text import describe
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
 
 
 def main(descriptor: int) -> None:
@@ -67,29 +78,49 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, slots, flags = self._connection.recv()
+            _, target, name, arguments, slots, flags, careful = self._connection.recv()
             storage.configure(flags)
-            if not self._load(target, name, arguments):
+            if not self._load(target, name, arguments, careful, slots, flags):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
         self._meter = Meter(self._model.turns.thread_safe, self._measured)
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
             threads.submit(self._answer, kind, number, rest)
 
-    def _load(self, target: Target, name: str | None, arguments: dict[str, Any]) -> bool:
+    def _load(
+        self,
+        target: Target,
+        name: str | None,
+        arguments: dict[str, Any],
+        careful: Careful | None,
+        *rest: Any,
+    ) -> bool:
         from modelbeam import models
 
         before = _resident_bytes()
         try:
-            self._model = models.load(target, name, arguments)
+            if careful is None:
+                self._model = models.load(target, name, arguments)
+            else:
+                load = ("load", target, name, arguments, *rest, None)
+                self._model = CarefulModel(lambda: start_worker(1), load, careful)
             self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
         except ModelbeamError as error:
             self._send("refused", with_details(error))
             return False
         return True
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is gone
+            while True:
+                token, inside = sign_of_life()
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+                self._send("beat", token, inside, peak)
+                time.sleep(BEAT)
 
     def _measured(self, shares: Shares) -> None:
         self._send("measured", shares)
@@ -97,7 +128,7 @@ class _Server:
     def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
         try:
             with at_work():
-                made = self._split(number, *rest) if kind == "split" else self._sample(*rest)
+                made = self._made(kind, number, rest)
             self._send("done", number, made)
         except ModelbeamError as error:
             self._send("failed", number, with_details(error))
@@ -109,6 +140,24 @@ class _Server:
             wrapped.__cause__ = error
             self._send("failed", number, with_details(wrapped))
 
+    def _made(self, kind: str, number: int, rest: list[Any]) -> Any:
+        if kind == "split":
+            return self._split(number, *rest)
+        if kind == "sample":
+            return self._sample(*rest)
+        if kind == "validate":
+            return self._validate(*rest)
+        from modelbeam.predicting.predictor import picklable, predict
+
+        return picklable(predict(self._model, *rest))
+
+    def _validate(self, record: dict[str, Any]) -> Any:
+        """What the schema makes of a record, or the names of its exception and the message."""
+        try:
+            return self._model.turns.use(self._model.validate, record), None
+        except BaseException as error:
+            return None, ([cls.__name__ for cls in type(error).__mro__], describe(error))
+
     def _split(self, number: int, split: Any, task: Any) -> Any:
         from modelbeam.job.split import predict_split
 
@@ -117,8 +166,14 @@ class _Server:
         def report(progress: Progress) -> None:
             if meter is not None:
                 meter.note(progress.bytes)
+            if isinstance(self._model, CarefulModel):
+                self._model.place = f"{progress.path} after byte {progress.offset}"
             self._send("progress", number, progress)
 
+        if isinstance(self._model, CarefulModel):
+            manifest = predict_split(split, task, self._model, report)
+            self._model.close()
+            return manifest, self._model.blamed
         if meter is None:
             return predict_split(split, task, self._model, report)
         meter.begin()

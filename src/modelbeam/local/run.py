@@ -17,7 +17,8 @@ from modelbeam.job.prepare import (
     too_many_errors,
 )
 from modelbeam.job.result import Run, finished_run
-from modelbeam.local.pool import WorkerPool
+from modelbeam.local.crashes import Crashes
+from modelbeam.local.pool import STILL, WorkerPool
 from modelbeam.local.start import Started
 from modelbeam.machine import collector_paused
 from modelbeam.sinks.files.output import remove_state
@@ -35,7 +36,8 @@ class LocalRun:
     def __init__(self, plan: Plan, watcher: Watcher, now: float, started: Started | None) -> None:
         self._plan, self._watcher, self._started = plan, watcher, now
         job = plan.job
-        self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started)
+        crashes = Crashes(job.record_timeout, job.max_crashes)
+        self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started, crashes)
 
     def run(self) -> Run:
         state: State | None = None
@@ -95,6 +97,9 @@ class LocalRun:
         while not pool.wait_finished(0.1):
             totals = pool.totals()
             self._watcher.update(totals)
+            if place := pool.look_after():
+                hint = "" if self._plan.job.record_timeout else "; --record-timeout sets a limit"
+                self._watcher.note(f"no progress for {STILL:g} s in {place}{hint}")
             if error := too_many_errors(self._plan.job.max_errors, totals):
                 raise error
         if pool.failure is not None:

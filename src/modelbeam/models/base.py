@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -75,6 +76,10 @@ class SchemaValidationError(Exception):
     """A record does not fit the columns that a model needs."""
 
 
+Apart = Callable[[Any, int | None, bool], Any]
+"""Predicts in another process: takes records, records a call, whether it must be a fresh one."""
+
+
 class LoadedModel:
     """A model that is ready to predict. A kind sets ``info`` and has the call of its style.
 
@@ -87,11 +92,13 @@ class LoadedModel:
             ``turns.thread_safe``.
         trusted: whether what it returns is in nobody else's hands, ``None`` until that is known;
             see :mod:`modelbeam.predicting.results`.
+        apart: for a model that is in another process, what predicts there.
     """
 
     info: ModelInfo
     turns: Turns
     trusted: bool | None = None
+    apart: Apart | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

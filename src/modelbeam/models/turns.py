@@ -40,6 +40,9 @@ class _State:
         alone: the thread that is, or is about to be, alone.
         in_calls: seconds that models' calls took.
         since: when the call began that is going on, if one is.
+        begun: how many calls have begun.
+        inside: how many go on.
+        done: counts the records that a call over many has done so far.
     """
 
     called = False
@@ -47,6 +50,9 @@ class _State:
     alone: int | None = None
     in_calls = 0.0
     since: float | None = None
+    begun = 0
+    inside = 0
+    done: Callable[[], int] = int
 
 
 _forked: list[bool] = []
@@ -117,6 +123,16 @@ def seconds_in_calls() -> float:
     return _State.in_calls + (time.perf_counter() - since if since is not None else 0.0)
 
 
+def watch(done: Callable[[], int]) -> None:
+    """The next call is over many records; ``done`` tells how many it has done."""
+    _State.done = staticmethod(done)
+
+
+def sign_of_life() -> tuple[tuple[int, int], bool]:
+    """What differs once a call or a record is done, and whether a call goes on."""
+    return (_State.begun, _State.done()), _State.inside > 0
+
+
 class Turns:
     """The turns of one model object; made in the thread and the context that built the model."""
 
@@ -164,12 +180,15 @@ class Turns:
             self._taken = True
             if working:
                 _at_work.add(me)
+            _State.begun += 1
+            _State.inside += 1
             began = _State.since = time.perf_counter()
         try:
             yield
         finally:
             with _changed:
                 self._taken = False
+                _State.inside -= 1
                 _State.in_calls += time.perf_counter() - began
                 _State.since = None
                 if first:

@@ -11,14 +11,16 @@ in the model is tried once more, alone in its process, before it counts as faile
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelbeam.models.base import LoadedModel
-from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c
+from modelbeam.errors import TooManyCrashesError
+from modelbeam.models.base import Apart, LoadedModel
+from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.results import (
@@ -84,6 +86,8 @@ def predict(
         batch_size: records a call, or ``None`` for the model's best.
         fresh: gives the dicts as they were before the model saw them, for what is tried again.
     """
+    if model.apart is not None and model.info.style != "table":
+        return _predict_apart(model.apart, records, batch_size)
     if model.info.style == "record":
         return predict_records(model, records, fresh)
     if model.info.style == "batch":
@@ -115,6 +119,7 @@ def predict_records(
             end_if_forked()
         sure = collected.settle()
 
+    watch(lambda: len(collected.values) + len(failures))
     first = 0 if Turns.called() else 1  # other threads wait for this one
     for start, stop in ((0, first), (first, len(records))):
         if start < stop:
@@ -191,6 +196,8 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
     if isinstance(batch, Parts):
         return _predict_parts(model, batch, batch_size)
     batch = read_only(batch)
+    if model.apart is not None:
+        return _predict_apart(model.apart, batch, batch_size)
 
     def call(start: int, stop: int) -> Any:
         made = model.predict_table(batch.slice(start, stop - start))
@@ -209,6 +216,48 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
     pieces, failures, recovered = _call_and_confirm(model, call, count, size)
     rows = _covered(pieces) if failures else None
     return Predictions([made for _, _, made in pieces], rows, failures, recovered)
+
+
+def _predict_apart(apart: Apart, records: Any, batch_size: int | None) -> Predictions:
+    """Have a model in another process predict; a record that kills a fresh process is a failure.
+
+    What a record's exception is to :func:`call_in_batches`, here a dead process is.
+    """
+
+    def call(start: int, stop: int) -> Predictions:
+        size = stop - start
+        part = records[start:stop] if isinstance(records, list) else records.slice(start, size)
+        made: Predictions = apart(part, batch_size, size == 1)
+        return made
+
+    pieces, failures = call_in_batches(call, len(records), max(len(records), 1))
+    values: list[Any] = []
+    rows: list[int] = []
+    recovered = 0
+    for start, stop, made in pieces:
+        values += made.values
+        rows += [start + row for row in (range(stop - start) if made.rows is None else made.rows)]
+        failures += [replace(failure, row=start + failure.row) for failure in made.failures]
+        recovered += made.recovered
+    return Predictions(values, rows if failures else None, failures, recovered)
+
+
+def picklable(made: Predictions) -> Predictions:
+    """Predictions that can go to another process; those that cannot are failures."""
+    try:
+        pickle.dumps(made)
+    except Exception:
+        rows = range(len(made.values)) if made.rows is None else made.rows
+        values, kept, failures = [], [], list(made.failures)
+        for row, value in zip(rows, made.values, strict=True):
+            try:
+                pickle.dumps(value)
+                values.append(value)
+                kept.append(row)
+            except Exception as error:
+                failures.append(Failure.of(row, "encode", error))
+        return Predictions(values, kept, failures, made.recovered)
+    return made
 
 
 def _copied_table(made: Any) -> Any:
@@ -339,7 +388,7 @@ def call_in_batches(
         try:
             made = call(start, stop)
         except MODEL_ERRORS as error:
-            if is_ctrl_c(error):
+            if is_ctrl_c(error) or isinstance(error, TooManyCrashesError):
                 raise
             if size > 1:
                 middle = start + size // 2

@@ -179,11 +179,13 @@ def summary(run: Run) -> str:
             f"  {kind['count']:,} x {kind['type']} ({kind['stage']}), first at "
             f"{kind['source']}:{kind['line']}: {words}"
         )
-    if recovered := description["counts"].get("recovered"):
+    if recovered := description.get("recovered"):
         lines.append(
             f"  {count(recovered, 'record')} failed once and not when tried again, alone: "
             f"the model is not deterministic"
         )
+    for crash in description.get("crashes", ()):
+        lines.append("  " + _crash(crash))
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
     lines.append(f"predictions in {where}")
     if run.errors:
@@ -192,6 +194,18 @@ def summary(run: Run) -> str:
             + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
         )
     return "\n".join(lines)
+
+
+def _crash(crash: dict[str, Any]) -> str:
+    """What became of a process that held the model, and what to do about it."""
+    text = f"the model's process {crash['ending']}, in {' and '.join(crash['places'])}"
+    if crash["records"]:
+        return f"{text}: over {count(crash['records'], 'record')}, now failed"
+    peak = f" (it had {size(crash['peak_memory'])} at its peak)" if crash["peak_memory"] else ""
+    return (
+        f"{text}{peak}: over no record by itself, so all went on; if memory was short, use fewer "
+        f"--workers or a smaller --batch-size"
+    )
 
 
 def left_running(job: Submitted) -> str:

@@ -63,6 +63,8 @@ class Publication:
         started: seconds since the epoch.
         resumed: how many splits were done before this run.
         notes: what a person should know: files that were left out, columns that come late.
+        crashes: for each death of a process that held the model how it ended, its peak memory in
+            bytes, where the work was, and how many records were found to have caused it.
     """
 
     output: Output
@@ -74,6 +76,7 @@ class Publication:
     started: float
     resumed: int
     notes: tuple[str, ...] = ()
+    crashes: tuple[dict[str, Any], ...] = ()
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -382,10 +385,11 @@ def describe_run(
             "read": counts.read,
             "predicted": counts.predicted,
             "failed": counts.failed,
-            "recovered": counts.recovered,
         },
         "failures": [asdict(kind) for kind in counts.kinds],
         "notes": list(publication.notes),
+        "recovered": counts.recovered,
+        "crashes": list(publication.crashes),
         "splits": len(splits),
         "splits_resumed": publication.resumed,
         "bytes_read": sum(split.bytes for split in splits),

@@ -1,0 +1,171 @@
+"""A record that kills its process, or never ends, is an error line; everything else goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from commands import read_lines, write_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import modelbeam
+from modelbeam import cli
+from modelbeam.errors import TooManyCrashesError
+from modelbeam.job import careful
+from modelbeam.job.careful import ProcessDiedError, Pulse
+from modelbeam.local import pool, run
+from modelbeam.local.crashes import Crash, Crashes
+from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.predictor import Predictions, _predict_apart, picklable
+
+MESSAGES = {
+    3.0: ("ProcessDiedError", "the process that held the model was killed by SIGSEGV"),
+    5.0: ("ProcessDiedError", "the process that held the model exited with code 7"),
+    10.0: ("TimeoutError", "no prediction within 1 s"),
+    -2.0: ("ValueError", "x is negative: -2.0"),
+}
+
+
+@pytest.mark.parametrize("model", ["Deadly", "DeadlyTable"])
+def test_the_guilty_records_are_error_lines_and_the_others_are_predicted(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = [-2.0, *map(float, range(11))]
+    data = write_lines(tmp_path / "in.jsonl", [{"x": value} for value in x])
+    flags = [f"-o={tmp_path / 'out.jsonl'}", "--record-timeout=1", "--no-progress"]
+    assert cli.run(["predict", f"-m=nasty_models:{model}", f"-i={data}", *flags]) == 0
+    good = [value for value in x if value not in MESSAGES]
+    assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2 * v for v in good]
+    errors = read_lines(tmp_path / "out.errors.jsonl")
+    assert [row["record"]["x"] for row in errors] == [v for v in x if v in MESSAGES]
+    assert {row["record"]["x"]: (row["type"], row["error"]) for row in errors} == MESSAGES
+    assert {row["stage"] for row in errors} == {"predict"}
+    (crash,) = json.loads((tmp_path / "out.run.json").read_text())["crashes"]
+    assert crash["ending"] == "was killed by SIGSEGV"
+    assert crash["records"] == 3
+    assert crash["places"] == [f"{data} after byte 0"]
+    assert "over 3 records, now failed" in capsys.readouterr().err
+
+
+def test_a_model_that_simply_does_not_work_ends_the_run(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "in.jsonl", [{"x": 100.0}] * 8)
+    with pytest.raises(TooManyCrashesError, match=r"More than 2 records .*in\.jsonl after byte 0"):
+        modelbeam.predict(
+            model="nasty_models:Deadly",
+            input=str(data),
+            output=str(tmp_path / "out"),
+            max_crashes=2,
+        )
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_where_nothing_moves_a_line_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "STILL", 0.7)
+    monkeypatch.setattr(run, "STILL", 0.7)
+    data = write_lines(tmp_path / "in.jsonl", [{"x": 1.0}])
+    flags = ["-m=nasty_models:Slow", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]
+    assert cli.run(["predict", *flags]) == 0
+    said = f"no progress for 0.7 s in {data} after byte 0; --record-timeout sets a limit"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+class Elsewhere:
+    """A model in a process that dies over some records, and raises over others."""
+
+    def __init__(self, deadly: frozenset[int], failing: frozenset[int]) -> None:
+        self.deadly, self.failing = deadly, failing
+
+    def __call__(self, records: Any, _: int | None, fresh: bool) -> Predictions:
+        """Predict."""
+        table = isinstance(records, pa.RecordBatch)
+        numbers = records.column("n").to_pylist() if table else [r["n"] for r in records]
+        assert fresh == (len(numbers) == 1)
+        if self.deadly.intersection(numbers):
+            raise ProcessDiedError("gone")
+        rows = [row for row, n in enumerate(numbers) if n not in self.failing]
+        failed = [row for row, n in enumerate(numbers) if n in self.failing]
+        failures = [Failure(row, "predict", "ValueError", "no") for row in failed]
+        values: list[Any] = [{"y": numbers[row]} for row in rows]
+        if table:
+            values = [pa.RecordBatch.from_pylist(values)]
+        return Predictions(values, rows if failed else None, failures)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 60),
+    st.frozensets(st.integers(0, 60), max_size=8),
+    st.frozensets(st.integers(0, 60), max_size=8),
+    st.booleans(),
+)
+def test_parts_are_put_together_again(
+    count: int, deadly: frozenset[int], failing: frozenset[int], table: bool
+) -> None:
+    records: Any = [{"n": n} for n in range(count)]
+    if table:
+        records = pa.RecordBatch.from_pydict({"n": pa.array(range(count), pa.int64())})
+    made = _predict_apart(Elsewhere(deadly, failing), records, None)
+    good = [n for n in range(count) if n not in deadly | failing]
+    values = made.values
+    if table:
+        values = [row for batch in values for row in batch.to_pylist()]
+    assert [value["y"] for value in values] == good
+    assert (made.rows if made.rows is not None else list(range(count))) == good
+    types = {failure.row: failure.type for failure in made.failures}
+    assert types == {
+        n: "ProcessDiedError" if n in deadly else "ValueError"
+        for n in range(count)
+        if n in deadly | failing
+    }
+
+
+def test_a_prediction_that_cannot_leave_its_process_is_a_failure() -> None:
+    made = picklable(Predictions([{"y": 1}, {"y": lambda: 1}, {"y": 3}], None, []))
+    assert (made.values, made.rows) == ([{"y": 1}, {"y": 3}], [0, 2])
+    assert [(failure.row, failure.stage) for failure in made.failures] == [(1, "encode")]
+
+
+def test_a_process_is_too_slow_in_a_call_or_when_it_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(careful.time, "monotonic", lambda: now[0])
+    pulse = Pulse()
+    for second in range(20):  # at work on something that is no call: reading, writing
+        now[0] += 1
+        pulse.beat("same", False, second)
+    assert not pulse.too_long(5)
+    pulse.beat("a call", True, 0)
+    now[0] += 4
+    pulse.beat("a call", True, 0)
+    assert not pulse.too_long(5)
+    now[0] += 2
+    pulse.beat("the next record", True, 0)
+    assert not pulse.too_long(5)
+    now[0] += 6
+    pulse.beat("the next record", True, 0)
+    assert pulse.too_long(5)
+    assert not pulse.too_long(None)
+    pulse.reset()
+    now[0] += 6
+    assert pulse.too_long(5)  # it holds the interpreter lock, and cannot say so
+    assert pulse.peak == 19
+
+
+def test_crashes_are_counted_by_record_or_else_by_process() -> None:
+    crashes = Crashes(None, limit=3)
+    one, two = Crash("died", 0, ["a"]), Crash("died", 0, ["b"])
+    crashes.add(one)
+    assert crashes.careful(one).crashes_left == 3
+    crashes.found(one, 2)
+    crashes.add(two)
+    assert crashes.careful(two).crashes_left == 1
+    with pytest.raises(TooManyCrashesError, match="died 3 times, more than --max-crashes 3"):
+        crashes.add(Crash("died", 0, ["c"]))
+    assert [crash["records"] for crash in crashes.described()] == [2, 0, 0]
