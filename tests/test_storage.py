@@ -94,15 +94,6 @@ def test_a_file_takes_the_place_of_another(directory: str) -> None:
     assert (storage.names_in(directory), storage.read_bytes(old)) == (["old"], b"new")
 
 
-def test_a_file_is_copied_to_the_end_of_another(directory: str, tmp_path: Path) -> None:
-    source = storage.join(directory, "source")
-    storage.write_atomically(source, b"x" * 3_000_000)
-    with storage.create(str(tmp_path / "target")) as target:
-        target.write(b"begin")
-        storage.append_file(target, source)
-    assert (tmp_path / "target").read_bytes() == b"begin" + b"x" * 3_000_000
-
-
 def test_a_directory_is_removed_with_all_that_is_in_it(directory: str) -> None:
     state = storage.join(directory, "state")
     storage.make_directory(state)

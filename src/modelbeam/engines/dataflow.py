@@ -328,17 +328,14 @@ def attach(identity: dict[str, str]) -> DataflowJob:
     return job
 
 
-def preflight(flags: Sequence[str], *, processes: bool = False) -> list[str]:
+def preflight(flags: Sequence[str]) -> list[str]:
     """See :func:`.remote_job.preflight`; found out before anything is built or uploaded.
-
-    A process a core is what Dataflow's workers have anyway, so ``processes`` changes nothing.
 
     Raises:
         RequestError: an option, the client libraries, the credentials, a permission, the API or
             the bucket is missing.
         EngineError: the service does not answer, or has no room.
     """
-    del processes
     options = _pipeline_options(flags)
     cloud = _cloud(options)
     missing = [name for name in _NEEDED if not getattr(cloud, name)]

@@ -74,13 +74,10 @@ class Cluster:
         except (KeyError, TypeError):
             raise EngineUnreachableError(f"{self.url} is no Flink cluster") from None
 
-    def slots(self) -> int:
-        """How many task slots it has."""
-        return int(self.get("overview")["slots-total"])
-
-    def task_managers(self) -> int:
-        """How many TaskManagers it has."""
-        return int(self.get("overview")["taskmanagers"])
+    def size(self) -> tuple[int, int]:
+        """How many task slots and how many TaskManagers it has."""
+        overview = self.get("overview")
+        return int(overview["slots-total"]), int(overview["taskmanagers"])
 
     def find(self, name: str) -> str | None:
         """The id of the latest job of that name."""
@@ -171,7 +168,7 @@ def preflight(flags: Sequence[str]) -> list[str]:
         return added
     cluster = Cluster(address)
     try:
-        version, slots = cluster.version(), cluster.slots()
+        version, (slots, _) = cluster.version(), cluster.size()
     except EngineError as error:
         raise RequestError(
             f"--flink_master: {error}. Give the address of the JobManager's web interface, such "
@@ -198,9 +195,8 @@ def process_flags(flags: Sequence[str]) -> list[str]:
     address = flink_address(flags)
     if address is None:
         return []
-    cluster = Cluster(address)
-    slots = -(-cluster.slots() // cluster.task_managers())
-    return [f"--sdk_worker_parallelism={2 * slots - 1}"]
+    slots, managers = Cluster(address).size()
+    return [f"--sdk_worker_parallelism={2 * -(-slots // managers) - 1}"]
 
 
 def describe(flags: Sequence[str]) -> str:
@@ -209,7 +205,7 @@ def describe(flags: Sequence[str]) -> str:
     if address is None:
         return portable.describe(flags)
     cluster = Cluster(address)
-    return f"Flink {cluster.version()} at {address}, {cluster.slots()} slots"
+    return f"Flink {cluster.version()} at {address}, {cluster.size()[0]} slots"
 
 
 submission_error = portable.submission_error

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, TypeVar
 
@@ -235,15 +233,6 @@ def has_files(directory: str, suffix: str) -> bool:
 def names_in(directory: str) -> list[str]:
     """The names (not paths) of what is directly in a directory, sorted; none if it is not there."""
     return store_of(directory).names_in(directory)
-
-
-def append_file(target: BinaryIO, source: str) -> None:
-    """Copy a whole file to the end of an open one."""
-    if not is_url(source) and isinstance(target, io.FileIO):
-        local.append(target, source)
-        return
-    with open_read(source) as handle:
-        shutil.copyfileobj(handle, target, 4 << 20)
 
 
 def concatenate(sources: Sequence[tuple[str, int]], target: str) -> None:
