@@ -23,6 +23,7 @@ ROOMS = [
     "models",
     "predicting",
     "formats",
+    "testing",
     "sources",
     "sinks",
     "job",

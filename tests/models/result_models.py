@@ -87,6 +87,18 @@ class Newer:
         )
 
 
+class NewerDoubler:
+    """The newer generation with a field less."""
+
+    qualified_name = "newer_doubler"
+    version = "1"
+    input_schema = Input
+    output_schema = property(lambda _: Y)
+
+    def predict(self, data):
+        return Y(y=data.x * 2)
+
+
 class NewerBatch(Newer):
     """The same for lists."""
 
