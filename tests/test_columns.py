@@ -130,7 +130,7 @@ def test_only_what_no_column_could_hold_fails(found: list[Any]) -> None:
 def test_the_type_of_an_open_column_is_the_least_that_all_values_have(found, arrow):
     for order in itertools.permutations(found):
         batch, rows, failures = to_batch([{"x": value} for value in order], ANY)
-        assert (rows, failures) == (list(range(len(found))), [])
+        assert (rows, failures) == (None, [])
         names = str(batch.schema.field("x").type)
         assert sorted(names) == sorted(arrow), "but for the order of fields"
 
@@ -194,7 +194,8 @@ def test_a_value_that_is_nested_too_deep_fails_alone(kind, depth):
         deep = kind(deep)
     for others in ([], [{"x": 1}], [{"x": "s"}, {"x": 2}]):
         batch, rows, failures = to_batch([*others, {"x": deep}], ANY)
-        assert len(rows) == len(batch) == len(others) + (depth < 256)
+        assert len(batch) == len(others) + (depth < 256)
+        assert rows is None or rows == list(range(len(batch)))
         assert all("levels deep" in failure.error for failure in failures)
 
 
@@ -346,7 +347,9 @@ def agrees_with_the_decoder(
         return
     data = b"".join(orjson.dumps(record) + b"\n" for record in records)
     found = jsonl_columns.decode(LineBlock(data, 0, 0, len(records)), signature)
-    assert found is not None
+    if found is None:  # a doubt about a column that takes anything is one about the block
+        assert any(c.kind == "any" and c.shape is None for c in signature.columns)
+        return
     lines = range(len(records)) if found.rows is None else found.rows
     for line, row in zip(lines, found.batch.to_pylist(), strict=True):
         assert comparable(row) == seen[line]

@@ -485,6 +485,45 @@ def test_a_column_of_lists_of_numbers_is_decoded_in_c_alone() -> None:
     assert found.batch.column("z").to_pylist() == [None, None, [2.0**53], [10.0]]
 
 
+OPEN = Signature(
+    (
+        Column("a", "any", nullable=True),
+        Column("x", "float"),
+        Column("b", "any", nullable=True, required=False),
+    ),
+    exact=True,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.lists(st.builds('{{"x":1,{1}"a":{0}}}'.format, value, st.sampled_from(["", '"b":[2],']))))
+def test_columns_of_anything_are_what_the_reference_says_or_nothing(lines: list[str]) -> None:
+    block = block_of("".join(line + "\n" for line in lines).encode())
+    found = jsonl_columns.decode(block, OPEN)
+    assert found is None or shown(found.batch) == shown(reference(block, OPEN))
+
+
+def test_columns_of_anything_are_read_without_the_rest_of_the_line() -> None:
+    data = b'{"a":{"c":[1]},"z":1,"x":1}\r\n{"x":2,"b":"s","a":null}\n\n{"x":3,"a":{},"b":null}'
+    block = block_of(data)
+    found = jsonl_columns.decode(block, OPEN, ("z", "b"))
+    assert found is not None
+    assert (found.rows, found.doubtful) == ([0, 1, 3], [])
+    assert found.batch.schema.names == ["a", "x", "b"]
+    assert found.batch.to_pylist() == [
+        {"a": {"c": [1]}, "x": 1.0, "b": None},
+        {"a": None, "x": 2.0, "b": "s"},
+        {"a": {"c": None}, "x": 3.0, "b": None},
+    ]
+    texts = jsonl_columns.cut(block, found.places, ("z", "b")).to_pylist()
+    assert texts == [b'{"z":1}', b'{"b":"s"}', b'{"b":null}']
+
+
+@pytest.mark.parametrize("line", [b'{"x":1}', b'{"a":1,"x":"1"}', b'{"a":"s","x":1}', b"{"])
+def test_a_doubt_about_a_line_is_one_about_a_column_of_anything(line: bytes) -> None:
+    assert jsonl_columns.decode(block_of(b'{"a":1,"x":1}\n' + line), OPEN) is None
+
+
 @pytest.mark.parametrize("kind", ["str", "any"])
 def test_a_signature_with_other_columns_is_left_to_the_reference(kind: Any) -> None:
     signature = Signature((Column("x", "float"), Column("s", kind)), True)

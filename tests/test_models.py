@@ -343,7 +343,6 @@ def test_a_plain_type_of_schema_says_everything(value, column):
 @pytest.mark.parametrize(
     "value",
     [
-        object,
         s.And(float, lambda x: x > 0),
         s.Use(float),
         s.Or("a", "b"),
@@ -357,6 +356,13 @@ def test_a_plain_type_of_schema_says_everything(value, column):
 )
 def test_more_than_a_type_is_left_to_the_schema(value):
     assert schema_of({"x": value}) == Signature((plain("x", "any"),), exact=False)
+
+
+def test_a_column_of_anything_is_not_looked_into():
+    column = plain("x", "any", nullable=True)
+    assert schema_of({"x": object}) == Signature((column,), exact=True)
+    assert fields_of(Any) == Signature((column,), exact=True)
+    assert fields_of(object) == Signature((column,), exact=True)
 
 
 def test_a_list_of_numbers_says_everything():

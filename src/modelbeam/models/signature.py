@@ -171,7 +171,8 @@ def from_schema(schema: Any) -> Signature | None:
         required = type(key).__name__ != "Optional"
         filled = hasattr(key, "default")
         kind, nullable = _plain_type(value)
-        exact = exact and (kind != "any" or value == [float])
+        nullable = nullable or value is object
+        exact = exact and (kind != "any" or value is object or value == [float])
         shape = shapes.of_schema(value, _name_of_key) if kind == "any" else None
         truth = kind in ("int", "float") and _takes(type(schema), value, True)
         columns.append(
@@ -223,7 +224,12 @@ def from_pydantic(model: Any) -> Signature | None:
         alias = one.validation_alias or one.alias or name
         one_name = isinstance(alias, str) and (alias == name or not by_name)
         checks_defaults = one.validate_default or config.get("validate_default")
-        plain = kind != "any" or _without_null(one.annotation) in (list[float], typing.List[float])  # noqa: UP006
+        nullable = nullable or one.annotation in (Any, object)
+        plain = (
+            kind != "any"
+            or one.annotation in (Any, object)
+            or _without_null(one.annotation) in (list[float], list[float])
+        )
         exact = exact and understood and plain and one_name
         column = Column(
             alias if isinstance(alias, str) else name,

@@ -125,7 +125,7 @@ def _problem_of_names(record: Any) -> str | None:
 def _fits(records: list[dict[str, Any]], column: Column) -> bool:
     """Whether every record's value is plainly right, found without much Python for each."""
     if column.kind == "any" and column.shape != FLOATS:
-        return False
+        return not column.required or all(column.name in record for record in records)
     values = [record.get(column.name) for record in records]
     found = set(map(type, values))
     if type(None) in found:
@@ -234,12 +234,11 @@ def _one_batch(columns: Sequence[Column], values: list[list[Any]]) -> Any | None
     """A batch of plain columns, or ``None`` if Arrow finds something wrong with a value."""
     import pyarrow as pa
 
-    try:
-        arrays = [
-            pa.array([_as_kind(c, v) for v in found] if _has_floats(c) else found, _type_of(c))
-            for c, found in zip(columns, values, strict=True)
-        ]
-    except (OverflowError, ValueError, TypeError):
+    arrays = [
+        array_of(c, [_as_kind(c, v) for v in found] if _has_floats(c) else found)
+        for c, found in zip(columns, values, strict=True)
+    ]
+    if any(array is None for array in arrays):
         return None
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
 
@@ -248,7 +247,7 @@ def _batches(
     columns: Sequence[Column], values: list[list[Any]], rows: list[int], failures: list[Failure]
 ) -> tuple[Any, list[int], list[Failure]]:
     """Arrow batches of validated values; a value that no Arrow type holds fails its record."""
-    arrays: list[Any] = [_array(c, found) for c, found in zip(columns, values, strict=True)]
+    arrays: list[Any] = [array_of(c, found) for c, found in zip(columns, values, strict=True)]
     if all(array is not None for array in arrays):
         return _record_batch(columns, arrays, len(rows)), rows, failures
     doubtful = [i for i, array in enumerate(arrays) if array is None]
@@ -268,7 +267,7 @@ def _batches(
         part = todo.pop()
         chosen = [[found[at] for at in part] for found in values]
         try:
-            made = [_array(c, found, True) for c, found in zip(columns, chosen, strict=True)]
+            made = [array_of(c, found, True) for c, found in zip(columns, chosen, strict=True)]
         except Exception as error:  # decimals of too many digits together, say
             if len(part) > 1:
                 todo += [[at] for at in reversed(part)]
@@ -324,7 +323,7 @@ def _partition(types: list[list[lattice.Type]]) -> list[list[int]]:
     return parts or [[]]
 
 
-def _array(column: Column, values: list[Any], sure: bool = False) -> Any | None:
+def array_of(column: Column, values: list[Any], sure: bool = False) -> Any | None:
     """An Arrow array of values, or ``None`` where a closer look is needed; not if it was taken."""
     import pyarrow as pa
 

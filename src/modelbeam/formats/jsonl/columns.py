@@ -20,6 +20,7 @@ import orjson
 from modelbeam.formats.jsonl.lines import LineBlock
 from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
+from modelbeam.predicting.columns import array_of
 
 _PLACE = 4
 _COLON = 58
@@ -53,15 +54,50 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
         signature: the columns.
         keep: members whose places are wanted too.
     """
-    if not signature.columns or None in map(_kind_in_c, signature.columns):
+    if not signature.columns or not signature.exact:
         return None
     library = _library()
-    if library is not None:
-        return _decode_native(library, block, signature.columns, keep)
-    if any(column.bounded for column in signature.columns):
+    if library is None:
+        if any(column.bounded for column in signature.columns):
+            return None
+        batch = decode_polars(block, signature.columns)
+        return None if batch is None else Columns(batch, None, [])
+    if any(_kind_in_c(column) is None for column in signature.columns):
+        return _decode_with_open_columns(library, block, signature.columns, keep)
+    return _decode_native(library, block, signature.columns, keep)
+
+
+def _decode_with_open_columns(
+    library: Any, block: LineBlock, columns: tuple[Column, ...], keep: Sequence[str]
+) -> Columns | None:
+    """Decode a block with columns that may hold anything; only their values are parsed here.
+
+    What type they have follows from all lines, so a doubt about one is a doubt about the block.
+    """
+    import pyarrow as pa
+
+    typed = tuple(column for column in columns if _kind_in_c(column) is not None)
+    names = [column.name for column in columns if column not in typed]
+    needed = frozenset(c.name for c in columns if c not in typed and c.required)
+    noted = list(dict.fromkeys([*keep, *names]))
+    found = _decode_native(library, block, typed, noted, needed)
+    if found is None or found.doubtful or found.places is None:
         return None
-    batch = decode_polars(block, signature.columns)
-    return None if batch is None else Columns(batch, None, [])
+    places = found.places[:, [noted.index(name) for name in names]]
+    texts = cut(block, places, names).to_pylist()
+    records = orjson.loads(b"[" + b",".join(texts) + b"]")
+    arrays = []
+    for column in columns:
+        if column in typed:
+            array = found.batch.column(column.name)
+        else:
+            array = array_of(column, [record.get(column.name) for record in records])
+        if array is None:
+            return None
+        arrays.append(array)
+    batch = pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
+    places = found.places[:, : len(dict.fromkeys(keep))]
+    return Columns(batch, found.rows, [], places if keep else None)
 
 
 def _kind_in_c(column: Column) -> tuple[int, Any] | None:
@@ -144,8 +180,13 @@ def _powers_of_five() -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 
 def _decode_native(
-    library: Any, block: LineBlock, columns: tuple[Column, ...], keep: Sequence[str]
+    library: Any,
+    block: LineBlock,
+    columns: tuple[Column, ...],
+    keep: Sequence[str],
+    needed: frozenset[str] = frozenset(),
 ) -> Columns | None:
+    """Decode a block in C; lines without a kept member that is needed are doubtful."""
     import pyarrow as pa
 
     data, room = block.data, block.count + 1
@@ -178,6 +219,7 @@ def _decode_native(
     for kept, one in zip(only_kept, described[len(columns) :], strict=True):
         name = orjson.dumps(kept)[1:-1]
         one.name, one.name_length, one.kind = name, len(name), _PLACE
+        one.required = kept in needed
     places = np.empty((room, len(keep), 2), np.int32)
     for i, kept in enumerate(keep):
         one = described[[*names, *only_kept].index(kept)]
