@@ -659,6 +659,33 @@ def test_naive_and_zoned_times_are_not_mixed():
     assert [row["x"] for row in rows_of(batch)] == [naive, NOON, DAY]
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(older_schemas(), plain_records)
+def test_what_is_valid_by_its_types_is_what_the_schema_makes_of_it(
+    schema: s.Schema, records: list[dict[str, Any]]
+) -> None:
+    signature = from_schema(schema)
+    assert signature is not None
+    for some in [records, *([record] for record in records)]:
+        valid = signature.plainly_valid(some) if signature.exact else None
+        assert valid is None or valid == [schema.validate(record) for record in some]
+
+
+def test_other_fields_that_the_schema_ignores_do_not_make_validation_slow():
+    schema = s.Schema(
+        {"x": float, s.Optional("n"): s.Or(int, None), "o": object}, ignore_extra_keys=True
+    )
+    records = [
+        {"x": 1.5, "o": 1, "z": 2},
+        {"x": 2.0, "n": None, "o": None},
+        {"x": 1.0, "n": 1, "o": []},
+    ]
+    found = from_schema(schema).plainly_valid(records)
+    assert found == [{"x": 1.5, "o": 1}, *records[1:]]
+    for bad in ({"x": 1, "o": 1}, {"x": 1.0}, {"x": 1.0, "o": 1, "n": "1"}, {"x": None, "o": 1}):
+        assert from_schema(schema).plainly_valid([*records, bad]) is None
+
+
 def test_an_integer_where_a_float_is_wanted_gets_a_hint():
     for cls, schema in itertools.product((Plain, Lists), ({"x": float}, {"x": [float]})):
         model = loaded(cls, input_schema=s.Schema(schema))

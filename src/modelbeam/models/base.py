@@ -137,7 +137,7 @@ class LoadedModel:
         signature = self.info.signature
         if signature is None:
             return records if type(self).validate is LoadedModel.validate else None
-        return records if signature.exact and signature.all_plainly_fit(records) else None
+        return signature.plainly_valid(records) if signature.exact else None
 
 
 def raise_load_error(target: object, when: str, error: BaseException, remedy: str = "") -> NoReturn:

@@ -98,6 +98,14 @@ class Column:
                 return f"column '{self.name}' must be {words} {bound:g}, not {show(value)}"
         return None
 
+    def all_plain(self, values: list[Any]) -> bool:
+        """Whether values are of just the type that the column names; some others may be right."""
+        if self.kind != "any":
+            return not self.bounded and {_PLAIN[self.kind]}.issuperset(map(type, values))
+        if self.shape == FLOATS:
+            return all(type(v) is list and {float}.issuperset(map(type, v)) for v in values)
+        return not any(value is MISSING for value in values)
+
     def _is_kind(self, value: Any) -> bool:
         allowed = ACCEPTED[self.kind]
         if type(value) in allowed:
@@ -123,12 +131,14 @@ class Signature:
         converts: whether the schema may take, with another value, what the columns reject; then
             records that they reject are validated by the schema too.
         whole: whether the schema looks at nothing but the columns.
+        ignores: whether it takes other fields and leaves them out.
     """
 
     columns: tuple[Column, ...]
     exact: bool
     converts: bool = field(default=False, compare=False)
     whole: bool = field(default=True, compare=False)
+    ignores: bool = field(default=False, compare=False)
 
     @property
     def required(self) -> list[str]:
@@ -140,20 +150,27 @@ class Signature:
         """Whether the schema puts values into records that lack them."""
         return any(column.filled for column in self.columns)
 
-    def all_plainly_fit(self, records: list[dict[str, Any]]) -> bool:
-        """Whether every record is right by its keys and the types of its values alone.
+    def plainly_valid(self, records: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """What an exact schema makes of records that are right by the types of their values alone.
 
-        Where it says no, some may still be right.
+        Returns:
+            The records, without the fields that the schema ignores; ``None`` if some may be wrong.
         """
-        if any(c.nullable or not c.required or c.kind == "any" or c.bounded for c in self.columns):
-            return False
         names = {column.name for column in self.columns}
-        if any(record.keys() != names for record in records):
-            return False
-        return all(
-            {type(record[column.name]) for record in records} <= {_PLAIN[column.kind]}
-            for column in self.columns
-        )
+        others = not all(map(names.issuperset, records))
+        if others and not self.ignores:
+            return None
+        for column in self.columns:
+            values = [record.get(column.name, MISSING) for record in records]
+            if not column.required and not column.filled:
+                values = [value for value in values if value is not MISSING]
+            if column.nullable:
+                values = [value for value in values if value is not None]
+            if not column.all_plain(values):
+                return None
+        if not others:
+            return records
+        return [{n: v for n, v in record.items() if n in names} for record in records]
 
 
 def from_schema(schema: Any) -> Signature | None:
@@ -178,7 +195,8 @@ def from_schema(schema: Any) -> Signature | None:
         columns.append(
             Column(name, kind, nullable, required, filled=filled, truth=truth, shape=shape)
         )
-    return Signature(tuple(columns), exact, whole=whole)
+    ignores = getattr(schema, "_ignore_extra_keys", None) is True
+    return Signature(tuple(columns), exact, whole=whole, ignores=ignores)
 
 
 def _validates_its_own_way(cls: type) -> bool:
