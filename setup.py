@@ -9,7 +9,7 @@ setup(
     ext_modules=[
         Extension(
             "modelbeam.formats.jsonl._columns",
-            ["src/modelbeam/formats/jsonl/columns.c"],
+            [f"src/modelbeam/formats/jsonl/{name}.c" for name in ("columns", "encode")],
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         )

@@ -373,14 +373,16 @@ def test_a_batch_model_survives_a_large_stretch_of_bad_records(tmp_path: Path) -
     assert lines == list(range(10_001, 30_001))
 
 
-def test_inputs_without_a_record_give_an_empty_output(tmp_path: Path) -> None:
+def test_inputs_without_a_record_are_no_success(tmp_path: Path) -> None:
     contents = {"a.jsonl": b"", "b.jsonl": b"\n\r\n \n", "c.jsonl": BOM, "d.jsonl.gz": b""}
     for name, content in contents.items():
         path = tmp_path / name
         path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    run = predict("Doubler", [tmp_path / name for name in contents], tmp_path / "out.jsonl")
-    assert (run.read, run.predicted, run.failed, run.errors) == (0, 0, 0, ())
-    assert (tmp_path / "out.jsonl").read_bytes() == b""
+    inputs = [tmp_path / name for name in contents]
+    with pytest.raises(NothingPredictedError, match="No record was found in the input .4 files"):
+        predict("Doubler", inputs, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    assert json.loads((tmp_path / "out.run.json").read_text())["status"] == "failed"
 
 
 def test_a_truncated_file_fails_the_job_which_goes_on_once_it_is_mended(tmp_path: Path) -> None:

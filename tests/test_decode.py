@@ -127,7 +127,7 @@ def check_kept(block: LineBlock, signature: Signature, keep: tuple[str, ...]) ->
 
 
 def test_the_decoder_in_c_was_built() -> None:
-    assert jsonl_columns._library() is not None
+    assert jsonl_columns.library() is not None
 
 
 PLAIN = Signature((Column("x", "float"), Column("n", "int"), Column("b", "bool")), True)

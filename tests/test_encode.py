@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import decimal
 import enum
 import math
 from dataclasses import dataclass
@@ -107,7 +106,19 @@ def tables(draw: st.DrawFn) -> pa.RecordBatch:
 def test_a_table_is_encoded_as_its_rows_would_be(batch: pa.RecordBatch) -> None:
     encoded = encode_table(batch)
     assert encoded.failures == []
-    assert lines_of(encoded) == [orjson.dumps(row) for row in batch.to_pylist()]
+    assert lines_of(encoded) == [orjson.dumps(row, option=NUMPY) for row in rows_in(batch)]
+
+
+NUMPY = orjson.OPT_SERIALIZE_NUMPY
+
+
+def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows, small floats as NumPy's, whose shortest text is theirs."""
+    small = [f.name for f in batch.schema if pa.types.is_float32(f.type)]
+    return [
+        {n: np.float32(v) if n in small and v is not None else v for n, v in row.items()}
+        for row in batch.to_pylist()
+    ]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -158,24 +169,12 @@ def test_nan_in_a_table_fails_its_row_alone(kind: str, columns: int) -> None:
     assert lines_of(encoded) == good
 
 
-UNENCODABLE_COLUMNS = {
-    "bytes": pa.array([b"a", None]),
-    "decimals": pa.array([decimal.Decimal("1.5"), None]),
-    "durations": pa.array([datetime.timedelta(1), None]),
-    "labels": labels([0, None], [b"a"]),
-}
-
-
-@pytest.mark.parametrize("kind", sorted(UNENCODABLE_COLUMNS))
-def test_a_table_of_what_json_cannot_hold_fails_row_by_row(kind: str) -> None:
-    encoded = encode_table(table(y=UNENCODABLE_COLUMNS[kind]))
-    assert failed_rows(encoded) == [0]
-    assert lines_of(encoded) == [b'{"y":null}']
-
-
-def test_labels_of_what_json_cannot_hold_fail_row_by_row() -> None:
-    encoded = encode_table(table(y=labels([0, 1], [b"a", b"b"])))
-    assert (failed_rows(encoded), bytes(encoded.data)) == ([0, 1], b"")
+def test_a_value_without_json_fails_its_row_alone_and_is_named() -> None:
+    kind = pa.struct([("a", pa.float64())])
+    encoded = encode_table(table(y=pa.array([{"a": 1.0}, {"a": math.inf}, None], kind)))
+    assert failed_rows(encoded) == [1]
+    assert "y.a is NaN or infinite" in encoded.failures[0].error
+    assert lines_of(encoded) == [b'{"y":{"a":1.0}}', b'{"y":null}']
 
 
 def test_a_label_that_is_not_used_does_no_harm() -> None:
@@ -236,13 +235,10 @@ NOT_ENCODABLE = {
     "array of objects with NaN": {"y": np.array(["a", math.nan], dtype=object)},
     "strided array with NaN": {"y": np.array([1.0, 2.0, math.nan])[::2]},
     "dataclass with NaN": {"y": Point(math.nan)},
-    "bytes": {"y": b"a"},
-    "set": {"y": {1}},
     "object": {"y": object()},
     "huge integer": {"y": 2**64},
     "complex": {"y": 1j},
     "lone surrogate": {"y": "\ud800"},
-    "number as a key": {1: "y"},
     "numpy number as a key": {np.int64(1): "y"},
     "circular": circular,
 }
@@ -311,7 +307,7 @@ SELECTED = [
 
 @pytest.mark.parametrize(("line", "kept"), SELECTED)
 def test_selected_members_keep_their_values_as_they_were_written(line: bytes, kept: bytes) -> None:
-    assert selected(orjson.loads(line), line, ["id"]) == kept
+    assert selected(line, ["id"]) == kept
 
 
 def test_no_predictions_are_no_lines() -> None:

@@ -516,7 +516,7 @@ def test_when_every_record_fails_the_errors_are_published_without_success(hopele
     assert error.value.exit_code == 1
     assert files() == ["errors-00000-of-00002.jsonl", "errors-00001-of-00002.jsonl", "run.json"]
     assert json.loads(Path("out/run.json").read_bytes())["status"] == "failed"
-    with pytest.raises(ResumeError, match="every record failed"):
+    with pytest.raises(ResumeError, match="ended without a prediction"):
         predict(resume=True)
     write_lines(hopeless / "in" / "a.jsonl", records(5))
     assert predict(overwrite=True, split_size=None).predicted == 5

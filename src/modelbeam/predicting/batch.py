@@ -93,7 +93,7 @@ class Batch(ABC):
         return Decoded(batch, composed(decoded.rows, fitting), failures)
 
     @abstractmethod
-    def keep(self, columns: Keep, rows: list[int] | None) -> Kept:
+    def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Some columns of some rows (``None``: of all), as they were before any model saw them."""
 
     @abstractmethod

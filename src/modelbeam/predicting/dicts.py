@@ -41,13 +41,13 @@ class DictsBatch(Batch):
                 failures.append(Failure(row, "validate", "NotAnObjectError", error))
         return Decoded(records, rows if failures else None, failures)
 
-    def keep(self, columns: Keep, rows: list[int] | None) -> Kept:
+    def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Copies of some of their members."""
         chosen = [self._elements[row] for row in range(len(self._elements)) if rows is None]
         if rows is not None:
             chosen = [self._elements[row] for row in rows]
-        if columns != "all":
-            chosen = [{name: one[name] for name in columns if name in one} for one in chosen]
+        if names != "all":
+            chosen = [{name: one[name] for name in names if name in one} for one in chosen]
         return KeptDicts([copied(one) for one in chosen])
 
     def position(self, row: int) -> Nowhere:

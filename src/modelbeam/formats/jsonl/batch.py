@@ -56,7 +56,7 @@ class LinesReader(Reader):
             yield (
                 LongLineBatch(block, self._wanted.longest)
                 if isinstance(block, LongLine)
-                else LinesBatch(block)
+                else LinesBatch(block, self._wanted.keep)
             )
 
     def took(self, seconds: float) -> None:
@@ -93,10 +93,13 @@ class LinesBatch(Batch):
 
     Args:
         block: the lines.
+        keep: members that will be kept, whose places are noted while columns are decoded.
     """
 
-    def __init__(self, block: LineBlock) -> None:
+    def __init__(self, block: LineBlock, keep: Keep = ()) -> None:
         self.block = block
+        self._keep = () if keep == "all" else keep
+        self._certain: columns.Columns | None = None
 
     def records(self) -> Decoded:
         """The records as dicts."""
@@ -108,7 +111,8 @@ class LinesBatch(Batch):
         """The records as columns; the reference looks only at lines that are not certain."""
         block, certain = self.block, None
         if signature is not None and signature.exact:
-            certain = columns.decode(block, signature)
+            certain = columns.decode(block, signature, self._keep)
+            self._certain = certain if self._keep else None
         if certain is not None and not certain.doubtful:
             return Decoded(certain.batch, certain.rows, [])
         decoded = decode_records(block, certain.doubtful if certain else None)
@@ -119,14 +123,30 @@ class LinesBatch(Batch):
             batch, rows = _merged(certain, batch, rows or [])
         return Decoded(batch, rows, failures)
 
-    def keep(self, columns: Keep, rows: list[int] | None) -> Kept:
+    def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Members of the lines, their texts as they are."""
+        if names != "all":
+            return KeptText(self._cut(names, rows))
         lines = self.block.lines
         if rows is not None:
             lines = [lines[row] for row in rows]
-        if columns == "all":
-            return KeptText([without_returns(line) for line in lines])
-        return KeptText([selected(orjson.loads(line), line, columns) for line in lines])
+        return KeptText([without_returns(line) for line in lines])
+
+    def _cut(self, names: Sequence[str], rows: list[int] | None) -> list[bytes]:
+        """Some members of some lines, cut out by the decoder in C where it is certain of them."""
+        lines = self.block.lines
+        certain = self._certain or columns.places_of(self.block, names)
+        if certain is None or certain.places is None:
+            chosen = lines if rows is None else [lines[row] for row in rows]
+            return [selected(line, names) for line in chosen]
+        made: list[bytes] = columns.cut(self.block, certain.places, names).to_pylist()
+        if certain.rows == rows:
+            return made
+        by_line = dict(zip(certain.rows or range(len(made)), made, strict=True))
+        return [
+            by_line[row] if row in by_line else selected(lines[row], names)
+            for row in (range(len(lines)) if rows is None else rows)
+        ]
 
     def position(self, row: int) -> Position:
         """The line, from 1 in its piece, and its offset in the file."""
@@ -159,7 +179,7 @@ class LongLineBatch(Batch):
         """No record, but its failure."""
         return Decoded([], [], [self._failure])
 
-    def keep(self, columns: Keep, rows: list[int] | None) -> Kept:
+    def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Nothing."""
         return KeptText([])
 

@@ -56,19 +56,19 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
     """
     if not signature.columns or not signature.exact:
         return None
-    library = _library()
-    if library is None:
+    native = library()
+    if native is None:
         if any(column.bounded for column in signature.columns):
             return None
         batch = decode_polars(block, signature.columns)
         return None if batch is None else Columns(batch, None, [])
     if any(_kind_in_c(column) is None for column in signature.columns):
-        return _decode_with_open_columns(library, block, signature.columns, keep)
-    return _decode_native(library, block, signature.columns, keep)
+        return _decode_with_open_columns(native, block, signature.columns, keep)
+    return _decode_native(native, block, signature.columns, keep)
 
 
 def _decode_with_open_columns(
-    library: Any, block: LineBlock, columns: tuple[Column, ...], keep: Sequence[str]
+    native: Any, block: LineBlock, columns: tuple[Column, ...], keep: Sequence[str]
 ) -> Columns | None:
     """Decode a block with columns that may hold anything; only their values are parsed here.
 
@@ -80,7 +80,7 @@ def _decode_with_open_columns(
     names = [column.name for column in columns if column not in typed]
     needed = frozenset(c.name for c in columns if c not in typed and c.required)
     noted = list(dict.fromkeys([*keep, *names]))
-    found = _decode_native(library, block, typed, noted, needed)
+    found = _decode_native(native, block, typed, noted, needed)
     if found is None or found.doubtful or found.places is None:
         return None
     places = found.places[:, [noted.index(name) for name in names]]
@@ -98,6 +98,12 @@ def _decode_with_open_columns(
     batch = pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
     places = found.places[:, : len(dict.fromkeys(keep))]
     return Columns(batch, found.rows, [], places if keep else None)
+
+
+def places_of(block: LineBlock, keep: Sequence[str]) -> Columns | None:
+    """The places of some members of each line; ``None`` where only the reference can tell."""
+    native = library()
+    return None if native is None else _decode_native(native, block, (), keep)
 
 
 def _kind_in_c(column: Column) -> tuple[int, Any] | None:
@@ -134,7 +140,7 @@ class _Column(ctypes.Structure):
 
 
 @functools.cache
-def _library() -> Any | None:
+def library() -> Any | None:
     """The built ``columns.c`` with its tables, or ``None`` if it was not built."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_columns" + suffix)
@@ -263,8 +269,8 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
     """
     import pyarrow as pa
 
-    library = _library()
-    if library is None:
+    native = library()
+    if native is None:
         raise RuntimeError("places are known only to the decoder in C")
     heads = [orjson.dumps(name) + b":" for name in dict.fromkeys(keep)]
     ends = np.cumsum([len(head) for head in heads], dtype=np.int32)
@@ -273,7 +279,7 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
     length = int((places[:, :, 1] - places[:, :, 0]).sum(dtype=np.int64))
     text = np.empty(length + rows * (2 + sum(map(len, heads)) + len(heads)), np.uint8)
     offsets = np.empty(rows + 1, np.int64)
-    library.modelbeam_cut(
+    native.modelbeam_cut(
         block.data, places.ctypes.data, rows, len(heads), b"".join(heads),
         ends.ctypes.data, text.ctypes.data, offsets.ctypes.data,
     )  # fmt: skip

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import orjson
 
-from modelbeam.predicting.failures import Failure, without_returns
+from modelbeam.formats.jsonl import table
+from modelbeam.formats.jsonl.values import careful, needs_care, plain_value, rows_of
+from modelbeam.predicting.failures import Failure, moved, without_returns
 
 
 class Encoded(NamedTuple):
@@ -52,17 +54,13 @@ def encode_records(
     return Encoded(_joined(lines, kept), len(good), failures)
 
 
-def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, _plain_value, orjson.OPT_SERIALIZE_NUMPY)
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def _plain_value(value: Any) -> Any:
-    """What ``orjson`` does not know by itself, as something that it knows."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+def _dumps(value: dict[str, Any]) -> bytes:
+    if needs_care(value.values()):
+        value = careful(value)
+    return orjson.dumps(value, plain_value, _OPTIONS)
 
 
 def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | None:
@@ -71,8 +69,10 @@ def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | N
         array = orjson.dumps(predictions)[1:-1]
     except (TypeError, RecursionError):
         try:
-            array = _dumps(predictions)[1:-1]
-        except (TypeError, RecursionError):
+            if any(needs_care(prediction.values()) for prediction in predictions):
+                predictions = [careful(prediction) for prediction in predictions]
+            array = orjson.dumps(predictions, plain_value, orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        except (TypeError, ValueError, RecursionError):
             return None
     if b"null" in array and any(map(_not_finite, predictions)):
         return None
@@ -82,46 +82,63 @@ def _dumps_all(predictions: Sequence[dict[str, Any]]) -> list[bytes] | bytes | N
 
 
 def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
-    """Encode an Arrow batch or table as lines, as :func:`encode_records` would its rows."""
-    import pyarrow as pa
+    """Encode an Arrow batch or table as lines, as :func:`encode_records` would its rows.
 
-    data = _encode_labels(batch)
-    if data is None:
-        if not all(_plain(pa, column_type) for column_type in batch.schema.types) or any(
-            _has_not_finite(batch.column(i)) for i in range(batch.num_columns)
-        ):
-            return encode_records(batch.to_pylist(), kept)
-        import io
+    A column with a value that has no JSON at all is looked at row by row, so that only the records
+    which have such a value fail.
+    """
+    chunked = hasattr(batch, "to_batches")
+    batches = batch.combine_chunks().to_batches() if chunked else [batch]
+    if len(batches) > 1:
+        return _rows(batch.to_batches(), kept)
+    for one in batches:
+        try:
+            data = table.encode(one, kept)
+        except (ValueError, TypeError):
+            break
+        if data is not None:
+            return Encoded(cast(bytes, data), one.num_rows, [])
+    return _rows(batches, kept)
 
-        import polars as pl
 
-        buffer = io.BytesIO()
-        cast(pl.DataFrame, pl.from_arrow(batch)).write_ndjson(buffer)
-        data = buffer.getvalue()
-    return Encoded(_joined(data, kept), batch.num_rows, [])
+def _rows(batches: Sequence[Any], kept: Sequence[bytes] | None) -> Encoded:
+    """The same, row by row."""
+    rows: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    good: list[int] = []
+    at = 0
+    for batch in batches:
+        try:
+            rows += rows_of(batch)
+            good += range(at, at + batch.num_rows)
+        except TypeError:
+            for row in range(batch.num_rows):
+                try:
+                    rows += rows_of(batch.slice(row, 1))
+                    good.append(at + row)
+                except TypeError as error:
+                    failures.append(Failure.of(at + row, "encode", error))
+        at += batch.num_rows
+    if kept is not None and failures:
+        kept = [kept[row] for row in good]
+    encoded = encode_records(rows, kept)
+    failures += [moved(failure, good) for failure in encoded.failures]
+    return Encoded(encoded.data, encoded.lines, failures)
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
-_LARGEST_EXACT = 1e18
-"""Above it a JSON integer may have become a float, which is not written back as it was."""
 
 
-def selected(record: dict[str, Any], line: bytes, names: Sequence[str]) -> bytes:
+def selected(line: bytes, names: Sequence[str]) -> bytes:
     """The JSON object of some members of a record, their values as they were written.
 
     Args:
-        record: the record.
-        line: its text.
+        line: the record's text, which is valid.
         names: the members, in the order of the result; those that it lacks are left out.
     """
-    chosen = {name: record[name] for name in names if name in record}
-    for value in chosen.values():
-        if isinstance(value, (list, dict)) or (
-            isinstance(value, float) and not -_LARGEST_EXACT < value < _LARGEST_EXACT
-        ):
-            texts = _member_texts(without_returns(line))
-            return b"{" + b",".join(orjson.dumps(n) + b":" + texts[n] for n in chosen) + b"}"
-    return orjson.dumps(chosen)
+    texts = _member_texts(without_returns(line))
+    chosen = [n for n in dict.fromkeys(names) if n in texts]
+    return b"{" + b",".join(orjson.dumps(n) + b":" + texts[n] for n in chosen) + b"}"
 
 
 def _member_texts(record: bytes) -> dict[str, bytes]:
@@ -180,42 +197,3 @@ def _not_finite(value: Any, name: str = "") -> str | None:
     if is_dataclass(value) and not isinstance(value, type):
         return _not_finite({f.name: getattr(value, f.name) for f in fields(value)}, name)
     return _not_finite(value.value, name) if isinstance(value, enum.Enum) else None
-
-
-def _plain(pa: Any, kind: Any) -> bool:
-    """Whether Polars writes a column of this Arrow type just as ``orjson`` would its values."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_float64(kind)
-    )
-
-
-def _has_not_finite(column: Any) -> bool:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_floating(column.type):
-        return False
-    return not pc.all(pc.is_finite(column), min_count=0).as_py()
-
-
-def _encode_labels(batch: Any) -> bytes | None:
-    """Lines of a batch that is one column of labels (dictionary-encoded), each encoded once."""
-    import pyarrow as pa
-
-    if batch.num_columns != 1 or not isinstance(batch.column(0), pa.DictionaryArray):
-        return None
-    column = batch.column(0)
-    if not _plain(pa, column.type) or column.null_count or column.dictionary.null_count:
-        return None
-    name = batch.schema.names[0]
-    labels = [_dumps({name: label}) + b"\n" for label in column.dictionary.to_pylist()]
-    lines = pa.array(labels, pa.large_binary()).take(column.indices)
-    ends = np.frombuffer(lines.buffers()[1], np.int64)
-    return memoryview(lines.buffers()[2])[ends[0] : ends[len(lines)]]  # type: ignore[return-value]
