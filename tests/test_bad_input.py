@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from commands import read_lines
 
 import modelbeam
-from modelbeam.errors import InputReadError
+from modelbeam.errors import InputReadError, NothingPredictedError
 
 BOM = b"\xef\xbb\xbf"
 LONGEST = 4096
@@ -379,7 +380,7 @@ def test_inputs_without_a_record_are_no_success(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     inputs = [tmp_path / name for name in contents]
-    with pytest.raises(NothingPredictedError, match="No record was found in the input .4 files"):
+    with pytest.raises(NothingPredictedError, match=r"No record was found in the input .4 files"):
         predict("Doubler", inputs, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     assert json.loads((tmp_path / "out.run.json").read_text())["status"] == "failed"

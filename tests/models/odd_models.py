@@ -55,7 +55,7 @@ RETURNED: dict[str, Any] = {
     "class": Point,
     "pydantic nan": Prediction(y=math.nan),
     "dataclass nan": Point(y=math.nan),
-    "bytes": {"y": b"red"},
+    "complex": {"y": 1j},
     "numpy key": {np.int64(1): 0.5},
     "surrogate key": {"\ud800": 0.5},
 }
