@@ -466,7 +466,7 @@ def test_publishing_over_an_output_fails_at_any_call_and_says_what_is_there(
             except OutputWriteError as error:
                 message = str(error)
         assert "No space left on device" in message
-        assert "--resume and without --overwrite" in message
+        assert "with --resume" in message
         if "as it was" in message:
             assert again.visible() == before
             outcomes.add("old")

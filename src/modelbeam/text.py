@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def count(number: int, noun: str) -> str:
     """``1 file``, ``2,000 files``."""
@@ -46,3 +48,12 @@ def describe(error: BaseException) -> str:
 def as_utf8(text: str) -> str:
     """The text with lone surrogates (of a path that is not UTF-8) written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that turn the direction of writing around."""
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: names of files and values of records do not steer it."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", as_utf8(text))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from modelbeam._version import __version__
 from modelbeam.errors import InterruptedRunError, ModelbeamError, RequestError, did_you_mean
+from modelbeam.text import printable
 
 _EPILOGS = {
     "modelbeam": """\
@@ -226,7 +227,7 @@ def run(arguments: Sequence[str]) -> int:
     message = " ".join(str(error).split())
     if "--overwrite" in arguments:
         message = message.replace("with --resume", "with --resume instead of --overwrite")
-    print(f"modelbeam: {message}", file=sys.stderr)
+    print(f"modelbeam: {printable(message)}", file=sys.stderr)
     return error.exit_code
 
 
@@ -340,12 +341,12 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
         if flags.json:
             _print_json(done.to_dict())
         if not flags.quiet:
-            print(left_running(done), file=sys.stderr)
+            print(printable(left_running(done)), file=sys.stderr)
         return 0
     if flags.json:
         _print_json(done.description)
     if not flags.quiet:
-        print(summary(done), file=sys.stderr)
+        print(printable(summary(done)), file=sys.stderr)
     return 0
 
 
@@ -372,13 +373,13 @@ def _check(flags: argparse.Namespace, rest: list[str]) -> int:
 
     def note(text: str) -> None:
         if not flags.quiet and not flags.no_progress:
-            print(f"modelbeam: {text}", file=sys.stderr)
+            print(f"modelbeam: {printable(text)}", file=sys.stderr)
 
     found = check_job(_job(flags, rest, "check"), note)
     if flags.json:
         _print_json(found.to_dict())
     elif not flags.quiet:
-        _say(found.to_text())
+        _say(printable(found.to_text()))
     if found.engine is not None and not found.engine.healthy:
         return RequestError.exit_code
     return 1 if found.read and found.failed == found.read else 0

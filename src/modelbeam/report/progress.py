@@ -11,7 +11,7 @@ from modelbeam.job.flags import is_local, title_of
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
-from modelbeam.text import count, duration, size
+from modelbeam.text import count, duration, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0
 """How often a plain line is written where there is no terminal."""
@@ -90,7 +90,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write a line at once."""
-        print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+        print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing is left open."""
@@ -132,9 +132,10 @@ class Bar:
     def note(self, text: str) -> None:
         """Write a line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(f"modelbeam: {text}", highlight=False, soft_wrap=True)
+            line = f"modelbeam: {printable(text)}"
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+            print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away; the summary stands in its place."""
@@ -148,7 +149,7 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         """Write a line."""
-        print(f"modelbeam: {text}", file=sys.stderr, flush=True)
+        print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def watcher(*, quiet: bool, progress: bool) -> Watcher:

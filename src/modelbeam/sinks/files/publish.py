@@ -210,8 +210,7 @@ def _writing(output: Output) -> Iterator[None]:
         raise OutputWriteError(
             f"The output {output.path} cannot be published: {error.strerror or error} "
             f"({error.filename or output.state}). Nothing was published, and what was there before "
-            f"is as it was. Make room or fix it, then run the same command with --resume and "
-            f"without --overwrite."
+            f"is as it was. Make room or fix it, then run the same command with --resume."
         ) from error
 
 
@@ -476,7 +475,7 @@ def _in_between(output: Output, error: Exception) -> OutputWriteError:
     return OutputWriteError(
         f"The output {output.path} is published in part: {text} ({file}). Files of this run stand "
         f"where those of an earlier one may have been, without {missing}. Make room or fix it, "
-        f"then run the same command with --resume and without --overwrite: that finishes it."
+        f"then run the same command with --resume, which finishes it."
     )
 
 
