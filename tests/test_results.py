@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from modelbeam import formats, models
+from modelbeam import formats, models, storage
+from modelbeam.formats.base import Piece
+from modelbeam.job.sample import predict_sample
+from modelbeam.job.task import Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting import results
 from modelbeam.predicting.conform import misfits
@@ -229,6 +232,18 @@ def test_what_does_not_fit_is_told_with_how_often():
         ("the prediction: Additional properties are not allowed ('Species' was unexpected)", 4),
         ("p is not of type number, but '0.5'", 2),
     ]
+
+
+def test_check_compares_the_sample_without_what_is_kept(tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"x":1.0}\n{"x":2.0}\n')
+    info = storage.stat(str(file))
+    piece = Piece(str(file), 0, info.size, info.size, info.mtime_ns, None, "jsonl", info.size)
+    task = Task(str(tmp_path), "f", formats.Format("jsonl"), "all", None, 1 << 20)
+    assert predict_sample(piece, 10, task, load("Enums")).misfits == []
+    [missing, more, _] = predict_sample(piece, 10, task, load("Misfit")).misfits
+    assert missing == ("the prediction: 'species' is a required property", 2)
+    assert "'x'" not in more[0]
 
 
 @pytest.mark.parametrize("schema", [{"type": 3}, {"$ref": "#/nowhere"}])
