@@ -308,7 +308,7 @@ ODD_PATHS = ["in.jsonl", 'a "quoted" \\ path.jsonl', "grün.jsonl", "latin-\udce
 
 @pytest.mark.parametrize("path", ODD_PATHS, ids=ascii)
 def test_a_manifest_is_read_as_it_was_written(path: str) -> None:
-    kinds = [Kind("predict", "E", 2, 3, 40, "bad", path)]
+    kinds = [Kind("predict", "E", "bad", 2, path, {"line": 3, "offset": 40}, "bad")]
     manifest = Manifest(
         split_of(3, path, 10, None, 99, 123456789, "gzip").key,
         path,
@@ -388,11 +388,14 @@ def test_the_first_of_each_kind_of_failure_is_numbered_as_in_the_whole_file(job:
         {
             "stage": "predict",
             "type": "E",
+            "message": "why",
             "count": 2,
+            "source": "in.jsonl",
             "line": RECORDS + 4,
             "offset": 100,
             "error": "why",
-            "source": "in.jsonl",
+            "where": "",
+            "traceback": "",
         }
     ]
 

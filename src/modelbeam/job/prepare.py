@@ -318,7 +318,9 @@ def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | N
     if limit is None or limit.endswith("%") or totals.counts.failed <= int(limit):
         return None
     examples = "; ".join(
-        f"{kind.source} at byte {kind.offset}, {kind.type}: {kind.error}"
+        f"{kind.source} at byte {kind.place['offset']}, {kind.type}: {kind.error}"
+        if "offset" in kind.place  # lines are those of a piece until the end
+        else f"{kind.source}, {kind.type}: {kind.error}"
         for kind in totals.counts.kinds[:3]
     )
     return TooManyErrorsError(

@@ -2,25 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import functools
+import re
+from dataclasses import dataclass, field
+from typing import Any
 
-from modelbeam.predicting.failures import Failure, Place
+from modelbeam.predicting.failures import Failure, Place, traceback_of
 
 EXAMPLES = 20
-"""Kinds of failure (stage and type) that a manifest describes one by one."""
+"""Kinds of failure that are described one by one; further ones are counted together."""
+
+OTHERS = "other failures"
+"""The type under which these are counted."""
+
+_VARIABLE = re.compile(
+    r"""
+    (?P<named> (?i:\b(?:column|field|key|name|parameter|argument)s?:?\ ) (?: '[^']*' | "[^"]*" ) )
+    | '[^']*' | "[^"]*" | `[^`]*`                             # quoted
+    | \b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b         # a UUID
+    | \b0x[0-9a-f]+\b
+    | [-+]?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b
+    | \b(?=[a-z]*\d)[0-9a-f]{6,}\b                           # some other identifier
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_LONGEST = 300
+
+
+@functools.lru_cache(4096)
+def masked(message: str) -> str:
+    """A message without what differs from record to record: numbers, quoted text, identifiers.
+
+    What is called a column, a field or a key in it stays: another one is another fault.
+    """
+    return " ".join(_VARIABLE.sub(lambda m: m["named"] or "…", message[:_LONGEST]).split())
 
 
 @dataclass(slots=True)
 class Kind:
-    """Failures of one stage and type: how many, and the first of them (position in its split)."""
+    """Failures of one stage, type and masked message: how many, and the first of them.
+
+    Attributes:
+        stage, type: as in :class:`.failures.Failure`.
+        message: what they have in common; see :func:`masked`.
+        count: how many.
+        source: the file of the first one.
+        place: where it is in that file; in the piece of the file until the output is published.
+        error: its whole message.
+        where: the line of the user's code that raised it, such as ``housing/model.py:28 in
+            predict``; empty if there is none.
+        traceback: the last frames of its traceback, a line each; empty if there are none.
+    """
 
     stage: str
     type: str
+    message: str
     count: int
-    line: int
-    offset: int
+    source: str
+    place: dict[str, Any]
     error: str
-    source: str = ""
+    where: str = ""
+    traceback: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``run.json`` has it: the place's members among the others."""
+        return {
+            "stage": self.stage,
+            "type": self.type,
+            "message": self.message,
+            "count": self.count,
+            "source": self.source,
+            **self.place,
+            "error": self.error,
+            "where": self.where,
+            "traceback": self.traceback,
+        }
+
+    @property
+    def at(self) -> str:
+        """The first one's place for people: the file, and the line or row."""
+        number = next(iter(self.place.values()), None)
+        return self.source if number is None else f"{self.source}:{number}"
 
 
 @dataclass(slots=True)
@@ -40,34 +102,50 @@ class Counts:
     def add_failure(self, failure: Failure, place: Place, source: str = "") -> None:
         """Count one failed record."""
         self.failed += 1
+        message = masked(failure.error)
         for kind in self.kinds:
-            if kind.type == failure.type and kind.stage == failure.stage:
+            known = (kind.message, kind.type, kind.stage)
+            if known == (message, failure.type, failure.stage):
                 kind.count += 1
                 return
-        if len(self.kinds) < EXAMPLES:
-            at = place._asdict()
-            self.kinds.append(
-                Kind(
-                    failure.stage,
-                    failure.type,
-                    1,
-                    at.get("line", 0),
-                    at.get("offset", 0),
-                    failure.error,
-                    source,
-                )
+        self._add(
+            Kind(
+                failure.stage, failure.type, message, 1, source, place._asdict(), failure.error,
+                failure.where, traceback_of(failure),
             )
+        )  # fmt: skip
 
-    def add(self, other: Counts, first_line: int) -> None:
-        """Add a later split's counts, whose lines are ``first_line`` further down its file."""
+    def _add(self, kind: Kind) -> None:
+        """Add a kind that is not there yet; the list is bounded."""
+        if len(self.kinds) < EXAMPLES:
+            self.kinds.append(kind)
+            return
+        last = self.kinds[-1]
+        if last.type != OTHERS:
+            first = (kind.source, kind.place, kind.error)
+            last = Kind("", OTHERS, "", 0, *first)
+            self.kinds.append(last)
+        last.count += kind.count
+
+    def add(self, other: Counts, first: int) -> None:
+        """Add a later split's counts, whose lines are ``first`` further down its file."""
         self.read += other.read
         self.predicted += other.predicted
         self.failed += other.failed
         self.recovered += other.recovered
-        known = {(kind.stage, kind.type): kind for kind in self.kinds}
+        known = {(kind.stage, kind.type, kind.message): kind for kind in self.kinds}
         for kind in other.kinds:
-            mine = known.get((kind.stage, kind.type))
+            mine = known.get((kind.stage, kind.type, kind.message))
             if mine is not None:
                 mine.count += kind.count
-            elif len(self.kinds) < EXAMPLES:
-                self.kinds.append(Kind(**{**asdict(kind), "line": kind.line + first_line}))
+                continue
+            place = dict(kind.place)
+            if place:
+                number = next(iter(place))
+                place[number] += first
+            self._add(
+                Kind(
+                    kind.stage, kind.type, kind.message, kind.count, kind.source, place,
+                    kind.error, kind.where, kind.traceback,
+                )
+            )  # fmt: skip

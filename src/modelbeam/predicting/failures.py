@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import linecache
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -24,12 +26,27 @@ class Failure:
         stage: what was being done: ``decode``, ``validate``, ``predict`` or ``encode``.
         type: the exception's class name.
         error: its message.
+        frames: file, line and function of its traceback from the model's own code on, outermost
+            first; the last few.
     """
 
     row: int
     stage: Stage
     type: str
     error: str
+    frames: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The innermost line of the model's own code: ``housing/model.py:28 in predict``."""
+        if not self.frames:
+            return ""
+        own = os.path.dirname(self.frames[0][0])
+        inside = [
+            f for f in self.frames if f[0].startswith(own) and _LIBRARIES not in f[0][len(own) :]
+        ]
+        file, line, function = inside[-1] if inside else self.frames[0]
+        return f"{'/'.join(file.rsplit(os.sep, 2)[-2:])}:{line} in {function}"
 
     @classmethod
     def of(cls, row: int, stage: Stage, error: BaseException) -> Failure:
@@ -38,7 +55,36 @@ class Failure:
             stage = "validate"
         text = describe(error)
         advice = hint(text) if stage == "validate" else None
-        return cls(row, stage, type(error).__name__, f"{text} ({advice})" if advice else text)
+        text = f"{text} ({advice})" if advice else text
+        return cls(row, stage, type(error).__name__, text, _frames(error))
+
+
+FRAMES = 8
+"""Frames of a traceback that are kept."""
+
+_LIBRARIES = f"{os.sep}site-packages{os.sep}"
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def _frames(error: BaseException) -> tuple[tuple[str, int, str], ...]:
+    """The frames of the model's code and of what that called: all that are not modelbeam's."""
+    found = []
+    frame = error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        if not code.co_filename.startswith((_OURS, "<")):
+            found.append((code.co_filename, frame.tb_lineno, code.co_name))
+        frame = frame.tb_next
+    return tuple(found if len(found) <= FRAMES else [found[0], *found[1 - FRAMES :]])
+
+
+def traceback_of(failure: Failure) -> str:
+    """The frames as text, a line each with its source line if that can be read."""
+    lines = []
+    for file, line, function in failure.frames:
+        source = linecache.getline(file, line).strip()
+        lines.append(f"{file}:{line} in {function}" + (f": {source}" if source else ""))
+    return as_utf8("\n".join(lines))
 
 
 def moved(failure: Failure, rows: Sequence[int] | None) -> Failure:

@@ -374,6 +374,7 @@ def call_in_batches(
     """
     pieces: list[tuple[int, int, Any]] = []
     failures: list[Failure] = []
+    wrong: str | None = None  # what was said of the largest batch with a wrong number
     todo = [(s, min(s + batch_size, count)) for s in range(0, count, batch_size)][::-1]
     density = 0.0
     while todo:
@@ -390,11 +391,17 @@ def call_in_batches(
         except MODEL_ERRORS as error:
             if is_ctrl_c(error) or isinstance(error, TooManyCrashesError):
                 raise
+            if isinstance(error, WrongNumberOfPredictionsError):
+                wrong = wrong or str(error)
             if size > 1:
                 middle = start + size // 2
                 todo += [(middle, stop), (start, middle)]
             else:
-                failures.append(Failure.of(start, "predict", error))
+                failure = Failure.of(start, "predict", error)
+                if wrong and isinstance(error, WrongNumberOfPredictionsError):
+                    alone = "" if wrong == failure.error else f" (by itself, {failure.error})"
+                    failure = replace(failure, error=wrong + alone)
+                failures.append(failure)
                 density = _RECENT * density + (1 - _RECENT)
         else:
             pieces.append((start, stop, made))

@@ -176,9 +176,12 @@ def summary(run: Run) -> str:
     for kind in run.failures:
         words = " ".join(kind["error"].split())
         words = words if len(words) <= 160 else words[:157] + "..."
+        stage = f" ({kind['stage']})" if kind["stage"] else ""
+        number = kind.get("line", kind.get("row"))
+        place = kind["source"] if number is None else f"{kind['source']}:{number}"
+        where = f" [{kind['where']}]" if kind.get("where") else ""
         lines.append(
-            f"  {kind['count']:,} x {kind['type']} ({kind['stage']}), first at "
-            f"{kind['source']}:{kind['line']}: {words}"
+            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place}: {words}{where}"
         )
     if recovered := description.get("recovered"):
         lines.append(

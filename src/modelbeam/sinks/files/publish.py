@@ -30,7 +30,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -280,9 +280,7 @@ def check_max_errors(limit: str | None, counts: Counts) -> None:
     share = limit.endswith("%")
     allowed = float(limit[:-1]) / 100 * counts.read if share else float(limit)
     if counts.failed > allowed:
-        examples = "; ".join(
-            f"{kind.source}:{kind.line} {kind.type}: {kind.error}" for kind in counts.kinds[:3]
-        )
+        examples = "; ".join(f"{kind.at} {kind.type}: {kind.error}" for kind in counts.kinds[:3])
         raise TooManyErrorsError(
             f"{counts.failed} of {counts.read} records failed, more than --max-errors {limit}. "
             f"The first: {examples}. Nothing was published; mend the data and use --overwrite, or "
@@ -385,7 +383,7 @@ def describe_run(
             "predicted": counts.predicted,
             "failed": counts.failed,
         },
-        "failures": [asdict(kind) for kind in counts.kinds],
+        "failures": [kind.to_dict() for kind in counts.kinds],
         "notes": list(publication.notes),
         "recovered": counts.recovered,
         "crashes": list(publication.crashes),
