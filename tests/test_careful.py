@@ -22,6 +22,7 @@ from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.predictor import Predictions, _predict_apart, picklable
 
+EMBEDDED = ["--runner=PortableRunner", "--job_endpoint=embed"]
 MESSAGES = {
     3.0: ("ProcessDiedError", "the process that held the model was killed by SIGSEGV"),
     5.0: ("ProcessDiedError", "the process that held the model exited with code 7"),
@@ -30,11 +31,13 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize("model", ["Deadly", "DeadlyTable"])
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [("Deadly", [-2.0, 3.0, 4.0, 5.0]), ("DeadlyTable", [-2.0, 1.0, 3.0, 4.0, 6.0, 10.0])],
+)
 def test_the_guilty_records_are_error_lines_and_the_others_are_predicted(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, x: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    x = [-2.0, *map(float, range(11))]
     data = write_lines(tmp_path / "in.jsonl", [{"x": value} for value in x])
     flags = [f"-o={tmp_path / 'out.jsonl'}", "--record-timeout=1", "--no-progress"]
     assert cli.run(["predict", f"-m=nasty_models:{model}", f"-i={data}", *flags]) == 0
@@ -42,13 +45,14 @@ def test_the_guilty_records_are_error_lines_and_the_others_are_predicted(
     assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2 * v for v in good]
     errors = read_lines(tmp_path / "out.errors.jsonl")
     assert [row["record"]["x"] for row in errors] == [v for v in x if v in MESSAGES]
-    assert {row["record"]["x"]: (row["type"], row["error"]) for row in errors} == MESSAGES
+    for row in errors:
+        assert (row["type"], row["error"]) == MESSAGES[row["record"]["x"]]
     assert {row["stage"] for row in errors} == {"predict"}
     (crash,) = json.loads((tmp_path / "out.run.json").read_text())["crashes"]
     assert crash["ending"] == "was killed by SIGSEGV"
-    assert crash["records"] == 3
+    assert crash["records"] == 2
     assert crash["places"] == [f"{data} after byte 0"]
-    assert "over 3 records, now failed" in capsys.readouterr().err
+    assert "over 2 records, now failed" in capsys.readouterr().err
 
 
 def test_a_model_that_simply_does_not_work_ends_the_run(tmp_path: Path) -> None:
@@ -73,6 +77,47 @@ def test_where_nothing_moves_a_line_says_where(
     assert cli.run(["predict", *flags]) == 0
     said = f"no progress for 0.7 s in {data} after byte 0; --record-timeout sets a limit"
     assert capsys.readouterr().err.count(said) == 1
+
+
+def test_records_have_a_limit_of_time_on_an_engines_worker_too(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "in.jsonl", [{"x": float(n)} for n in (4, 10, 5)])
+    run = modelbeam.predict(
+        model="nasty_models:Deadly",
+        input=str(data),
+        output=str(tmp_path / "out.jsonl"),
+        record_timeout=1.0,
+        beam_options=EMBEDDED,
+    )
+    assert (run.predicted, run.failed) == (1, 2)
+    assert read_lines(tmp_path / "out.jsonl") == [{"y": 8.0}]
+    errors = read_lines(tmp_path / "out.errors.jsonl")
+    assert [(row["type"], row["error"]) for row in errors] == [MESSAGES[10.0], MESSAGES[5.0]]
+
+
+def test_an_attempt_after_one_that_died_is_careful_from_the_start(
+    engine: Any, tmp_path: Path, modelbeam: Any
+) -> None:
+    data = write_lines(tmp_path / "in.jsonl", [{"x": float(n)} for n in (1, 2, 3, 4)])
+    flags = ["-m=nasty_models:Deadly", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]
+    done = modelbeam("predict", *flags, *engine.flags())
+    if done.returncode:  # this engine does not try again by itself
+        done = modelbeam("predict", *flags, *engine.flags(), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2.0, 4.0, 8.0]
+    (error,) = read_lines(tmp_path / "out.errors.jsonl")
+    assert (error["type"], error["record"]) == ("ProcessDiedError", {"x": 3.0})
+
+
+def test_a_mark_stays_only_if_its_process_dies(tmp_path: Path) -> None:
+    (tmp_path / "attempts").mkdir()
+    with careful.marked(str(tmp_path), "key") as died:
+        assert not died
+        with careful.marked(str(tmp_path), "key") as other:
+            assert other
+    with pytest.raises(ValueError, match="no"), careful.marked(str(tmp_path), "key") as died:
+        raise ValueError("no")
+    assert not died
+    assert list((tmp_path / "attempts").iterdir()) == []
 
 
 class Elsewhere:

@@ -289,7 +289,7 @@ class TakesTime(TableDoubler):
 
     def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Double a column."""
-        time.sleep(0.1)
+        time.sleep(0.4)
         return super().predict_table(batch)
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -24,6 +24,7 @@ from modelbeam.errors import (
     ReconciliationError,
     RequestError,
 )
+from modelbeam.job.careful import Careful, CarefulModel, marked
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Progress, Task
@@ -153,7 +154,8 @@ class ReadPlan(beam.PTransform):
 class PredictSplit(_WorkerFn):
     """Predicts one split on an engine's worker and commits it; a committed one is skipped.
 
-    The model is loaded once a process, for all its threads.
+    The model is loaded once a process, for all its threads. It is in a process of its own instead
+    where records have a limit of time, and for a split over which an earlier worker died.
 
     Args:
         work: the job.
@@ -162,7 +164,9 @@ class PredictSplit(_WorkerFn):
     def __init__(self, work: WorkerJob) -> None:
         super().__init__(work)
         self._shared = Shared()
+        self._opened = False
         self._loaded: LoadedModel | None = None
+        self._apart: CarefulModel | None = None
         self._read = Metrics.counter("modelbeam", "records_read")
         self._failed = Metrics.counter("modelbeam", "records_failed")
         self._splits = Metrics.counter("modelbeam", "splits_done")
@@ -173,17 +177,23 @@ class PredictSplit(_WorkerFn):
         if not self._ready():
             return
         counted = Counts()
+        apart: CarefulModel | None = None
 
         def count(progress: Progress) -> None:
             self._read.inc(progress.counts.read - counted.read)
             self._failed.inc(progress.counts.failed - counted.failed)
             counted.read, counted.failed = progress.counts.read, progress.counts.failed
+            if apart is not None:
+                apart.place = f"{progress.path} after byte {progress.offset}"
 
-        with told(f"predicting {split.place}"):
+        with told(f"looking for {split.place}"):
             manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
-            if manifest is None and self._loaded is not None:
-                with at_work():
-                    manifest = predict_split(split, task, self._loaded, count)
+        if manifest is None:
+            with marked(task.state, split.key) as died:
+                model = self._model(died or task.record_timeout is not None)
+                apart = model if isinstance(model, CarefulModel) else None
+                with told(f"predicting {split.place}"), at_work():
+                    manifest = predict_split(split, task, model, count)
         if manifest is not None:
             count(Progress(manifest.counts))
             self._splits.inc()
@@ -195,14 +205,36 @@ class PredictSplit(_WorkerFn):
         That is not done in ``setup``: an engine may not hear of what fails there until it has
         waited minutes for the worker to connect (Beam's Spark runner, three minutes a try).
         """
-        if self._loaded is None:
+        if not self._opened:
             with told("starting"):
                 if not self._work.open():
                     return False
             _keep_memory()
-            with told("loading the model"):
-                self._loaded = acquire(self._shared, self._work.model)
+            self._opened = True
         return True
+
+    def _model(self, apart: bool) -> LoadedModel:
+        """The model, in this process or in one of its own."""
+        spec, task = self._work.model, self._work.task
+        with told("loading the model"):
+            if apart and self._apart is None:
+                self._apart = CarefulModel(
+                    (
+                        *("load", spec.target, spec.name, spec.arguments, 1),
+                        storage.configuration(),
+                        None,
+                    ),
+                    Careful(task.record_timeout, task.max_crashes, task.max_crashes),
+                )
+            if not apart and self._loaded is None:
+                self._loaded = acquire(self._shared, spec)
+        return cast(LoadedModel, self._apart if apart else self._loaded)
+
+    def teardown(self) -> None:
+        """End the model's own process, if there is one."""
+        if self._apart is not None:
+            self._apart.close()
+            self._apart = None
 
 
 class PublishSplits(_WorkerFn):

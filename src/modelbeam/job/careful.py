@@ -12,16 +12,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from modelbeam import storage
 from modelbeam.errors import ModelbeamError, TooManyCrashesError
+from modelbeam.machine import module_path
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.predictor import Predictions
+from modelbeam.storage import join
 
 GRACE = 2.0
 """Seconds beyond a record's time in which a process must give a sign of life at all."""
@@ -95,10 +101,19 @@ class Pulse:
 class _Child:
     """One process with the model, asked one thing at a time."""
 
-    def __init__(self, start: Callable[[], Any], load: tuple[Any, ...]) -> None:
-        started = start()
-        self.process, self._socket = started.process, started.socket
-        self._connection = Connection(os.dup(self._socket.fileno()))
+    def __init__(self, load: tuple[Any, ...]) -> None:
+        ours, theirs = socket.socketpair()
+        code = (
+            f"import sys; sys.path[:] = {module_path()!r}; "
+            f"from modelbeam.local.process import main; main({theirs.fileno()})"
+        )
+        with theirs:  # closed here once the process has it
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = Connection(ours.detach())
         self.pulse = Pulse()
         self.used = False
         with contextlib.suppress(OSError):  # it is dead already, which the answer will say
@@ -153,14 +168,12 @@ class _Child:
 
     def _close(self) -> None:
         self._connection.close()
-        self._socket.close()
 
 
 class CarefulModel(LoadedModel):
     """A model that is elsewhere, in a process that may die; see :func:`.predictor.predict`.
 
     Args:
-        start: starts a process that serves ``modelbeam.local.process``.
         load: the message that has it load the model.
         careful: the limits.
 
@@ -174,10 +187,10 @@ class CarefulModel(LoadedModel):
         ProcessDiedError: it dies while it is loaded.
     """
 
-    def __init__(self, start: Callable[[], Any], load: tuple[Any, ...], careful: Careful) -> None:
+    def __init__(self, load: tuple[Any, ...], careful: Careful) -> None:
         self.turns = Turns()
         self.apart = self._predict
-        self._start, self._load, self._careful = start, load, careful
+        self._load, self._careful = load, careful
         self.blamed = self.deaths = 0
         self.place = ""
         self._child: _Child | None = None
@@ -188,7 +201,7 @@ class CarefulModel(LoadedModel):
             self._child.end()
             self._child = None
         if self._child is None:
-            self._child = _Child(self._start, self._load)
+            self._child = _Child(self._load)
         return self._child
 
     def _predict(self, records: Any, batch_size: int | None, fresh: bool) -> Predictions:
@@ -235,6 +248,33 @@ class CarefulModel(LoadedModel):
         """End the process."""
         if self._child is not None:
             self._child.end()
+
+
+@contextlib.contextmanager
+def marked(state: str, key: str) -> Iterator[bool]:
+    """Around an attempt at a split that may kill this very process, as on an engine's worker.
+
+    A mark in the job's state tells the next attempt. Where a worker was ended for another reason,
+    or two attempts run at once, it only makes that attempt careful for nothing.
+
+    Args:
+        state: the job's state.
+        key: the split's.
+
+    Yields:
+        Whether an earlier attempt has left its mark.
+    """
+    path = join(state, "attempts", key + ".begun")
+    died = False
+    with contextlib.suppress(OSError):  # storage that fails is told of by the attempt itself
+        died = storage.exists(path)
+        if not died:
+            storage.write_atomically(path, b"")
+    try:
+        yield died
+    finally:
+        with contextlib.suppress(OSError):
+            storage.remove([path])
 
 
 def _same_kind(names: tuple[str, ...]) -> type[Exception]:

@@ -169,6 +169,8 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         keep=job.keep,
         batch_size=None if job.batch_size == "auto" else job.batch_size,
         max_record_size=job.max_record_size,
+        record_timeout=job.record_timeout,
+        max_crashes=job.max_crashes,
     )
 
 

@@ -22,6 +22,8 @@ class Task:
         keep: ``all`` or the input columns that stand beside the predictions.
         batch_size: records a model call, or ``None`` for the model's best.
         max_record_size: bytes that a record may have.
+        record_timeout: seconds that a record may take on an engine's worker, or ``None``.
+        max_crashes: how many records may kill their process there, or run out of time.
     """
 
     state: str
@@ -30,6 +32,8 @@ class Task:
     keep: Literal["all"] | tuple[str, ...]
     batch_size: int | None
     max_record_size: int
+    record_timeout: float | None = None
+    max_crashes: int = 10
 
 
 @dataclass(slots=True)

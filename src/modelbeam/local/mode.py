@@ -21,7 +21,7 @@ MEASURED_SECONDS = 0.2
 """How long is measured, at most: a call of the model may take longer than that."""
 
 _NAP = 0.001
-_HELD = 0.0005
+_HELD = 0.002
 """A sleeper that gets the interpreter lock this much late has had to wait for it."""
 
 STARTS_PAID = 2.0

@@ -453,6 +453,7 @@ class WorkerPool:
                 self._workers[self._workers.index(worker)] = _Worker(
                     self, self._model, worker.slots
                 )
+        worker.close(kill=True)
         return error
 
     def note_progress(self, split: Split, progress: Progress) -> None:

@@ -32,7 +32,6 @@ from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
 from modelbeam.local.mode import Meter, Shares
-from modelbeam.local.start import start_worker
 from modelbeam.machine import collector_paused
 from modelbeam.models.target import Target
 from modelbeam.models.turns import at_work, sign_of_life
@@ -107,7 +106,7 @@ class _Server:
                 self._model = models.load(target, name, arguments)
             else:
                 load = ("load", target, name, arguments, *rest, None)
-                self._model = CarefulModel(lambda: start_worker(1), load, careful)
+                self._model = CarefulModel(load, careful)
             self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
         except ModelbeamError as error:
             self._send("refused", with_details(error))

@@ -82,8 +82,10 @@ class Output:
         return [join(self.path, name) for name in marks + shards]
 
     def unfinished(self) -> bool:
-        """Whether there is a run here that was begun and has committed something."""
-        begun = storage.has_files(join(self.state, "manifests"), ".json")
+        """Whether there is a run here that has committed something, or died over something."""
+        begun = storage.has_files(join(self.state, "manifests"), ".json") or storage.has_files(
+            join(self.state, "attempts"), ".begun"
+        )
         return begun and storage.exists(join(self.state, "job.json"))
 
     def committed(self) -> int:
