@@ -179,6 +179,8 @@ def test_the_workers_get_the_kind_and_the_file(scorecard, tmp_path):
     [file] = [item for item in packages.items if isinstance(item, ModelFile)]
     assert file.path == scorecard
     assert "modelbeam-scorecard" in {getattr(item, "name", "") for item in packages.items}
+    more = package_list("risk.scorecard", requires=["schema"])
+    assert {getattr(item, "name", "") for item in more.items} >= {"schema", "modelbeam-scorecard"}
     built = build(packages, tmp_path / "built")
     assert [wheel for wheel in built.wheels if file.package in wheel.name]
     scorecard.rename(tmp_path / "elsewhere")  # as on another machine

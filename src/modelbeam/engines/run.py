@@ -198,7 +198,7 @@ class RemoteRun:
         from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
-        staged = stage(self._job, self._watcher.note)
+        staged = stage(self._job, self._watcher.note, info.requires)
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
         bare = replace(record, inputs=())  # the workers read them from the state
         resumed = output.committed()

@@ -47,7 +47,9 @@ _SOURCES = {
 
 
 def package_list(
-    models: ModelSpec | str | Sequence[ModelSpec | str], loaded: Iterable[str] = ()
+    models: ModelSpec | str | Sequence[ModelSpec | str],
+    loaded: Iterable[str] = (),
+    requires: Iterable[str] = (),
 ) -> PackageList:
     """Work out what the workers need for these models.
 
@@ -60,6 +62,7 @@ def package_list(
         models: one or several, as ``--model`` has them.
         loaded: names of modules that were loaded with the model, if that is known: for a loose
             module it tells what its code does not, such as the library behind a pickle.
+        requires: distributions that the loaded models named; see :class:`.models.ModelInfo`.
 
     Raises:
         ModelNotFoundError: there is no such module.
@@ -75,7 +78,7 @@ def package_list(
             raise RequestError(f"--model {model}: {error}.") from None
     path = module_path()
     with searching(path):
-        return _Listing(path).of(targets, loaded)
+        return _Listing(path).of(targets, loaded, requires)
 
 
 class _Listing:
@@ -91,8 +94,12 @@ class _Listing:
         self._read: set[str] = set()
         self._warnings: list[str] = []
 
-    def of(self, targets: Sequence[Target], loaded: Iterable[str]) -> PackageList:
+    def of(
+        self, targets: Sequence[Target], loaded: Iterable[str], requires: Iterable[str]
+    ) -> PackageList:
         files = []
+        for name in requires:
+            self._closure.add(name, "the model requires it")
         for target in targets:
             kind = kind_of(target)  # refuses what nothing here can load
             why = "the model's module" if target.form == "class" else f"loads {kind.name} models"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from modelbeam.job.description import Job
@@ -28,19 +28,20 @@ class Staged:
     built: Built | None
 
 
-def stage(job: Job, note: Callable[[str], None]) -> Staged:
+def stage(job: Job, note: Callable[[str], None], requires: Iterable[str] = ()) -> Staged:
     """Work out what the workers need for a job's model, and build what must be built.
 
     Args:
         job: the model, Beam's flags, and whether the workers have it all already.
         note: told what is done.
+        requires: distributions that the loaded model named.
 
     Raises:
         PackageError: something cannot be packaged.
     """
     if is_loopback(job.beam_options):
         return Staged((), {}, None)
-    packages = package_list(job.model)
+    packages = package_list(job.model, requires=requires)
     for warning in packages.warnings:
         note(f"warning: {warning}")
     built = build(packages)

@@ -149,7 +149,7 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
                 break
     finally:
         pool.close()
-    return Check(info, plan, samples, None if local else examine(plan, note))
+    return Check(info, plan, samples, None if local else examine(plan, note, info.requires))
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:

@@ -74,8 +74,10 @@ class Doctor:
         note: told what is being done, since some of it takes a while.
     """
 
-    def __init__(self, plan: Plan, note: Callable[[str], None]) -> None:
-        self._plan, self._note = plan, note
+    def __init__(
+        self, plan: Plan, note: Callable[[str], None], requires: tuple[str, ...] = ()
+    ) -> None:
+        self._plan, self._note, self._requires = plan, note, requires
         self._flags = plan.job.beam_options
         self._engine = options.engine_of(self._flags)
         self._found = Examination()
@@ -142,7 +144,7 @@ class Doctor:
         return f"{', '.join(places)} can be written", True
 
     def _package(self) -> tuple[str, Staged]:
-        staged = stage(self._plan.job, self._note)
+        staged = stage(self._plan.job, self._note, self._requires)
         if staged.built is None:
             return "none: the workers are in this environment", staged
         items = staged.built.packages.items
@@ -219,11 +221,12 @@ class Doctor:
             job.close()
 
 
-def examine(plan: Plan, note: Callable[[str], None]) -> Examination:
+def examine(plan: Plan, note: Callable[[str], None], requires: tuple[str, ...] = ()) -> Examination:
     """Examine the engine that a job is to run on, and its workers.
 
     Args:
         plan: the job's.
         note: told what is being done.
+        requires: distributions that the loaded model named.
     """
-    return Doctor(plan, note).examine()
+    return Doctor(plan, note, requires).examine()
