@@ -23,9 +23,8 @@ from unittest import mock
 from harness import Table
 
 from modelbeam import models, storage
-from modelbeam.formats import Format
+from modelbeam.formats import Format, lines
 from modelbeam.formats.jsonl import columns as jsonl_columns
-from modelbeam.formats.jsonl import lines
 from modelbeam.job import split
 from modelbeam.job.task import Progress, Task
 from modelbeam.models.base import LoadedModel

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model, fiel
 
 from modelbeam import models
 from modelbeam.formats.jsonl import columns as jsonl_columns
-from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.formats.lines import LineBlock
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.signature import Column, Signature, from_pydantic, from_schema
 from modelbeam.predicting.columns import Parts, to_batch

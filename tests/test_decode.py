@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from modelbeam.formats.jsonl import columns as jsonl_columns
 from modelbeam.formats.jsonl.decode import decode_records
-from modelbeam.formats.jsonl.lines import LineBlock, count_lines
+from modelbeam.formats.lines import LineBlock, count_lines
 from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import to_batch

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from modelbeam import storage
 from modelbeam.errors import InputReadError
 from modelbeam.formats.base import Piece
-from modelbeam.formats.jsonl.lines import (
+from modelbeam.formats.lines import (
     LONG_LINE_HEAD,
     BlockReader,
     LineBlock,

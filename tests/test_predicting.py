@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from odd_models import RETURNED
 
 from modelbeam import models
-from modelbeam.formats.jsonl.batch import LinesBatch
-from modelbeam.formats.jsonl.lines import LineBlock, count_lines
+from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
+from modelbeam.formats.lines import LineBlock, count_lines
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.failures import Failure, moved
@@ -271,7 +271,7 @@ def run(name: str, records: list[Any], keep: Any = ()) -> Written:
 
 
 def run_lines(name: str, data: bytes, keep: Any = ()) -> Written:
-    batch = LinesBatch(LineBlock(data, 0, 0, count_lines(data)))
+    batch = JsonBatch(LineBlock(data, 0, 0, count_lines(data)))
     outcome = outcome_of(batch, load(name), keep, None)
     made = io.BytesIO()
     writer = LinesWriter(made)

@@ -1,4 +1,4 @@
-"""What every kind of model must do, as tests that a kind's own subclass (docs/extending.md).
+"""What every kind of model and every format must do, as tests to subclass (docs/extending.md).
 
 ::
 
@@ -10,17 +10,24 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 import json
 import pickle
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from modelbeam import formats, models
 from modelbeam.errors import ModelError
+from modelbeam.formats.base import Piece, Wanted
 from modelbeam.models import LoadedModel, Target
 from modelbeam.predicting.conform import misfits
 from modelbeam.predicting.dicts import DictsBatch
+from modelbeam.predicting.failures import Failure, error_line
 from modelbeam.predicting.outcome import Outcome, outcome_of
+from modelbeam.sources import source_of
 
 
 def predict(model: LoadedModel, records: list[Any], batch_size: int | None = None) -> Outcome:
@@ -121,3 +128,128 @@ class ModelKindContract:
         else:
             message = "it was loaded"
         assert missing in message
+
+
+class FormatContract:
+    """Subclass it, give the three fixtures, and pytest does the rest.
+
+    Fixtures:
+        name: the format's, which is its suffix as well.
+        content: a file of at least four records, the same as :attr:`records`.
+        records: what it holds, as dicts of text, numbers, booleans and null.
+    """
+
+    @pytest.fixture
+    def path(self, tmp_path: Path, name: str, content: bytes) -> Path:
+        """The file."""
+        file = tmp_path / f"in.{name}"
+        file.write_bytes(content)
+        return file
+
+    def test_its_suffix_names_it(self, name: str) -> None:
+        known = formats.from_suffix(f"in.{name}")
+        assert known is not None
+        assert formats.find(known.name).name == known.name
+        assert formats.from_suffix(f"in.{name}.gz") == formats.Format(known.name, "gzip")
+
+    @pytest.mark.parametrize("size", [1, 7, 1 << 30])
+    def test_every_record_is_read_once_whatever_the_pieces(
+        self, path: Path, records: list[dict[str, Any]], size: int
+    ) -> None:
+        read = []
+        for piece in _pieces(path, size):
+            for batch in source_of(piece.path).reader(piece, Wanted("record")):
+                decoded = batch.records()
+                assert decoded.failures == []
+                read += decoded.records
+        assert read == records
+
+    def test_a_compressed_file_is_read_as_the_plain_one(
+        self, path: Path, records: list[dict[str, Any]]
+    ) -> None:
+        packed = path.with_name(path.name + ".gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        (piece,) = _pieces(packed, 1 << 30)
+        read = [
+            record
+            for batch in source_of(piece.path).reader(piece, Wanted("record"))
+            for record in batch.records().records
+        ]
+        assert (piece.compression, read) == ("gzip", records)
+
+    def test_the_first_records_are_found(self, path: Path, records: list[dict[str, Any]]) -> None:
+        (piece,) = _pieces(path, 1 << 30)
+        assert source_of(piece.path).first(piece, 2).records().records == records[:2]
+
+    def test_a_record_says_where_it_is_and_what_it_was(
+        self, path: Path, records: list[dict[str, Any]]
+    ) -> None:
+        (piece,) = _pieces(path, 1 << 30)
+        found = []
+        for batch in source_of(piece.path).reader(piece, Wanted("record")):
+            decoded = batch.records()
+            for row in decoded.rows or range(len(decoded.records)):
+                found.append(next(iter(batch.position(row)._asdict().values())))
+                original = batch.original(row, parsed=True)
+                line = error_line("in", batch.position(row), "m", _FAILURE, original)
+                assert json.loads(line)["record"] == records[len(found) - 1]
+        assert found == sorted(set(found))
+        assert found[0] >= 1
+
+    def test_what_is_written_is_read_back(
+        self, tmp_path: Path, name: str, path: Path, records: list[dict[str, Any]]
+    ) -> None:
+        (piece,) = _pieces(path, 1 << 30)
+        written_to = tmp_path / f"out.{name}"
+        rows = 0
+        with written_to.open("wb") as handle:
+            writer = formats.find(formats.parse(name, "name").name).writer(handle)
+            for batch in source_of(piece.path).reader(piece, Wanted("record")):
+                decoded = batch.records()
+                kept = batch.keep("all", decoded.rows)
+                values = [{"predicted": f"a b={n}", "score": 0.5} for n in range(len(kept))]
+                made = Outcome(len(kept), values, False, None, kept, [])
+                assert writer.write(made) == []
+                rows += len(kept)
+                bad = Outcome(1, [{"predicted": object()}], False, None, None, [])
+                assert [failure.row for failure in writer.write(bad)] == [0]
+            writer.close()
+        assert writer.rows == rows == len(records)
+        read = [
+            record
+            for piece in _pieces(written_to, 1 << 30)
+            for batch in source_of(piece.path).reader(piece, Wanted("record"))
+            for record in batch.records().records
+        ]
+        assert [record.pop("predicted") for record in read] == [f"a b={n}" for n in range(rows)]
+        assert [record.pop("score") for record in read] == [0.5] * rows
+        assert read == records
+
+    def test_parts_are_joined_in_order(
+        self, tmp_path: Path, name: str, content: bytes, records: list[dict[str, Any]]
+    ) -> None:
+        parts = []
+        for number in range(2):
+            part = tmp_path / f"part-{number}.{name}"
+            part.write_bytes(content)
+            parts.append((str(part), len(content)))
+        whole = tmp_path / f"whole.{name}"
+        formats.find(formats.parse(name, "name").name).join(parts, str(whole))
+        read = [
+            record
+            for piece in _pieces(whole, 1 << 30)
+            for batch in source_of(piece.path).reader(piece, Wanted("record"))
+            for record in batch.records().records
+        ]
+        assert read == records * 2
+
+
+_FAILURE = Failure(0, "predict", "E", "why")
+
+
+def _pieces(path: Path, size: int) -> list[Piece]:
+    """The pieces of a file when splits have so many bytes."""
+    source = source_of(str(path))
+    files, _ = source.discover([str(path)], any_suffix=False, excluded=())
+    splits, _ = source.plan(files, size, input_format=None, earlier=None)
+    return [piece for split in splits for piece in split.pieces]

@@ -72,6 +72,13 @@ def _others() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
+def forget() -> None:
+    """Look for other packages' formats again, for one that was installed since."""
+    _others.cache_clear()
+    for name in _found.keys() - _FORMATS.keys():
+        del _found[name]
+
+
 def _name_of(ending: str) -> str | None:
     """The format that a suffix or a flag names."""
     if ending in _NAMES:

@@ -14,9 +14,9 @@ from typing import Any
 
 from modelbeam import formats
 from modelbeam.formats import compression
-from modelbeam.formats.jsonl.batch import LinesBatch
-from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
+from modelbeam.formats.lines import LineBlock
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Kept
@@ -40,7 +40,7 @@ def warm_up(info: ModelInfo) -> None:
         stream.seek(0)
         compression.decompressed(stream, name).read(1)
     for lines in (_LINES, _LINES + _ODD):
-        batch = LinesBatch(LineBlock(lines, 0, 0, lines.count(b"\n")))
+        batch = JsonBatch(LineBlock(lines, 0, 0, lines.count(b"\n")))
         decoded = batch.records()
         for failure in decoded.failures:
             original = batch.original(failure.row, parsed=False)

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import orjson
+
 from modelbeam.models.signature import Signature
 from modelbeam.predicting.columns import to_batch
 from modelbeam.predicting.failures import Failure, Place, moved
@@ -67,6 +69,36 @@ class Kept(ABC):
         """Each record's kept columns as a dict, which is the caller's own."""
 
 
+class KeptDicts(Kept):
+    """What is kept of dicts.
+
+    Args:
+        kept: one dict a record.
+    """
+
+    def __init__(self, kept: list[dict[str, Any]]) -> None:
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, rows: Sequence[int]) -> Kept:
+        """The same of some of the records."""
+        return KeptDicts([self._kept[row] for row in rows])
+
+    def names(self, row: int) -> set[str]:
+        """The members that one record has."""
+        return set(self._kept[row])
+
+    def texts(self) -> list[bytes]:
+        """The dicts as JSON."""
+        return [orjson.dumps(kept) for kept in self._kept]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """The dicts."""
+        return self._kept
+
+
 class Batch(ABC):
     """Some records of one source, in its order.
 
@@ -92,9 +124,16 @@ class Batch(ABC):
         failures = decoded.failures + [moved(failure, decoded.rows) for failure in failures]
         return Decoded(batch, composed(decoded.rows, fitting), failures)
 
-    @abstractmethod
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Some columns of some rows (``None``: of all), as they were before any model saw them."""
+        decoded = self.records()
+        records = decoded.records
+        if rows is not None:
+            by_row = dict(zip(decoded.rows or range(len(records)), records, strict=True))
+            records = [by_row[row] for row in rows]
+        if names != "all":
+            records = [{name: one[name] for name in names if name in one} for one in records]
+        return KeptDicts(records)
 
     @abstractmethod
     def position(self, row: int) -> Place:

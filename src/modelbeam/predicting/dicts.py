@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
-from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept
+from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, KeptDicts
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.results import copied
 
@@ -57,33 +55,3 @@ class DictsBatch(Batch):
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The element."""
         return {"record": self._elements[row]}
-
-
-class KeptDicts(Kept):
-    """What is kept of dicts.
-
-    Args:
-        kept: one dict a record.
-    """
-
-    def __init__(self, kept: list[dict[str, Any]]) -> None:
-        self._kept = kept
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def take(self, rows: Sequence[int]) -> Kept:
-        """The same of some of the records."""
-        return KeptDicts([self._kept[row] for row in rows])
-
-    def names(self, row: int) -> set[str]:
-        """The members that one record has."""
-        return set(self._kept[row])
-
-    def texts(self) -> list[bytes]:
-        """The dicts as JSON."""
-        return [orjson.dumps(kept) for kept in self._kept]
-
-    def dicts(self) -> list[dict[str, Any]]:
-        """The dicts."""
-        return self._kept

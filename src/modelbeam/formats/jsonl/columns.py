@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.formats.lines import LineBlock
 from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import array_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from modelbeam.formats.jsonl.lines import LineBlock
+from modelbeam.formats.lines import LineBlock
 from modelbeam.predicting.batch import Decoded
 from modelbeam.predicting.failures import Failure
 

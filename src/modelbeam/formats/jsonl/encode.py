@@ -15,6 +15,7 @@ import orjson
 from modelbeam.formats.jsonl import table
 from modelbeam.formats.jsonl.values import careful, needs_care, plain_value, rows_of
 from modelbeam.predicting.failures import Failure, moved, without_returns
+from modelbeam.predicting.outcome import Outcome
 
 
 class Encoded(NamedTuple):
@@ -99,6 +100,26 @@ def encode_table(batch: Any, kept: Sequence[bytes] | None = None) -> Encoded:
         if data is not None:
             return Encoded(cast(bytes, data), one.num_rows, [])
     return _rows(batches, kept)
+
+
+def plain_rows(outcome: Outcome) -> tuple[list[dict[str, Any]], list[int], list[Failure]]:
+    """Predictions as dicts of what JSON has, for writers of other formats.
+
+    Returns:
+        The dicts, the index of each among the predictions, and a failure for each other one.
+    """
+    encoded = [
+        encode_table(piece) if outcome.table else encode_records(piece)
+        for piece in (outcome.values if outcome.table else [outcome.values])
+    ]
+    rows = [orjson.loads(line) for one in encoded for line in bytes(one.data).splitlines()]
+    failures: list[Failure] = []
+    at = 0
+    for one in encoded:
+        failures += [moved(f, range(at, at + f.row + 1)) for f in one.failures]
+        at += one.lines + len(one.failures)
+    lost = {failure.row for failure in failures}
+    return rows, [row for row in range(at) if row not in lost], failures
 
 
 def _rows(batches: Sequence[Any], kept: Sequence[bytes] | None) -> Encoded:

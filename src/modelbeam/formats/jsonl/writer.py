@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from modelbeam.formats.base import Writer
 from modelbeam.formats.jsonl.encode import encode_records, encode_table
-from modelbeam.formats.jsonl.lines import count_lines
+from modelbeam.formats.lines import count_lines
 from modelbeam.predicting.failures import Failure, moved
 from modelbeam.predicting.outcome import Outcome
 from modelbeam.storage import write_all

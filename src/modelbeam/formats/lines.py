@@ -1,13 +1,14 @@
-"""JSON Lines (also LDJSON, NDJSON), https://jsonlines.org: reading, decoding and encoding.
+"""What all formats of lines have in common: a record a line, read in blocks of whole lines.
 
-A split is read in blocks of whole lines. ``orjson`` decodes a line into a dict and is the reference
-for what is valid; :mod:`.jsonl_columns` decodes a block for models that take columns.
+A format is a subclass of :class:`LinesFormat` that makes batches of blocks, and writes.
 """
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -17,8 +18,10 @@ import numpy as np
 from modelbeam import storage
 from modelbeam.errors import InputReadError
 from modelbeam.formats import compression
-from modelbeam.formats.base import Piece
-from modelbeam.predicting.failures import Position
+from modelbeam.formats.base import Cut, FileFormat, Piece, Reader, Wanted
+from modelbeam.predicting.batch import Batch, Decoded, Keep
+from modelbeam.predicting.failures import Failure, Position, original_text
+from modelbeam.storage import FileInfo
 
 BLOCK_BYTES = 2 << 20
 """Bytes of one block. Measured: 1 MiB pays more for each call, 4 MiB only takes more memory."""
@@ -32,12 +35,12 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(slots=True)
 class LineBlock:
-    """Whole lines of one split.
+    """Whole lines of one piece of a file.
 
     Attributes:
         data: the bytes; only the last line of a file may lack its newline.
         offset: where ``data`` starts in the (decompressed) file.
-        line: how many lines of the split come before it.
+        line: how many lines of the piece come before it.
         count: how many lines it has, blank ones included.
         marked: whether a byte-order mark stood before ``data``, and was left out.
     """
@@ -60,7 +63,7 @@ class LineBlock:
         return self._lines
 
     def position(self, row: int) -> Position:
-        """Where the line is: from 1 in its split, and its offset in the file."""
+        """Where the line is: from 1 in its piece, and its offset in the file."""
         if self._starts is None:
             ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
             self._starts = np.concatenate(([0], ends + 1))
@@ -75,7 +78,7 @@ class LineBlock:
 class LongLine(NamedTuple):
     """A line that is longer than a record may be; only its beginning was kept.
 
-    ``line`` counts from 0 in its split; ``length`` is in bytes, without the newline.
+    ``line`` counts from 0 in its piece; ``length`` is in bytes, without the newline.
     """
 
     line: int
@@ -85,7 +88,7 @@ class LongLine(NamedTuple):
 
 
 class BlockReader:
-    """Iterates over the lines whose first byte is in a split, in blocks; memory stays bounded.
+    """Iterates over the lines whose first byte is in a piece, in blocks; memory stays bounded.
 
     Args:
         piece: what to read.
@@ -186,7 +189,7 @@ def count_lines(data: bytes) -> int:
 
 
 class _Reader:
-    """Cuts what it reads of a split into blocks of whole lines."""
+    """Cuts what it reads of a piece into blocks of whole lines."""
 
     def __init__(self, piece: Piece, handle: BinaryIO) -> None:
         self._plain = piece.compression is None
@@ -201,7 +204,7 @@ class _Reader:
             self._position = self._seek_first_line(piece.start, cast(int, piece.end))
 
     def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
-        """The next lines, or ``None`` after the last one that belongs to the split."""
+        """The next lines, or ``None`` after the last one that belongs to the piece."""
         size = min(size, longest)
         while self._position is not None and (self._end is None or self._position < self._end):
             data = self._back or self._handle.read(size)
@@ -274,3 +277,169 @@ class _Reader:
                 return position + newline + 1
             position += len(chunk)
         return None
+
+
+RECORD_BLOCK = 256 << 10
+"""Bytes that a block of records one by one has at most: its dicts then stay in the cache, which
+is worth a third of the time of a fast model."""
+
+LARGEST_BLOCK = 64 << 20
+"""Bytes that a block may have to hold a large ``--batch-size``."""
+
+_FIRST_BLOCK = {"record": 64 << 10, "batch": 256 << 10, "table": BLOCK_BYTES}
+
+
+class LinesReader(Reader):
+    """Reads the lines of a piece in batches.
+
+    Args:
+        piece: what to read.
+        wanted: how.
+        batch: makes a batch of a block.
+    """
+
+    def __init__(self, piece: Piece, wanted: Wanted, batch: Callable[[LineBlock], Batch]) -> None:
+        self._piece, self._wanted, self._batch = piece, wanted, batch
+        self._blocks = BlockReader(piece, wanted.longest, _FIRST_BLOCK[wanted.style])
+        self._last: LineBlock | LongLine | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order."""
+        for block in self._blocks:
+            self._last = block
+            self.units = block.line + (1 if isinstance(block, LongLine) else block.count)
+            yield (
+                LongLineBatch(block, self._wanted.longest)
+                if isinstance(block, LongLine)
+                else self._batch(block)
+            )
+
+    def took(self, seconds: float) -> None:
+        """Choose the next block's size.
+
+        Records one by one: as much as takes a quarter of a second or so, for the sake of progress
+        and of knowing where a crash was. Batches: enough for ``batch_size`` records; never by time,
+        since what a model makes of a record may depend, in the last digits, on the batch around it.
+        """
+        block, size = self._last, self._blocks.size
+        if not isinstance(block, LineBlock):
+            return
+        style, batch_size = self._wanted.style, self._wanted.batch_size
+        if style == "record":
+            if seconds < 0.125:
+                size = min(size * 2, RECORD_BLOCK)
+            elif seconds > 0.5:
+                size = max(size // 2, 4 << 10)
+        elif batch_size is not None and block.count:
+            wanted = batch_size * len(block.data) // block.count
+            size = min(max(wanted, _FIRST_BLOCK[style]), LARGEST_BLOCK)
+        self._blocks.size = size
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes done, and the offset of the last block."""
+        if self._last is None:
+            return 0, self._piece.start
+        offset = self._last.offset
+        return (0 if self._piece.compression else offset - self._piece.start), offset
+
+
+class LinesBatch(Batch):
+    """The records of a block of lines; a format says what a line holds.
+
+    Args:
+        block: the lines.
+    """
+
+    def __init__(self, block: LineBlock) -> None:
+        self.block = block
+
+    def position(self, row: int) -> Position:
+        """The line, from 1 in its piece, and its offset in the file."""
+        return self.block.position(row)
+
+    def original(self, row: int, parsed: bool) -> dict[str, Any]:
+        """The line's text."""
+        return original_text(self.block.raw(row), parsed=False)
+
+
+class LongLineBatch(Batch):
+    """One line that is longer than a record may be.
+
+    Args:
+        line: where it is, and its beginning.
+        longest: bytes that a record may have.
+    """
+
+    def __init__(self, line: LongLine, longest: int) -> None:
+        self._line = line
+        self._failure = Failure(
+            0,
+            "decode",
+            "RecordTooLongError",
+            f"the line has {line.length} bytes, more than --max-record-size ({longest}); "
+            f"'record' is its beginning",
+        )
+
+    def records(self) -> Decoded:
+        """No record, but its failure."""
+        return Decoded([], [], [self._failure])
+
+    def position(self, row: int) -> Position:
+        """The line, from 1 in its piece, and its offset in the file."""
+        return Position(self._line.line + 1, self._line.offset)
+
+    def original(self, row: int, parsed: bool) -> dict[str, Any]:
+        """How long the line is, and its beginning."""
+        head = _whole_characters(self._line.head)
+        return {"record_bytes": self._line.length, **original_text(head, parsed=False)}
+
+
+def _whole_characters(head: bytes) -> bytes:
+    """The beginning of a text without the character that was cut in two at its end."""
+    for cut in range(min(4, len(head))):
+        try:
+            head[: len(head) - cut].decode("utf-8")
+            return head[: len(head) - cut]
+        except UnicodeDecodeError:
+            continue
+    return head
+
+
+class LinesFormat(FileFormat):
+    """A format with a record a line; a piece is the lines whose first byte is in a range of bytes.
+
+    A subclass has a ``name``, makes batches and writes.
+    """
+
+    @abstractmethod
+    def batch(self, block: LineBlock, keep: Keep = ()) -> Batch:
+        """The records of a block.
+
+        Args:
+            block: the lines.
+            keep: the columns that will be kept, for what can note them on the way.
+        """
+
+    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
+        """Ranges of bytes; a compressed file is one piece."""
+        if compression is not None:
+            return [Cut(0, None, file.size)]
+        pieces = max(1, round(file.size / size))
+        ends = [file.size * i // pieces for i in range(pieces + 1)]
+        return [Cut(start, end, end - start) for start, end in itertools.pairwise(ends)]
+
+    def reader(self, piece: Piece, wanted: Wanted) -> Reader:
+        """Read a piece."""
+        return LinesReader(piece, wanted, lambda block: self.batch(block, wanted.keep))
+
+    def first(self, path: str, compression: str | None, records: int) -> Batch:
+        """The first lines of a file."""
+        return self.batch(first_block(path, compression, records))
+
+    def elsewhere(self, piece: Piece) -> Iterator[Batch]:
+        """Lines from the middle and near the end; a compressed file would have to be unpacked."""
+        if piece.compression is not None:
+            return
+        for start in (piece.size // 2, piece.size - min(piece.size // 4, 64 << 10)):
+            part = replace(piece, start=start, end=piece.size)
+            yield from itertools.islice(self.reader(part, Wanted("record")), 1)

@@ -1,0 +1,121 @@
+"""Every format keeps the contract; a third party's is installed and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelbeam import formats
+from modelbeam.errors import RequestError
+from modelbeam.testing import FormatContract
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "modelbeam_logfmt"
+LOG = b"""\
+at=info x=1.5 path="/a b" ok=true
+at=warn x=2 path=/c?d ok=false
+
+at="err=or" x=3e2 path="q\\"uote" ok=null
+at=info x=4 path="\xc3\xa9" ok=true
+"""
+LOGGED = [
+    {"at": "info", "x": 1.5, "path": "/a b", "ok": True},
+    {"at": "warn", "x": 2, "path": "/c?d", "ok": False},
+    {"at": "err=or", "x": 300.0, "path": 'q"uote', "ok": None},
+    {"at": "info", "x": 4, "path": "\u00e9", "ok": True},
+]
+
+
+class TestJsonLines(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "jsonl"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return b"\n".join(json.dumps(record).encode() for record in LOGGED) + b"\n"
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the example package is installed with pip, as its users would."""
+    directory = tmp_path_factory.mktemp("installed")
+    source = tmp_path_factory.mktemp("source") / "modelbeam_logfmt"
+    subprocess.run(["cp", "-r", str(EXAMPLE), str(source)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+         "--no-build-isolation", "--disable-pip-version-check", "--target", str(directory),
+         str(source)],
+        check=True,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture
+def logfmt(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An environment that has the package."""
+    monkeypatch.syspath_prepend(installed)
+    formats.forget()
+    yield installed
+    formats.forget()
+    for name in [name for name in sys.modules if name.startswith("modelbeam_logfmt")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("logfmt")
+class TestLogfmt(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "logfmt"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return LOG
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+def test_a_format_that_nobody_brings_is_not_known() -> None:
+    with pytest.raises(RequestError, match="no such format"):
+        formats.parse("logfmt", "--input-format")
+
+
+def test_the_page_shows_the_package_as_it_is() -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = [path.read_text("utf-8") for path in EXAMPLE.rglob("*.*") if path.is_file()]
+    shown = re.findall(r"```(?:toml|python)\n(.*?)```", page, re.DOTALL)
+    ours = [code for code in shown if "logfmt" in code.lower() and "FormatContract" not in code]
+    assert len(ours) == 2
+    assert [code for code in ours if not any(code in text for text in files)] == []
+
+
+def test_a_format_of_a_third_party_runs_from_the_command_line(logfmt: Path, tmp_path: Path) -> None:
+    bad = b"no pairs at all\nx=text\n"
+    (tmp_path / "in.logfmt").write_bytes(LOG + bad)
+    models = Path(__file__).parent / "models"
+    environment = {**os.environ, "PYTHONPATH": f"{logfmt}{os.pathsep}{models}"}
+    command = [sys.executable, "-m", "modelbeam", "predict", "-m", "small_models:Doubler", "-q"]
+    command += ["-i", "in.logfmt", "-o", "out.logfmt", "--keep", "path", "--split-size", "40"]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=120)
+    assert (tmp_path / "out.logfmt").read_text("utf-8").splitlines() == [
+        *('path="/a b" y=3.0', "path=/c?d y=4", 'path="q\\"uote" y=600.0', "path=\u00e9 y=8"),
+    ]
+    errors = (tmp_path / "out.errors.jsonl").read_text().splitlines()
+    failed = [json.loads(line) for line in errors]
+    assert [(line["line"], line["stage"], line["record"]) for line in failed] == [
+        (6, "decode", "no pairs at all"),
+        (7, failed[1]["stage"], {"x": "text"}),
+    ]
