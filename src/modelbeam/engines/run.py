@@ -31,6 +31,7 @@ from modelbeam.job.prepare import (
     Plan,
     Resumable,
     Watcher,
+    distributions,
     make_publication,
     make_record,
     make_task,
@@ -198,7 +199,7 @@ class RemoteRun:
         from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
-        staged = stage(self._job, self._watcher.note, info.requires)
+        staged = stage(self._job, self._watcher.note, distributions(self._plan, info))
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
         bare = replace(record, inputs=())  # the workers read them from the state
         resumed = output.committed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
@@ -70,6 +71,15 @@ def _others() -> dict[str, str]:
     from importlib.metadata import entry_points
 
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def brought_by(names: Iterable[str]) -> list[str]:
+    """The distributions of other packages that these formats come from."""
+    from importlib.metadata import entry_points
+
+    wanted = set(names) - _FORMATS.keys()
+    points = entry_points(group=ENTRY_POINTS) if wanted else ()
+    return sorted({p.dist.name for p in points if p.name in wanted and p.dist is not None})
 
 
 def forget() -> None:

@@ -202,6 +202,12 @@ def noted(plan: Plan, info: ModelInfo) -> Plan:
     return replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
 
 
+def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:
+    """What workers need beside the model's package: what it named, and packages with formats."""
+    used = {piece.format for split in plan.splits for piece in split.pieces}
+    return (*info.requires, *formats.brought_by({*used, plan.output.format.name}))
+
+
 def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
     """Compare the columns that the model and ``--keep`` need with those of some records.
 

@@ -18,6 +18,7 @@ from modelbeam.job.prepare import (
     SAMPLE_RECORDS,
     Plan,
     check_places,
+    distributions,
     make_plan,
     make_record,
     make_task,
@@ -149,7 +150,9 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
                 break
     finally:
         pool.close()
-    return Check(info, plan, samples, None if local else examine(plan, note, info.requires))
+    return Check(
+        info, plan, samples, None if local else examine(plan, note, distributions(plan, info))
+    )
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:
