@@ -19,6 +19,7 @@ ROOMS = [
     "_version",
     "text",
     "machine",
+    "streams",
     "storage",
     "models",
     "predicting",

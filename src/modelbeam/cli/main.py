@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from modelbeam import streams
 from modelbeam._version import __version__
 from modelbeam.errors import InterruptedRunError, ModelbeamError, RequestError, did_you_mean
 from modelbeam.text import printable
@@ -58,6 +59,9 @@ example:
 
 EXIT_SECONDS = 5.0
 """How long Beam may take to stop the servers that it started for a job on an engine."""
+
+_unwritable: OSError | None = None
+"""Why stdout could not be written, if it could not."""
 
 _beams_servers = False
 """Whether Beam may have started some, which it stops when the interpreter ends."""
@@ -182,14 +186,22 @@ _TALK = {"command", "json", "no_progress", "quiet", "verbose", "config"}
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit code."""
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    streams.prepare()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    code = run(arguments)
+    failed = _unwritable
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # what we print to has ended, as with "| head"
         pass
     except OSError as error:
-        print(f"modelbeam: stdout cannot be written: {error.strerror}.", file=sys.stderr)
-        code = code or 1
+        failed = error
+    if failed is not None:
+        published = "; the run is complete" if code == 0 and "predict" in arguments[:1] else ""
+        print(
+            f"modelbeam: stdout cannot be written: {failed.strerror}{published}.", file=sys.stderr
+        )
+        code = code or (0 if published else 1)
     sys.stderr.flush()
     if _beams_servers:
         import threading
@@ -452,10 +464,13 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _say(text: str) -> None:
     """Print to stdout; if what reads it has ended, as with ``| head``, there is no more to say."""
+    global _unwritable
     try:
         print(text)
     except BrokenPipeError:
         os._exit(0)
+    except OSError as error:
+        _unwritable = error
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-from modelbeam import storage
+from modelbeam import storage, streams
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
@@ -45,6 +45,7 @@ def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes it or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    streams.prepare()
     os.dup2(2, 1)  # stdout is the command's own; a model that prints, prints to stderr
     sys.stdout = sys.stderr
     connection = Connection(descriptor)
