@@ -47,7 +47,7 @@ ROOM = {
     "taskmanager.memory.process.size": "2560m",
     "taskmanager.memory.jvm-metaspace.size": "1536m",
 }
-"""For Flink: Beam's classes are loaded anew for every job and not all let go. With the 256 MB that
+"""For Flink: Beam's classes are loaded again for every job and not all let go. With the 256 MB that
 it has by default, a TaskManager ends after eight jobs or so."""
 PEERS = {"spark": "requirements-spark.txt", "pyflink": "requirements-pyflink.txt"}
 PHASES = {

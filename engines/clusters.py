@@ -189,7 +189,7 @@ class FlinkCluster(Engine):
             "rest.address": "localhost",
             "rest.port": port,
             "taskmanager.host": "localhost",
-            # Beam's classes are loaded anew for every job and not all let go
+            # Beam's classes are loaded again for every job and not all let go
             "taskmanager.memory.process.size": "2048m",
             "taskmanager.memory.jvm-metaspace.size": "1024m",
             "taskmanager.numberOfTaskSlots": self._slots,

@@ -169,7 +169,7 @@ class Small:
         wait_until(lambda: len(manifests(output)) == 5)
         time.sleep(0.3)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """End the trouble, whichever it was."""
         self.trouble.unlink()
         hidden = Path(f"{self.hidden}.hidden")

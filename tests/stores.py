@@ -101,7 +101,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def reset(self, fault: Callable[[int], str | None] | None = None) -> None:
-        """Count anew, with other faults."""
+        """Count again, with other faults."""
         with self._lock:
             self.fault = fault or (lambda _: None)
             self.requests: list[Request] = []

@@ -221,13 +221,13 @@ def test_a_pipeline_that_outlives_its_pool_does_nothing() -> None:
     assert list(work.process("whatever was left")) == []
 
 
-# What goes wrong in the middle of a run, and is mended
+# What goes wrong in the middle of a run, and is repaired
 
 
 def fail_and_resume(
-    small: Small, output: Path, words: list[str], mend: Callable[[], Any], **settings: Any
+    small: Small, output: Path, words: list[str], repair: Callable[[], Any], **settings: Any
 ) -> None:
-    """Run into trouble, mend it, resume, and compare with an undisturbed run."""
+    """Run into trouble, fix it, resume, and compare with an undisturbed run."""
     failed = small.run(output, **settings)
     assert failed.process.returncode == 1, failed.stderr
     assert [word for word in words if word not in failed.stderr] == [], failed.stderr
@@ -236,7 +236,7 @@ def fail_and_resume(
     assert published(output) == {}
     assert failed.members() == []
     done = len(manifests(output))
-    mend()
+    repair()
     settings = {name: settings[name] for name in settings if name == "model"}
     resumed = small.run(output, "--resume", **settings)
     assert resumed.process.returncode == 0, resumed.stderr
@@ -275,7 +275,7 @@ def test_a_worker_that_the_system_kills_is_started_again(tmp_path: Path, small: 
         small.wait_for_trouble(tmp_path / "out")
         (worker,) = set(command.members()) - {command.group}
         os.kill(worker, signal.SIGKILL)
-        small.mend()
+        small.repair()
         assert command.wait() == 0, command.stderr
     assert published(tmp_path / "out") == small.expected(tmp_path / "out")
     (crash,) = description(tmp_path / "out")["crashes"]
@@ -313,7 +313,7 @@ def test_a_worker_that_dies_before_it_is_given_a_model_is_an_error(
 def test_an_input_that_vanishes_while_it_is_read_is_named(tmp_path: Path, small: Small) -> None:
     small.trouble.write_text("hide the input")
     words = [f"The input {small.last} has vanished", "--resume"]
-    fail_and_resume(small, tmp_path / "out", words, small.mend)
+    fail_and_resume(small, tmp_path / "out", words, small.repair)
 
 
 def test_an_input_that_vanishes_while_the_model_is_loaded_is_named(
@@ -322,7 +322,7 @@ def test_an_input_that_vanishes_while_the_model_is_loaded_is_named(
     small.trouble.write_text("hide the input")
     small.hidden = small.input / "0.jsonl"
     words = [f"The input {small.hidden} has vanished", "--resume"]
-    fail_and_resume(small, tmp_path / "out", words, small.mend, model="TroubledWhileLoading")
+    fail_and_resume(small, tmp_path / "out", words, small.repair, model="TroubledWhileLoading")
 
 
 # Disks
@@ -358,7 +358,7 @@ class Disk:
         with contextlib.suppress(OSError):
             (self.path / "rubbish").write_bytes(b"0" * (1 << 20))
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Make room."""
         (self.path / "rubbish").unlink(missing_ok=True)
         if self.mounted:
@@ -399,7 +399,7 @@ def test_a_disk_that_fills_up_while_splits_are_written(
 ) -> None:
     place = disk(200, 32)
     words = [place.words, str(place.path / "out"), "--resume"]
-    fail_and_resume(large, place.path / name, words, place.mend, **place.settings)
+    fail_and_resume(large, place.path / name, words, place.repair, **place.settings)
 
 
 def test_a_disk_that_fills_up_while_the_file_is_published(
@@ -407,7 +407,7 @@ def test_a_disk_that_fills_up_while_the_file_is_published(
 ) -> None:
     place = disk(600, 200)
     words = [place.words, f"{place.path / 'out.jsonl'} cannot be published", "--resume"]
-    fail_and_resume(large, place.path / "out.jsonl", words, place.mend, **place.settings)
+    fail_and_resume(large, place.path / "out.jsonl", words, place.repair, **place.settings)
 
 
 def test_a_disk_that_is_full_before_anything_runs(
@@ -416,7 +416,7 @@ def test_a_disk_that_is_full_before_anything_runs(
     place = disk(64, 0)
     place.fill()
     words = [place.words, f"--output {place.path / 'out'} cannot be written"]
-    fail_and_resume(small, place.path / "out", words, place.mend, **place.settings)
+    fail_and_resume(small, place.path / "out", words, place.repair, **place.settings)
 
 
 def test_an_output_below_a_file_cannot_be_written(tmp_path: Path, small: Small) -> None:

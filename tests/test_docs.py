@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -139,17 +141,49 @@ def test_the_scan_finds_flags_where_they_stand():
 
 def test_the_model_of_the_page_about_models_predicts(tmp_path, monkeypatch):
     page = (DOCS / "models.md").read_text(encoding="utf-8")
-    code = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
-    (tmp_path / "churn_of_the_page.py").write_text("import pyarrow.compute\n" + code)
+    class_, table = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    (tmp_path / "churn.py").write_text(class_)
+    (tmp_path / "fast_churn.py").write_text(table)
+    (tmp_path / "limits.json").write_text('{"spend": 10}')
     monkeypatch.syspath_prepend(tmp_path)
-    model = models.load("churn_of_the_page:Churn")
-    record = {"age": 30, "spend": 5.0, "unknown": 1}
+    model = models.load("churn:Churn")
+    record = {"age": 30, "spend": 5, "unknown": 1}
     assert model.predict(record) == {"leaves": True}
-    batch, _, _ = to_batch([record], model.info.signature)
-    assert model.predict_table(batch).to_pylist() == [{"leaves": True}]
+    fast = models.load("fast_churn:FastChurn")
+    batch, _, _ = to_batch([record], fast.info.signature)
+    assert fast.predict_table(batch).to_pylist() == [{"leaves": True}]
 
 
 def test_the_examples_of_the_help_name_only_flags_that_exist():
     for parser in COMMANDS.values():
         for command, used in commands_in(f"```\n{parser.epilog}```\n"):
             assert used <= flags(COMMANDS[command])
+
+
+def test_the_python_of_the_pages_is_strictly_typed(tmp_path: Path) -> None:
+    """As a caller's own code would be checked, with the types that modelbeam ships."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    blocks = [
+        code
+        for page in pages
+        for code in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+        if "import" in code and page.name != "extending.md"  # shown in pieces, with its own tests
+    ]
+    assert len(blocks) >= 3
+    for number, code in enumerate(blocks):
+        name = "churn" if "class Churn" in code else f"block_{number}"
+        (tmp_path / f"{name}.py").write_text(code)
+    (tmp_path / "calls.py").write_text(
+        "import modelbeam\n"
+        "from modelbeam import NothingPredictedError, Run, Submitted\n"
+        "one: Run = modelbeam.predict(model='m:M', input='a', output='b')\n"
+        "two: Submitted = modelbeam.predict(model='m:M', input='a', output='b', detach=True)\n"
+        "def told(error: NothingPredictedError) -> str | None:\n"
+        "    return error.details\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "--no-incremental",
+         "--untyped-calls-exclude=apache_beam", "--follow-imports=silent", "."],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -57,7 +57,7 @@ def test_ctrl_c_in_the_middle_of_a_run(tmp_path: Path, small: Small, number: int
         interrupt(command, number, to)
     assert "--resume" in command.stderr
     assert published(output) == {}
-    small.mend()
+    small.repair()
     resumed = small.run(output, "--resume")
     assert resumed.process.returncode == 0, resumed.stderr
     assert description(output)["splits_resumed"] == 5

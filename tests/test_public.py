@@ -18,9 +18,11 @@ PUBLIC = [
     "MLModelPredictOperation",
     "ModelError",
     "ModelbeamError",
+    "NothingPredictedError",
     "Predict",
     "RequestError",
     "Run",
+    "Submitted",
     "__version__",
     "predict",
 ]

@@ -347,14 +347,14 @@ def test_a_model_that_does_not_load_on_the_workers(jobs: Jobs, tmp_path: Path) -
     words = ["loading the model on ", "crash_models:OnlyHere raised KeyError", "'ONLY_HERE'"]
     check_failed(failed, output, *words)
     assert not output.exists()
-    mended = jobs.run(
+    repaired = jobs.run(
         output,
         *jobs.engine.flags("LOOPBACK"),
         "--resume",
         model="OnlyHere",
         env={"ONLY_HERE": "1"},
     )
-    assert mended.process.returncode == 0, mended.stderr
+    assert repaired.process.returncode == 0, repaired.stderr
     assert published(output) == jobs.expected(output)
 
 

@@ -123,7 +123,7 @@ def append(_: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def touch(_: pytest.MonkeyPatch) -> dict[str, Any]:
-    """An input has been written anew with as many bytes."""
+    """An input has been written again with as many bytes."""
     os.utime("in/b.jsonl")
     return {}
 

@@ -210,7 +210,7 @@ def test_four_publish_at_once(store_root: Root, single: bool, seed: int) -> None
 
 def test_a_job_with_other_settings_on_the_same_output_fails_clearly(store_root: Root) -> None:
     first = committed(store_root, "x", False)
-    other = Job(Root(store_root / "x", store_root.server))  # begins anew, over the first one
+    other = Job(Root(store_root / "x", store_root.server))  # begins again, over the first one
     other_record = JobRecord({"model": "other"}, 1 << 20, ())
     other.publication = publish.Publication(
         other.output, other_record, {}, None, "Runner", "1 thread", 1.0, 0

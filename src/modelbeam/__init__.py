@@ -13,7 +13,14 @@ from modelbeam._version import __version__
 if TYPE_CHECKING:
     from modelbeam.beam.operation import MLModelPredictOperation
     from modelbeam.beam.predict import Predict
-    from modelbeam.errors import JobError, ModelbeamError, ModelError, RequestError
+    from modelbeam.engines.run import Submitted
+    from modelbeam.errors import (
+        JobError,
+        ModelbeamError,
+        ModelError,
+        NothingPredictedError,
+        RequestError,
+    )
     from modelbeam.job.result import Run
     from modelbeam.run import predict
 
@@ -22,9 +29,11 @@ __all__ = [
     "MLModelPredictOperation",
     "ModelError",
     "ModelbeamError",
+    "NothingPredictedError",
     "Predict",
     "RequestError",
     "Run",
+    "Submitted",
     "__version__",
     "predict",
 ]
@@ -34,9 +43,11 @@ _HOMES = {
     "MLModelPredictOperation": "modelbeam.beam.operation",
     "ModelError": "modelbeam.errors",
     "ModelbeamError": "modelbeam.errors",
+    "NothingPredictedError": "modelbeam.errors",
     "Predict": "modelbeam.beam.predict",
     "RequestError": "modelbeam.errors",
     "Run": "modelbeam.job.result",
+    "Submitted": "modelbeam.engines.run",
     "predict": "modelbeam.run",
 }
 

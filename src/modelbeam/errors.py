@@ -36,12 +36,19 @@ pickling, since they cross process boundaries.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class ModelbeamError(Exception):
-    """The root of the tree; ``exit_code`` is what the command line returns for it."""
+    """The root of the tree.
 
-    exit_code = 1
+    Attributes:
+        exit_code: what the command line returns for it.
+        details: the traceback's text, where it was raised in another process; else ``None``.
+    """
+
+    exit_code: int = 1
+    details: str | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -102,7 +109,7 @@ class OutputWriteError(JobError):
 
 
 class StorageError(JobError):
-    """A store refuses until someone mends it: credentials, permission, bucket or library."""
+    """A store refuses until someone fixes it: credentials, permission, bucket or library."""
 
 
 class WorkerDiedError(JobError):
@@ -122,7 +129,13 @@ class TooManyCrashesError(JobError):
 
 
 class NothingPredictedError(JobError):
-    """There were records and not one could be predicted."""
+    """Not one record was predicted: every one failed, or there was none.
+
+    Attributes:
+        run: the run, with its counts and its errors files; a :class:`modelbeam.Run`.
+    """
+
+    run: Any = None
 
 
 class EngineError(JobError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import storage
 from modelbeam.engines import remote_job
@@ -67,6 +69,42 @@ def _planned(job: Job) -> Plan:
         raise busy(output, running) from None
 
 
+class Settings(TypedDict, total=False):
+    """What :func:`predict` takes beside ``detach``; see there."""
+
+    model: Required[str | dict[str, Any]]
+    input: Required[str | list[str]]
+    output: Required[str]
+    input_format: str | None
+    output_format: str | None
+    keep: Literal["all"] | list[str] | None
+    batch_size: int | Literal["auto"] | None
+    workers: int | None
+    worker_mode: Literal["auto", "threads", "processes"] | None
+    record_timeout: float | None
+    max_crashes: int | None
+    max_errors: int | str | None
+    resume: bool
+    overwrite: bool
+    split_size: int | str | None
+    max_record_size: int | str | None
+    packages: bool
+    beam_options: list[str] | None
+    on_progress: Callable[[Totals], None] | None
+
+
+@overload
+def predict(*, detach: Literal[False] = False, **settings: Unpack[Settings]) -> Run: ...
+
+
+@overload
+def predict(*, detach: Literal[True], **settings: Unpack[Settings]) -> Submitted: ...
+
+
+@overload
+def predict(*, detach: bool, **settings: Unpack[Settings]) -> Run | Submitted: ...
+
+
 def predict(
     *,
     model: str | dict[str, Any],
@@ -99,7 +137,7 @@ def predict(
         input_format: by default read off the suffixes.
         output_format: by default read off the suffix, else JSON Lines.
         keep: input columns that stand beside the predictions.
-        batch_size: records a call for models that take batches.
+        batch_size: records per call for models that take batches.
         workers: cores to use; all by default.
         worker_mode: threads or processes; what pays for this model by default.
         record_timeout: seconds that a record may take; one that takes longer is a failed record.
@@ -108,7 +146,7 @@ def predict(
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
-        split_size: bytes a split, such as ``"64MB"``.
+        split_size: bytes per split, such as ``"64MB"``.
         max_record_size: bytes that a record may have.
         detach: submit to an engine and return at once.
         packages: whether an engine's workers are sent what the model needs.

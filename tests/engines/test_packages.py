@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(600)
 def flags(request: pytest.FixtureRequest, staged_pool: WorkerPool) -> list[str]:
     """Beam's flags for each engine in turn."""
     engine: Any = request.getfixturevalue(request.param)
-    one = ["--parallelism=1", "--sdk_worker_parallelism=1"]  # each worker installs it all anew
+    one = ["--parallelism=1", "--sdk_worker_parallelism=1"]  # each worker installs it all again
     return [*engine.flags, *staged_pool.flags, *one]
 
 

@@ -1,7 +1,7 @@
 """Models that get into trouble, told by environment variables what to do and when.
 
 ``TROUBLE`` is the path of a file: while it is there, a record with ``"fatal": true`` gets the model
-into the trouble that the file's text names; with the file removed the model is mended.
+into the trouble that the file's text names; with the file removed the model is repaired.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Predict(beam.PTransform):
         model: ``[NAME=]module:Class``.
         keep: ``"all"``, or the names of columns of the record that stand before the prediction's;
             a column that is both kept and predicted makes the record a failure.
-        batch_size: records a call at most, for a model that takes batches. A batch never waits
+        batch_size: records per call at most, for a model that takes batches. A batch never waits
             for another bundle.
         arguments: keyword arguments for the class's constructor.
 

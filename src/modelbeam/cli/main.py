@@ -167,13 +167,13 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--worker-mode", choices=["auto", "threads", "processes"],
         help="default: auto, the one that pays for this model")  # fmt: skip
     add("--split-size", metavar="SIZE",
-        help="bytes a split, such as 64MB; default: by the input's size, 1MB to 64MB")  # fmt: skip
+        help="bytes per split (64MB); default: by the size of the input, 1MB to 64MB")  # fmt: skip
     add("--max-record-size", metavar="SIZE",
         help="a longer line is a failed record; default: 32MB")  # fmt: skip
 
 
 def _talk_flags(parser: argparse.ArgumentParser, *, progress: bool) -> None:
-    add = parser.add_argument_group("what is said").add_argument
+    add = parser.add_argument_group("output and logging").add_argument
     add("--json", action="store_true", help="the result as one JSON object on stdout")
     if progress:
         add("--no-progress", action="store_true", help="no progress bar or lines")
@@ -343,7 +343,7 @@ def _predict(flags: argparse.Namespace, rest: list[str]) -> int:
         done = run_job(job, told, started, choose=_cancel_or_leave)
     except NothingPredictedError as error:
         if flags.json:
-            _print_json(error.run.description)  # type: ignore[attr-defined]
+            _print_json(error.run.description)
         raise
     except KeyboardInterrupt:
         raise InterruptedRunError(

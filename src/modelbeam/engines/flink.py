@@ -28,7 +28,7 @@ _STATES: dict[str, JobState] = {
 
 REFRESH_SECONDS = 4.0
 """How old the cluster's answers may be: Flink's ``web.refresh-interval``, 3 s, and some. A job's
-``status`` alone is asked anew every time."""
+``status`` alone is asked again every time."""
 
 
 class Cluster:

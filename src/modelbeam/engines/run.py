@@ -349,7 +349,7 @@ class RemoteRun:
         failure = causes.decode(text) or JobError(
             f"The job failed on {job.engine}{where}: {causes.paragraph(text)}. {again}"
         )
-        failure.details = text  # type: ignore[attr-defined]
+        failure.details = text
         return failure
 
 

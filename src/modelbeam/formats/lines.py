@@ -165,7 +165,7 @@ def _reading(piece: Piece) -> Iterator[None]:
             raise
         damaged = f" ({piece.compression}: truncated or damaged)" if piece.compression else ""
         raise InputReadError(
-            f"The input {piece.path} cannot be read{damaged}: {error}. Mend it and run the same "
+            f"The input {piece.path} cannot be read{damaged}: {error}. Fix it and run the same "
             f"command with --resume."
         ) from error
 

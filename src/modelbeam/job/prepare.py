@@ -333,6 +333,6 @@ def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | N
     )
     return TooManyErrorsError(
         f"{totals.counts.failed} records failed so far, more than --max-errors {limit}; the job "
-        f"was stopped. The first: {examples}. Nothing was published; mend the data and use "
+        f"was stopped. The first: {examples}. Nothing was published; fix the data and use "
         f"--overwrite, or allow more with --resume --max-errors N."
     )

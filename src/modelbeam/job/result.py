@@ -69,16 +69,18 @@ def finished_run(description: dict[str, Any] | None) -> Run:
     if run.description["status"] != "succeeded":
         if not run.read:
             files = text.count(len(description["job"]["inputs"]), "file")
-            raise NothingPredictedError(
+            empty = NothingPredictedError(
                 f"No record was found in the input ({files}, "
                 f"{text.size(description['bytes_read'])}), so nothing was predicted."
             )
+            empty.run = run
+            raise empty
         first = run.failures[0]
         error = NothingPredictedError(
             f"Not one of {run.read} records could be predicted. The first: {first['source']}:"
             f"{first['line']} {first['type']}: {first['error']}. All of them are in "
             f"{run.errors[0]}{' and others' if len(run.errors) > 1 else ''}."
         )
-        error.run = run  # type: ignore[attr-defined]
+        error.run = run
         raise error
     return run

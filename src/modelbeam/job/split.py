@@ -42,7 +42,7 @@ def predict_split(
         attempt.abandon()
         raise OutputWriteError(
             f"The output cannot be written: {error.strerror or error} "
-            f"({error.filename or task.state}). Nothing was published. Make room or mend it, "
+            f"({error.filename or task.state}). Nothing was published. Make room or fix it, "
             f"then run the same command with --resume."
         ) from error
     except BaseException:

@@ -196,7 +196,7 @@ class _Server:
 
 def with_details(error: ModelbeamError) -> ModelbeamError:
     """Put the traceback's text on the exception, since pickling drops the traceback itself."""
-    error.details = "".join(traceback.format_exception(error))  # type: ignore[attr-defined]
+    error.details = "".join(traceback.format_exception(error))
     return error
 
 

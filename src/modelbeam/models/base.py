@@ -77,7 +77,7 @@ class SchemaValidationError(Exception):
 
 
 Apart = Callable[[Any, int | None, bool], Any]
-"""Predicts in another process: takes records, records a call, whether it must be a fresh one."""
+"""Predicts in another process: takes records, records per call, whether it must be a fresh one."""
 
 
 class LoadedModel:

@@ -203,7 +203,7 @@ def _signature(project: Path) -> str:
     """What a build depends on: the project's files with their sizes and times.
 
     Files that are neither code nor in a directory with code do not count: they are data, and the
-    outputs of jobs among them would have every submission build anew.
+    outputs of jobs among them would have every submission build again.
     """
     lines = [str(project), sys.version, sys.platform]
     root = str(project)

@@ -89,7 +89,7 @@ def worker_machine(machine_type: str | None = None) -> str:
 def download(built: Built, machine: str = "x86_64") -> list[Path]:
     """Wheels of the requirements for Linux workers, from the user's index, kept in the cache.
 
-    What the index has no wheel of is packed anew from what is installed here, if that fits the
+    What the index has no wheel of is packed again from what is installed here, if that fits the
     workers.
 
     Args:

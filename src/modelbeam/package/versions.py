@@ -129,7 +129,7 @@ def _remedy(differing: list[str]) -> str:
             "writes its Dockerfile)."
         )
     return (
-        "If the job runs in an image of your own, build it anew with 'modelbeam package --output'; "
-        "otherwise leave out --no-packages, --requirements_file and --extra_package, so that "
-        "modelbeam stages these versions itself."
+        "If the job runs in an image of your own, build it again with 'modelbeam package "
+        "--output'; otherwise leave out --no-packages, --requirements_file and --extra_package, "
+        "so that modelbeam stages these versions itself."
     )

@@ -157,7 +157,7 @@ def _write_own(
 
 
 def installed_wheel(one: Installed, directory: Path) -> Path:
-    """Write the wheel of a distribution anew from its installed files, by its ``RECORD``.
+    """Write the wheel of a distribution again from its installed files, by its ``RECORD``.
 
     What it was installed from may be gone, or have changed since.
 

@@ -43,7 +43,7 @@ def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | N
         batch: the records.
         model: loaded and ready.
         keep: which input columns stand beside the predictions.
-        batch_size: records a call, or ``None`` for the model's best.
+        batch_size: records per call, or ``None`` for the model's best.
     """
     table = model.info.style == "table"
     decoded = _decoded(batch, model)

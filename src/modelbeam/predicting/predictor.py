@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from modelbeam.errors import TooManyCrashesError
 from modelbeam.models.base import Apart, LoadedModel
 from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
+from modelbeam.predicting.counts import masked
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.results import (
     Collected,
@@ -83,7 +83,7 @@ def predict(
     Args:
         model: loaded and ready.
         records: a list of dicts, or a ``pyarrow.RecordBatch`` for style ``table``.
-        batch_size: records a call, or ``None`` for the model's best.
+        batch_size: records per call, or ``None`` for the model's best.
         fresh: gives the dicts as they were before the model saw them, for what is tried again.
     """
     if model.apart is not None and model.info.style != "table":
@@ -155,7 +155,7 @@ def predict_batch(
     Args:
         model: whose ``predict_batch`` is called.
         records: one dict a record.
-        batch_size: records a call, or ``None`` for some thousands.
+        batch_size: records per call, or ``None`` for some thousands.
         fresh: gives the records as they were before the model saw them.
     """
     valid, rows, failures = model.turns.use(_validate, model, records)
@@ -191,7 +191,7 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
     Args:
         model: whose ``predict_table`` is called.
         batch: a ``pyarrow.RecordBatch`` of any number of rows, or several as ``Parts``.
-        batch_size: rows a call, or ``None`` for the whole batch.
+        batch_size: rows per call, or ``None`` for the whole batch.
     """
     if isinstance(batch, Parts):
         return _predict_parts(model, batch, batch_size)
@@ -316,7 +316,7 @@ def confirmed(
         return failures, []
     kinds: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in failures:
-        kinds[failure.type, _VALUES.sub("", failure.error)].append(failure)
+        kinds[failure.type, masked(failure.error)].append(failure)
     first = [failure for kind in kinds.values() for failure in kind[:CONFIRMED_OF_A_KIND]]
     rest = [failure for kind in kinds.values() for failure in kind[CONFIRMED_OF_A_KIND:]]
     made: list[tuple[int, Any]] = []
@@ -335,10 +335,6 @@ def confirmed(
             turns.predict(try_all, rest)
     good = {row for row, _ in made}
     return [failure for failure in failures if failure.row not in good], made
-
-
-_VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
-"""What differs between messages of the same kind."""
 
 
 def _predict_parts(model: LoadedModel, parts: Parts, batch_size: int | None) -> Predictions:
@@ -366,7 +362,7 @@ def call_in_batches(
     Args:
         call: given ``start, stop``, predicts those records or raises.
         count: how many records there are.
-        batch_size: records a call, at most.
+        batch_size: records per call, at most.
 
     Returns:
         ``(start, stop, result)`` of each call that went well, in order, and a failure for each

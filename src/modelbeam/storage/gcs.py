@@ -146,7 +146,8 @@ class GcsStore(ObjectStore):
         if status == 404:
             if "bucket" in said.lower():
                 return StorageError(
-                    f"{url}: there is no bucket '{bucket}'. Mend the URL, or make the bucket first."
+                    f"{url}: there is no bucket '{bucket}'. Correct the URL, or make the bucket "
+                    f"first."
                 )
             return FileNotFoundError(errno.ENOENT, "no such object", url)
         if status == 412:

@@ -170,7 +170,7 @@ class S3Store(ObjectStore):
         bucket = self.name(url).bucket
         if code == "NoSuchBucket":
             return StorageError(
-                f"{url}: there is no bucket '{bucket}'. Mend the URL, or make the bucket first."
+                f"{url}: there is no bucket '{bucket}'. Correct the URL, or make the bucket first."
             )
         if status == 404:
             return FileNotFoundError(errno.ENOENT, "no such object", url)

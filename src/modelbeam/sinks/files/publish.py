@@ -283,7 +283,7 @@ def check_max_errors(limit: str | None, counts: Counts) -> None:
         examples = "; ".join(f"{kind.at} {kind.type}: {kind.error}" for kind in counts.kinds[:3])
         raise TooManyErrorsError(
             f"{counts.failed} of {counts.read} records failed, more than --max-errors {limit}. "
-            f"The first: {examples}. Nothing was published; mend the data and use --overwrite, or "
+            f"The first: {examples}. Nothing was published; fix the data and use --overwrite, or "
             f"allow more with --resume --max-errors N."
         )
 
@@ -508,10 +508,10 @@ def _done_by_another(output: Output, run: dict[str, Any], removed: bool) -> dict
     Where we ``removed`` marks of an earlier run, they may have been its: then they are put back.
     """
     visible = _visible_run(output)
-    mended = removed and not storage.exists(join(output.state, "job.json"))
-    if not _same_run(visible, run) and not (visible is None and mended):
+    repaired = removed and not storage.exists(join(output.state, "job.json"))
+    if not _same_run(visible, run) and not (visible is None and repaired):
         raise _taken_over(output)
-    if mended:
+    if repaired:
         storage.write_once(output.run_file, to_json(run, indent=2))
         if run["status"] == "succeeded" and not output.single:
             storage.write_once(output.success_file, b"")

@@ -23,7 +23,7 @@ class JobRecord:
 
     Attributes:
         settings: by name, everything that the predictions depend on, the model's version included.
-        split_size: bytes a split; kept, not compared.
+        split_size: bytes per split; kept, not compared.
         inputs: the files.
     """
 
@@ -84,7 +84,7 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
     """Refuse to mix two different jobs.
 
     An input that changed is no obstacle as long as nothing of it was committed: that is how a
-    damaged file is mended.
+    damaged file is repaired.
 
     Raises:
         ResumeError: the model, a setting or an input differs; the message says which and how.
@@ -158,7 +158,7 @@ class State:
         except OSError as error:
             raise OutputWriteError(
                 f"--output {output.path} cannot be written: {error.strerror or error} "
-                f"({error.filename or output.state}). Mend it or name another --output."
+                f"({error.filename or output.state}). Fix it or name another --output."
             ) from error
 
     def discard_if_empty(self) -> None:
