@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelbeam.cli.main import build_parser
+from modelbeam.cli.parser import build_parser
 
 HERE = Path(__file__).parent
 COLUMNS = 100

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from modelbeam import models
-from modelbeam.cli.main import build_parser
+from modelbeam.cli.parser import build_parser
 from modelbeam.predicting.columns import to_batch
 
 ROOT = Path(__file__).parents[1]

@@ -83,7 +83,7 @@ def test_ctrl_c_while_the_model_is_loaded_and_hears_nothing(
         wait_until(lambda: len(command.members()) > 1)
         time.sleep(1.2)
         interrupt(command, signal.SIGINT)
-    assert "--resume" in command.stderr
+    assert "Stopped. Nothing is kept, since no split was done." in command.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -121,7 +121,13 @@ class WorkerVersionError(JobError):
 
 
 class TooManyErrorsError(JobError):
-    """More records failed than ``--max-errors`` allows."""
+    """More records failed than ``--max-errors`` allows.
+
+    Attributes:
+        run: the run, if it was finished before; a :class:`modelbeam.Run`.
+    """
+
+    run: Any = None
 
 
 class TooManyCrashesError(JobError):

@@ -283,7 +283,7 @@ class RemoteRun:
                     f"nothing has been read after {IDLE_SECONDS:.0f} s. Do the workers start? "
                     f"'modelbeam check' with the same flags tries them"
                 )
-            if error := too_many_errors(self._job.max_errors, totals):
+            if error := too_many_errors(self._job.max_errors, totals, self._plan.output):
                 self._cancel(job)
                 raise error
             if status.over:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from modelbeam import formats, storage
+from modelbeam import formats, storage, text
 from modelbeam.errors import (
     RequestError,
     ResumeError,
@@ -23,7 +23,7 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
 from modelbeam.predicting.batch import Batch
 from modelbeam.sinks.files.output import Output, check_output
-from modelbeam.sinks.files.publish import Publication
+from modelbeam.sinks.files.publish import Publication, allowed_errors
 from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
@@ -311,6 +311,7 @@ class Resumable:
             self.resumes = True
         elif finished["status"] == "succeeded":
             self.done = Run.of({**finished, "already_finished": True})
+            check_max_errors(plan.job.max_errors, self.done)
         else:
             raise ResumeError(
                 f"--resume: the run in {plan.output.path} ended without a prediction. Fix the "
@@ -318,7 +319,33 @@ class Resumable:
             )
 
 
-def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | None:
+def check_max_errors(limit: str | None, run: Run) -> None:
+    """Hold a limit against a run that was finished before.
+
+    Raises:
+        TooManyErrorsError: more of its records failed.
+    """
+    if limit is not None and run.failed > allowed_errors(limit, run.read):
+        error = TooManyErrorsError(
+            f"{run.failed} of {run.read} records failed in the finished run in {run.output}, more "
+            f"than --max-errors {limit}. The error lines are in {', '.join(run.errors[:3])}."
+        )
+        error.run = run
+        raise error
+
+
+def kept_of(plan: Plan) -> str:
+    """What a stop leaves, in a sentence or two."""
+    done = plan.output.committed()
+    if not done:
+        return "Stopped. Nothing is kept, since no split was done."
+    return (
+        f"Stopped. {done} of {text.count(len(plan.splits), 'split')} are done and kept. "
+        f"Run the same command with --resume to finish."
+    )
+
+
+def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooManyErrorsError | None:
     """The error for a limit of ``N`` that is passed while the job runs.
 
     A limit of ``P%`` is for the end, when it is known how many records there are.
@@ -333,6 +360,7 @@ def too_many_errors(limit: str | None, totals: Totals) -> TooManyErrorsError | N
     )
     return TooManyErrorsError(
         f"{totals.counts.failed} records failed so far, more than --max-errors {limit}; the job "
-        f"was stopped. The first: {examples}. Nothing was published; fix the data and use "
-        f"--overwrite, or allow more with --resume --max-errors N."
+        f"was stopped. The first: {examples}. Nothing was published; the error lines of what was "
+        f"done are in {output.error_lines}. Fix the data and use --overwrite, or allow more with "
+        f"--resume --max-errors N."
     )

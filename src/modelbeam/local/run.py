@@ -10,6 +10,7 @@ from modelbeam.job.prepare import (
     Plan,
     Resumable,
     Watcher,
+    kept_of,
     make_publication,
     make_record,
     make_task,
@@ -62,10 +63,13 @@ class LocalRun:
             splits, size = len(self._plan.splits), self._plan.bytes
             pool.open(make_task(self._plan, record), splits, size, publication)
             self._wait()
-        except BaseException:
+        except BaseException as error:
             pool.close(kill=True)
+            kept = kept_of(self._plan) if isinstance(error, KeyboardInterrupt) else ""
             if state is not None:
                 state.discard_if_empty()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(kept) from None
             raise
         finally:
             self._watcher.end()
@@ -100,7 +104,7 @@ class LocalRun:
             if place := pool.look_after():
                 hint = "" if self._plan.job.record_timeout else "; --record-timeout sets a limit"
                 self._watcher.note(f"no progress for {STILL:g} s in {place}{hint}")
-            if error := too_many_errors(self._plan.job.max_errors, totals):
+            if error := too_many_errors(self._plan.job.max_errors, totals, self._plan.output):
                 raise error
         if pool.failure is not None:
             raise pool.failure

@@ -25,6 +25,12 @@ REMOTE_RATE_WINDOW = 30.0
 """The same for an engine, which tells of records only when their split is done."""
 
 
+FIRST_SECONDS = 2.0
+"""Before that no rate and no time left is told."""
+
+BAR_WIDTH = 12
+
+
 class _Rate:
     """Records and bytes a second over the last few seconds."""
 
@@ -40,25 +46,40 @@ class _Rate:
             self._seen.pop(0)
         then, records_then, done_then = self._seen[0]
         seconds = now - then
-        if seconds <= 0:
+        if seconds < FIRST_SECONDS:  # a guess that jumps helps nobody
             return 0.0, 0.0
         return (records - records_then) / seconds, (done - done_then) / seconds
 
 
-def _text(plan: Plan, totals: Totals, rates: tuple[float, float]) -> str:
+def _text(plan: Plan, totals: Totals, rates: tuple[float, float], width: int | None = None) -> str:
+    """Where a run is.
+
+    Args:
+        plan: what is to be done.
+        totals: what is done.
+        rates: records and bytes a second; zero while they are not known.
+        width: characters that there are; what matters least is left out.
+    """
     records, done = rates
-    parts = [
-        count(totals.counts.read, "record"),
-        f"{totals.counts.failed:,} failed",
-        f"{records:,.0f}/s",
-        f"{size(totals.bytes)} of {size(plan.bytes)}",
-    ]
-    if totals.tasks is not None:
-        parts.append(f"{count(totals.splits, 'split')} done, {count(totals.tasks, 'task')} at work")
     left = plan.bytes - totals.bytes
-    if done > 0 and left > 0:
-        parts.append(f"{duration(left / done)} left")
-    return ", ".join(parts)
+    parts = {  # by how much they matter
+        "records": count(totals.counts.read, "record"),
+        "failed": f"{totals.counts.failed:,} failed",
+        "left": f"{duration(left / done)} left" if done > 0 and left > 0 else "",
+        "rate": f"{records:,.0f}/s" if records > 0 else "",
+        "bytes": f"{size(totals.bytes)} of {size(plan.bytes)}",
+        "tasks": ""
+        if totals.tasks is None
+        else f"{count(totals.splits, 'split')} done, {count(totals.tasks, 'task')} at work",
+    }
+    chosen: set[str] = set()
+    taken = 0
+    for name, part in parts.items():
+        if part and (width is None or not chosen or taken + len(part) + 2 <= width):
+            chosen.add(name)
+            taken += len(part) + 2
+    order = ("records", "failed", "rate", "bytes", "tasks", "left")
+    return ", ".join(parts[name] for name in order if name in chosen)
 
 
 class Lines:
@@ -96,8 +117,12 @@ class Lines:
         """Nothing is left open."""
 
 
+_BESIDE = BAR_WIDTH + 8
+"""Characters of the line that are not text: the percentage, the bar and the space around them."""
+
+
 class Bar:
-    """A progress bar on a terminal."""
+    """A progress bar on a terminal; one line, however narrow that is."""
 
     def __init__(self) -> None:
         self._rate = _Rate()
@@ -111,7 +136,7 @@ class Bar:
         self._plan = plan
         self._bar = Progress(
             TaskProgressColumn(),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=BAR_WIDTH),
             TextColumn("{task.description}"),
             console=Console(stderr=True),
             transient=True,
@@ -126,7 +151,7 @@ class Bar:
             self._bar.update(
                 self._task,
                 completed=totals.bytes,
-                description=_text(self._plan, totals, rates),
+                description=_text(self._plan, totals, rates, self._bar.console.width - _BESIDE),
             )
 
     def note(self, text: str) -> None:

@@ -46,6 +46,11 @@ class Output:
         return f"{self._base}.errors.jsonl"
 
     @property
+    def error_lines(self) -> str:
+        """Where the error lines of an unfinished run are, as a glob."""
+        return join(self.state, "attempts", "*.errors.jsonl")
+
+    @property
     def success_file(self) -> str:
         """The marker that is written last into an output directory."""
         return join(self.path, "_SUCCESS")

@@ -252,7 +252,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
             f"{output.path}: {counts.read} records read, {counts.predicted} predicted, "
             f"{counts.failed} failed. This is a defect of modelbeam; nothing was published."
         )
-    check_max_errors(publication.max_errors, counts)
+    check_max_errors(publication.max_errors, counts, output)
     storage.make_directory(ready)
     succeeded = counts.predicted > 0
     gather = _single_moves if output.single else _shard_moves
@@ -273,18 +273,22 @@ def _inside(output: Output, path: str) -> str:
     return path[len(join(output.state, "")) :]
 
 
-def check_max_errors(limit: str | None, counts: Counts) -> None:
+def allowed_errors(limit: str, read: int) -> float:
+    """How many records may fail, of so many read, by a limit of ``N`` or ``P%``."""
+    return float(limit[:-1]) / 100 * read if limit.endswith("%") else float(limit)
+
+
+def check_max_errors(limit: str | None, counts: Counts, output: Output) -> None:
     """Raise :class:`TooManyErrorsError` if more records failed than ``N`` or ``P%``."""
     if limit is None:
         return
-    share = limit.endswith("%")
-    allowed = float(limit[:-1]) / 100 * counts.read if share else float(limit)
-    if counts.failed > allowed:
+    if counts.failed > allowed_errors(limit, counts.read):
         examples = "; ".join(f"{kind.at} {kind.type}: {kind.error}" for kind in counts.kinds[:3])
         raise TooManyErrorsError(
             f"{counts.failed} of {counts.read} records failed, more than --max-errors {limit}. "
-            f"The first: {examples}. Nothing was published; fix the data and use --overwrite, or "
-            f"allow more with --resume --max-errors N."
+            f"The first: {examples}. Nothing was published; the error lines are in "
+            f"{output.error_lines}. Fix the data and use --overwrite, or allow more with --resume "
+            f"--max-errors N."
         )
 
 

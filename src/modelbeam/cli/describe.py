@@ -1,0 +1,90 @@
+"""``modelbeam describe``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from modelbeam.cli.output import print_json, say
+from modelbeam.cli.parser import flags_of
+from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.text import printable
+
+
+def run(flags: argparse.Namespace, rest: list[str]) -> int:
+    """Print what a model says of itself."""
+    from modelbeam.report.check import describe_model
+
+    if rest:
+        known = [f for f in flags_of("describe") if f.startswith("--")]
+        raise RequestError(f"unknown flag {rest[0]}{did_you_mean(rest[0], known) or '.'}")
+    info = describe_model(flags.model)
+    if flags.json:
+        print_json(info.to_dict())
+        return 0
+    said = [
+        ("name", info.qualified_name),
+        ("display name", info.display_name),
+        ("version", info.version),
+        ("description", info.description),
+        ("interface", f"{info.interface}, predicts by {info.style}"),
+        ("package", info.distribution or "none (a module by itself)"),
+    ]
+    for name, value in said:
+        say(f"{name:<13} {printable(value)}")
+    for title, schema in (("input", info.input_schema), ("output", info.output_schema)):
+        say(f"\n{title}")
+        for line in fields_of(schema):
+            say(f"  {printable(line)}")
+    return 0
+
+
+def fields_of(schema: dict[str, Any] | None) -> list[str]:
+    """The fields of a JSON Schema as a table: name, type, whether it must be there, and limits."""
+    if not schema:
+        return ["not expressible as JSON Schema"]
+    properties = schema.get("properties")
+    if not properties:
+        return [_type_of(schema, schema)]
+    required = set(schema.get("required", ()))
+    rows = [
+        (
+            str(name),
+            _type_of(field, schema),
+            "required" if name in required else "optional",
+            ", ".join(f"{key} {field[key]}" for key in _LIMITS if key in field),
+        )
+        for name, field in properties.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    ]
+
+
+_LIMITS = (
+    *("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength"),
+    *("pattern", "default"),
+)
+
+
+def _type_of(field: Any, schema: dict[str, Any]) -> str:
+    """A field's type in a word or two."""
+    if not isinstance(field, dict):
+        return "anything"
+    if "$ref" in field:
+        name = field["$ref"].rsplit("/", 1)[-1]
+        return _type_of(schema.get("$defs", schema.get("definitions", {})).get(name, {}), schema)
+    if "enum" in field:
+        return "one of " + ", ".join(map(str, field["enum"]))
+    if "const" in field:
+        return str(field["const"])
+    options = field.get("anyOf") or field.get("oneOf")
+    if options:
+        return " or ".join(dict.fromkeys(_type_of(option, schema) for option in options))
+    kind = field.get("type", "anything")
+    kinds = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    if kinds == "array" and "items" in field:
+        return f"array of {_type_of(field['items'], schema)}"
+    return kinds

@@ -1,0 +1,173 @@
+"""All commands and flags; also what completion and the generated pages read."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from modelbeam._version import __version__
+from modelbeam.errors import RequestError
+
+_EPILOGS = {
+    "modelbeam": """\
+examples:
+  modelbeam predict --model iris_model.iris_predict:IrisModel \\
+      --input data/input.json --output predictions.jsonl
+  modelbeam check --model iris_model.iris_predict:IrisModel --input 'data/*.jsonl' --output out/
+  modelbeam describe --model iris_model.iris_predict:IrisModel
+  eval "$(modelbeam completion bash)"
+""",
+    "predict": """\
+examples:
+  modelbeam predict -m iris_model.iris_predict:IrisModel -i data/input.json -o predictions.jsonl
+  modelbeam predict -m my_model:Model -i 'logs/*.jsonl.gz' -o out/ --keep id --max-errors 1%
+  modelbeam predict --config job.yaml --resume
+
+Any other flag goes to Beam's PipelineOptions as it is: --runner, --region, --job_endpoint ...
+
+exit codes: 0 finished (failed records are in the errors files); 1 the job failed, --max-errors was
+passed, or not one record could be predicted; 2 the request is wrong and nothing ran; 130 stopped by
+Ctrl-C or SIGTERM.
+""",
+    "check": """\
+example:
+  modelbeam check -m iris_model.iris_predict:IrisModel -i data/input.json -o predictions.jsonl
+""",
+    "describe": """\
+example:
+  modelbeam describe --model iris_model.iris_predict:IrisModel --json
+""",
+    "package": """\
+examples:
+  modelbeam package --model iris_model.iris_predict:IrisModel
+  modelbeam package --model iris_model.iris_predict:IrisModel --output worker/
+  docker build --platform linux/amd64 -t REGISTRY/IMAGE:TAG worker/
+""",
+    "completion": """\
+example:
+  eval "$(modelbeam completion bash)"        # in ~/.bashrc
+  eval "$(modelbeam completion zsh)"         # in ~/.zshrc, after compinit
+""",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one paragraph, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}. See {self.prog} --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and flags; also what completion and the generated documentation read."""
+    parser = _parser(
+        None,
+        "modelbeam",
+        "Run any ML model over any data as an Apache Beam pipeline: on this machine, or with\n"
+        "Beam's options on Flink, Spark or Dataflow.",
+    )
+    parser.add_argument("--version", action="version", version=f"modelbeam {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    predict = _parser(commands, "predict", "Run a model over files and write the predictions.")
+    _job_flags(predict)
+    _talk_flags(predict, progress=True)
+    check = _parser(
+        commands,
+        "check",
+        "Everything but the run: load the model, try the first records, print the plan.",
+    )
+    _job_flags(check)
+    _talk_flags(check, progress=True)
+    describe = _parser(
+        commands, "describe", "Print a model's name, version, description and schemas."
+    )
+    describe.add_argument("-m", "--model", metavar="TARGET", required=True, help=_MODEL_HELP)
+    _talk_flags(describe, progress=False)
+    package = _parser(
+        commands, "package", "Show what workers need for a model, and how each of it travels."
+    )
+    package.add_argument("-m", "--model", dest="models", action="append", required=True,
+        metavar="TARGET", help=_MODEL_HELP + "; repeatable")  # fmt: skip
+    package.add_argument("-o", "--output", metavar="DIR",
+        help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
+    _talk_flags(package, progress=False)
+    completion = _parser(commands, "completion", "Print a completion script for your shell.")
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
+    return parser
+
+
+_MODEL_HELP = "the model's class as module:Class (or module.Class)"
+
+
+def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    settings: dict[str, Any] = {
+        "description": summary,
+        "epilog": _EPILOGS[name],
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    if commands is None:
+        return _Parser(prog=name, **settings)
+    made: argparse.ArgumentParser = commands.add_parser(name, help=summary, **settings)
+    return made
+
+
+def _job_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the job").add_argument
+    add("-m", "--model", dest="models", action="append", metavar="[NAME=]TARGET",
+        help=_MODEL_HELP + "; NAME is what error lines call it")  # fmt: skip
+    add("-i", "--input", dest="inputs", action="append", metavar="PATTERN",
+        help="a path, a glob, a directory or a URL that Beam knows; repeatable")  # fmt: skip
+    add("-o", "--output", metavar="PATH",
+        help="with a data suffix (.jsonl, .jsonl.gz ...) one file, else a directory")  # fmt: skip
+    add("--input-format", metavar="FORMAT",
+        help="jsonl (also ldjson, ndjson); by default read off the suffix")  # fmt: skip
+    add("--output-format", metavar="FORMAT",
+        help="jsonl, jsonl.gz, jsonl.bz2 or jsonl.zst; by default read off the suffix")  # fmt: skip
+    add("--keep", metavar="all|COL,COL",
+        help="input columns carried into the output beside the predictions")  # fmt: skip
+    add("--max-errors", metavar="N|P%",
+        help="fail once more records than this failed; default: no limit")  # fmt: skip
+    add("--record-timeout", metavar="SECONDS", type=float,
+        help="a record that takes longer is a failed record; default: no limit")  # fmt: skip
+    add("--max-crashes", metavar="N", type=int,
+        help="fail once more records than this killed the model's process, or ran out of time; "
+        "default: 10")  # fmt: skip
+    add("--resume", action="store_true", default=None,
+        help="finish an interrupted or failed run, doing only what is not done")  # fmt: skip
+    add("--overwrite", action="store_true", default=None,
+        help="replace an output that exists, once the new one is complete")  # fmt: skip
+    add("--detach", action="store_true", default=None,
+        help="on Flink, Spark ...: submit and leave; the same command with --resume "
+        "follows the job")  # fmt: skip
+    add("--no-packages", dest="packages", action="store_false", default=None,
+        help="on Flink, Spark ...: the workers have the model and its libraries installed; "
+        "send nothing, only check")  # fmt: skip
+    add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
+    add = parser.add_argument_group("speed and size").add_argument
+    add("--batch-size", metavar="auto|N",
+        help="records per model call, for models that take batches; default: auto")  # fmt: skip
+    add("--workers", metavar="N", type=int, help="cores to use on this machine; default: all")
+    add("--worker-mode", choices=["auto", "threads", "processes"],
+        help="default: auto, the one that pays for this model")  # fmt: skip
+    add("--split-size", metavar="SIZE",
+        help="bytes per split (64MB); default: by the size of the input, 1MB to 64MB")  # fmt: skip
+    add("--max-record-size", metavar="SIZE",
+        help="a longer line is a failed record; default: 32MB")  # fmt: skip
+
+
+def _talk_flags(parser: argparse.ArgumentParser, *, progress: bool) -> None:
+    add = parser.add_argument_group("output and logging").add_argument
+    add("--json", action="store_true", help="the result as one JSON object on stdout")
+    if progress:
+        add("--no-progress", action="store_true", help="no progress bar or lines")
+        add("-q", "--quiet", action="store_true", help="neither progress nor summary")
+    add("-v", "--verbose", action="store_true", help="tracebacks and Beam's log")
+
+
+def flags_of(command: str) -> list[str]:
+    """Every flag of a command, short ones included."""
+    parser = build_parser()
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    actions = subparsers.choices[command]._actions
+    return [flag for action in actions for flag in action.option_strings]

@@ -1,0 +1,65 @@
+"""``modelbeam predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from modelbeam.cli.job import job_of
+from modelbeam.cli.output import print_json
+from modelbeam.cli.signals import end_the_job, on_stop, stop_again
+from modelbeam.errors import InterruptedRunError
+from modelbeam.text import printable
+
+
+def run(flags: argparse.Namespace, rest: list[str]) -> int:
+    """Run a job, and say what it came to."""
+    from modelbeam.job.flags import is_local
+    from modelbeam.local.start import start_worker
+    from modelbeam.machine import available_cores
+
+    # first of all, so that the model's process and this one import their libraries side by side
+    workers = (flags.workers or available_cores()) if is_local(rest) else 1
+    started = start_worker(workers) if not flags.config and workers >= 1 else None
+    from modelbeam.engines.run import Submitted
+    from modelbeam.report.progress import left_running, summary, watcher
+    from modelbeam.run import run_job
+
+    job = job_of(flags, rest, "predict")
+    try:
+        told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
+        sys.unraisablehook = stop_again
+        on_stop(end_the_job)
+        done = run_job(job, told, started, choose=_cancel_or_leave)
+    except KeyboardInterrupt as stopped:
+        raise InterruptedRunError(str(stopped) or "Stopped. Nothing was done.") from None
+    if isinstance(done, Submitted):
+        if flags.json:
+            print_json(done.to_dict())
+        if not flags.quiet:
+            print(printable(left_running(done)), file=sys.stderr)
+        return 0
+    if flags.json:
+        print_json(done.description)
+    if not flags.quiet:
+        print(printable(summary(done)), file=sys.stderr)
+    return 0
+
+
+def _cancel_or_leave(job: Any) -> bool:
+    """After Ctrl-C: whether to cancel the job. Without a terminal nobody can be asked: it is."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    on_stop(end_the_job)  # a second Ctrl-C, at the question, cancels
+    print(f"\nThe job runs on {job.engine}{f' ({job.link})' if job.link else ''}.", file=sys.stderr)
+    try:
+        while True:
+            print("Cancel it, or leave it running? [c/l] ", end="", file=sys.stderr, flush=True)
+            answer = sys.stdin.readline().strip().lower()
+            if answer in ("c", "cancel", "l", "leave"):
+                return answer.startswith("c")
+            if not answer:  # Enter, or the end of input
+                return True
+    except KeyboardInterrupt:
+        return True

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from modelbeam.errors import InterruptedRunError
+
+
+def on_stop(handler: Callable[..., NoReturn] | signal.Handlers) -> None:
+    """Have Ctrl-C and SIGTERM answered by ``handler``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def end_at_once(*_: object) -> NoReturn:
+    """Before a job runs there is nothing to tidy, and imports in C must not be interrupted."""
+    os.write(2, b"modelbeam: Stopped.\n")
+    os._exit(InterruptedRunError.exit_code)
+
+
+def end_the_job(*_: object) -> NoReturn:
+    on_stop(signal.SIG_IGN)  # the first one is being dealt with
+    raise KeyboardInterrupt
+
+
+def stop_again(lost: Any) -> None:
+    """Repeat a Ctrl-C that came while Python ran a finalizer, which swallows what is raised in it.
+
+    Set as ``sys.unraisablehook``; the alarm goes off when the finalizer is over.
+    """
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, end_the_job)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+    else:
+        sys.__unraisablehook__(lost)
