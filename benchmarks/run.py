@@ -164,6 +164,37 @@ def peers(setting: Setting) -> int:
     return setting.finish("peers", "modelbeam and its peers", [table(results, "polars")], results)
 
 
+OUTPUTS = {
+    "IrisTable": "species",
+    "IrisStrings": "species",
+    "IrisProbabilities": "probabilities",
+    "IrisScore": "score",
+}
+"""Models that differ in what they return, and what the Polars script writes for each."""
+
+
+def outputs(setting: Setting) -> int:
+    """Compare what models return: a dictionary, NumPy's strings, probabilities, a float32."""
+    rows = setting.rows or [5_000_000]
+    results: list[Result] = []
+    tables: list[Table] = []
+    for model, written in OUTPUTS.items():
+        made = setting.compare(
+            [
+                contestant
+                for size in rows
+                for one in [task(setting, size, model)]
+                for contestant in (
+                    one.modelbeam(model),
+                    one.peer("polars", "polars_stream.py", "Polars, streaming", written),
+                )
+            ]
+        )
+        tables.append(table(made, "polars"))
+        results += made
+    return setting.finish("outputs", "What models return", tables, results)
+
+
 def framework(setting: Setting) -> int:
     """Compare modelbeam with a bare loop over a model that costs nearly nothing."""
     small = min(setting.rows or [2_000_000])
@@ -311,7 +342,7 @@ def engines(setting: Setting) -> int:
 
 def everything(setting: Setting) -> int:
     """Run all of these, one after another."""
-    benchmarks = (agree, peers, framework, memory, startup, errors, promises, engines)
+    benchmarks = (agree, peers, outputs, framework, memory, startup, errors, promises, engines)
     return max([benchmark(setting) for benchmark in benchmarks])
 
 
@@ -319,6 +350,7 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "all": everything,
     "agree": agree,
     "peers": peers,
+    "outputs": outputs,
     "framework": framework,
     "memory": memory,
     "startup": startup,

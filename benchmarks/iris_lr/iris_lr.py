@@ -103,15 +103,64 @@ class IrisTable(IrisRecord):
 
     def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Predict the species of every row of ``batch``, in order."""
+        import pyarrow as pa
+
+        indices = pa.array(best_class(self._model, matrix(batch)), type=pa.int32())
+        species = pa.DictionaryArray.from_arrays(indices, pa.array(self._species))
+        return pa.RecordBatch.from_arrays([species], names=["species"])
+
+
+def matrix(batch: pa.RecordBatch) -> np.ndarray:
+    """The measurements of a batch, a row a flower."""
+    import numpy as np
+
+    rows = np.empty((batch.num_rows, len(COLUMNS)))
+    for position, name in enumerate(COLUMNS):
+        rows[:, position] = batch.column(name).to_numpy(zero_copy_only=False)
+    return rows
+
+
+class IrisStrings(IrisTable):
+    """The same, returning NumPy's strings, as people write it."""
+
+    qualified_name = "iris_strings"
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Predict the species of every row of ``batch``, in order."""
+        import pyarrow as pa
+
+        names = self._model.classes_[best_class(self._model, matrix(batch))]
+        return pa.RecordBatch.from_arrays([pa.array(names)], names=["species"])
+
+
+class IrisProbabilities(IrisTable):
+    """The same, returning the probabilities of all classes."""
+
+    qualified_name = "iris_probabilities"
+    output_schema = Schema({"probabilities": [float]})
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Predict the probabilities of every row of ``batch``, in order."""
+        import pyarrow as pa
+
+        made = self._model.predict_proba(matrix(batch))
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(made.ravel()), made.shape[1])
+        return pa.RecordBatch.from_arrays([lists], names=["probabilities"])
+
+
+class IrisScore(IrisTable):
+    """The same, returning the largest probability as a float32."""
+
+    qualified_name = "iris_score"
+    output_schema = Schema({"score": float})
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Predict the score of every row of ``batch``, in order."""
         import numpy as np
         import pyarrow as pa
 
-        rows = np.empty((batch.num_rows, len(COLUMNS)))
-        for position, name in enumerate(COLUMNS):
-            rows[:, position] = batch.column(name).to_numpy(zero_copy_only=False)
-        indices = pa.array(best_class(self._model, rows), type=pa.int32())
-        species = pa.DictionaryArray.from_arrays(indices, pa.array(self._species))
-        return pa.RecordBatch.from_arrays([species], names=["species"])
+        score = self._model.predict_proba(matrix(batch)).max(axis=1).astype(np.float32)
+        return pa.RecordBatch.from_arrays([pa.array(score)], names=["score"])
 
 
 class NearlyNothing:
