@@ -16,6 +16,7 @@ import pytest
 
 from modelbeam import models
 from modelbeam.cli.parser import build_parser
+from modelbeam.job.description import Job, build_job
 from modelbeam.predicting.columns import to_batch
 
 ROOT = Path(__file__).parents[1]
@@ -187,3 +188,23 @@ def test_the_python_of_the_pages_is_strictly_typed(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_the_configuration_names_every_key_and_its_flag() -> None:
+    page = (DOCS / "config.md").read_text(encoding="utf-8")
+    keys, named = set(), set()
+    for key_cell, flag_cell in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", page, re.MULTILINE):
+        keys |= set(re.findall(r"`([a-z_]+)`", key_cell))
+        named |= set(re.findall(r"`(--[a-z-]+)`", flag_cell))
+    assert keys - {"model", "input"} == set(Job.model_fields)
+    talk = {"--help", "--json", "--no-progress", "--quiet", "--verbose", "--config"}
+    assert named == {f for f in flags(COMMANDS["predict"]) if f.startswith("--")} - talk
+
+
+def test_the_example_of_the_configuration_is_one(tmp_path, monkeypatch) -> None:
+    page = (DOCS / "config.md").read_text(encoding="utf-8")
+    (tmp_path / "job.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    monkeypatch.setenv("OUT", "s3://bucket")
+    job = build_job({}, str(tmp_path / "job.yaml"))
+    assert job.output == "s3://bucket/predictions/"
+    assert job.beam_options == ("--runner=flink", "--flink_master=host:8081", "--parallelism=4")
