@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,19 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
 def shards(directory: Path, kind: str = "predictions") -> list[dict[str, Any]]:
     """The objects of all shards of an output directory, in order."""
     return [row for path in sorted(directory.glob(f"{kind}-*")) for row in read_lines(path)]
+
+
+def pip_install(source: Path, place: Path) -> Path:
+    """Install a package of ``examples/`` from a copy, as its users would; returns where it is."""
+    copy = place / "source" / source.name
+    shutil.copytree(source, copy)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+         "--no-build-isolation", "--disable-pip-version-check", "--target",
+         str(place / "installed"), str(copy)],
+        check=True,
+    )  # fmt: skip
+    return place / "installed"
 
 
 def split_of(

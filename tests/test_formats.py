@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import pip_install
 
 from modelbeam import formats
 from modelbeam.errors import RequestError
@@ -50,16 +51,7 @@ class TestJsonLines(FormatContract):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the example package is installed with pip, as its users would."""
-    directory = tmp_path_factory.mktemp("installed")
-    source = tmp_path_factory.mktemp("source") / "modelbeam_logfmt"
-    subprocess.run(["cp", "-r", str(EXAMPLE), str(source)], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
-         "--no-build-isolation", "--disable-pip-version-check", "--target", str(directory),
-         str(source)],
-        check=True,
-    )  # fmt: skip
-    return directory
+    return pip_install(EXAMPLE, tmp_path_factory.mktemp("example"))
 
 
 @pytest.fixture

@@ -241,8 +241,8 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
         )
     return [
         f"{what} {', '.join(map(repr, names))}, which none of the first {looked} records of "
-        f"{starts[0].path} has. "
-        + ("" if "--keep" in what else "Records that lack it become error lines.")
+        f"{starts[0].path} has."
+        + ("" if "--keep" in what else " Records that lack it become error lines.")
         for what, names in missing.items()
     ]
 
