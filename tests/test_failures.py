@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import modelbeam
+from modelbeam import models
 from modelbeam.predicting.counts import EXAMPLES, OTHERS, Counts, masked
 from modelbeam.predicting.failures import Failure, Position
 from modelbeam.predicting.predictor import call_in_batches
+from modelbeam.testing import predict
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,12 @@ def test_a_failure_names_the_line_of_the_models_own_code(
     assert first.endswith('in predict: return {"y": prices.of(data)}')
     assert "json" in last
     assert json.loads(Path("out.run.json").read_text())["failures"] == list(run.failures)
+
+
+def test_a_record_that_does_not_fit_its_schema_names_no_line_of_a_library() -> None:
+    outcome = predict(models.load("iris_ml_base.model:IrisModel"), [{"sepal_length": "x"}])
+    (failure,) = outcome.failures
+    assert (failure.stage, failure.type, failure.where) == ("validate", "ValidationError", "")
 
 
 def test_a_wrong_number_of_predictions_is_told_of_the_whole_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import linecache
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -63,16 +64,20 @@ FRAMES = 8
 """Frames of a traceback that are kept."""
 
 _LIBRARIES = f"{os.sep}site-packages{os.sep}"
+_BETWEEN = re.compile(r"[/\\](pydantic(_core)?|ml_base)[/\\]|[/\\]schema\.py$")
+"""Libraries that stand between us and a model's code; by themselves they tell a user nothing."""
+
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def _frames(error: BaseException) -> tuple[tuple[str, int, str], ...]:
     """The frames of the model's code and of what that called: all that are not modelbeam's."""
-    found = []
+    found: list[tuple[str, int, str]] = []
     frame = error.__traceback__
     while frame is not None:
         code = frame.tb_frame.f_code
-        if not code.co_filename.startswith((_OURS, "<")):
+        between = not found and _BETWEEN.search(code.co_filename)
+        if not between and not code.co_filename.startswith((_OURS, "<")):
             found.append((code.co_filename, frame.tb_lineno, code.co_name))
         frame = frame.tb_next
     return tuple(found if len(found) <= FRAMES else [found[0], *found[1 - FRAMES :]])
