@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from commands import environment, read_lines, write_lines
+
+import modelbeam
+from modelbeam import JobError
+from modelbeam.local import mode, pool
 
 COMMAND = f"{sys.executable} -m modelbeam predict -m small_models:Doubler -i in.jsonl -o out.jsonl"
 
@@ -153,3 +158,42 @@ def test_a_local_run_listens_on_nothing_and_leaves_nothing_behind(here: Path, en
     _, said = process.communicate()
     assert seen == set()
     assert os.listdir(temporary) == [], said
+
+
+def test_a_listener_that_dies_ends_the_job_with_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an answer does that cannot be unpickled."""
+
+    def dies(*_: object) -> None:
+        raise AttributeError("no such class here")
+
+    monkeypatch.setattr(pool._Worker, "_reply", dies)
+    began = time.monotonic()
+    with pytest.raises(JobError, match=r"cannot be used .AttributeError: no such class here"):
+        modelbeam.predict(model="small_models:Doubler", input="in.jsonl", output="out.jsonl")
+    assert time.monotonic() - began < 20
+
+
+def test_a_meter_that_dies_reports_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies() -> float:
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr(mode, "seconds_in_calls", dies)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    reported: list[mode.Shares] = []
+    meter = mode.Meter(False, reported.append)
+    meter.begin()
+    meter._thread.join(10)
+    assert [(shares.model, shares.interpreter) for shares in reported] == [(0.0, 0.0)]
+
+
+def test_a_pipeline_that_dies_ends_the_job_with_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dies(*_: object) -> None:
+        raise RuntimeError("no pipeline")
+
+    monkeypatch.setattr("modelbeam.beam.chain.build_local", dies)
+    with pytest.raises(JobError, match="RuntimeError: no pipeline"):
+        modelbeam.predict(model="small_models:Doubler", input="in.jsonl", output="out.jsonl")

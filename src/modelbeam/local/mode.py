@@ -80,6 +80,13 @@ class Meter:
         self._done.set()
 
     def _measure(self) -> None:
+        shares = Shares(model=0.0, interpreter=0.0, seconds=0.0, bytes=0, start=self._start)
+        try:
+            shares = self._shares()
+        finally:  # whatever happens, the job does not wait for ever
+            self._report(shares)
+
+    def _shares(self) -> Shares:
         began = time.perf_counter()
         before = seconds_in_calls()
         naps = held = 0
@@ -92,14 +99,12 @@ class Meter:
         seconds = time.perf_counter() - began
         calls = min(1.0, (seconds_in_calls() - before) / seconds)
         done = [done for at, done in self._seen if at <= began + seconds]
-        self._report(
-            Shares(
-                model=0.0 if self._thread_safe else calls,
-                interpreter=held / naps if naps else 0.0,
-                seconds=seconds,
-                bytes=done[-1] if done else 0,
-                start=self._start,
-            )
+        return Shares(
+            model=0.0 if self._thread_safe else calls,
+            interpreter=held / naps if naps else 0.0,
+            seconds=seconds,
+            bytes=done[-1] if done else 0,
+            start=self._start,
         )
 
 

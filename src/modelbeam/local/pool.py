@@ -95,6 +95,26 @@ class _Worker:
         return call.result
 
     def _listen(self) -> None:
+        """Hear the process to its end; whatever goes wrong here ends the job, not this thread."""
+        try:
+            self._hear()
+            end = self._pool.worker_ended(self, self._death(list(self._pending.values())))
+        except Exception as error:
+            self.process.kill()
+            end = JobError(
+                f"An answer of the process that holds the model cannot be used "
+                f"({type(error).__name__}: {error}). Run the same command with --resume."
+            )
+            end.__cause__ = error
+            self._pool.stop(end)
+        with self._lock:
+            calls = list(self._pending.values())
+            self._pending.clear()
+            self._end = end
+        for call in calls:
+            call.finish(error=end)
+
+    def _hear(self) -> None:
         try:
             while True:
                 kind, *rest = self._connection.recv()
@@ -112,13 +132,6 @@ class _Worker:
         except (EOFError, OSError):
             self._connection.close()
         self.process.wait()
-        with self._lock:
-            calls = list(self._pending.values())
-            self._pending.clear()
-            self._end = self._death(calls)
-        self._end = self._pool.worker_ended(self, self._end)
-        for call in calls:
-            call.finish(error=self._end)
 
     def _reply(self, kind: str, number: int, result: Any) -> None:
         call = self._pending[number]

@@ -115,12 +115,17 @@ class _Server:
         return True
 
     def _beat(self) -> None:
-        with contextlib.suppress(OSError):  # the other end is gone
+        try:
             while True:
                 token, inside = sign_of_life()
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
                 self._send("beat", token, inside, peak)
                 time.sleep(BEAT)
+        except OSError:  # the other end is gone
+            return
+        except BaseException:  # without a sign of life nobody can tell work from a hang
+            traceback.print_exc()
+            os._exit(70)
 
     def _measured(self, shares: Shares) -> None:
         self._send("measured", shares)
