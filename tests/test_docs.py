@@ -153,6 +153,8 @@ def test_the_model_of_the_page_about_models_predicts(tmp_path, monkeypatch):
     fast = models.load("fast_churn:FastChurn")
     batch, _, _ = to_batch([record], fast.info.signature)
     assert fast.predict_table(batch).to_pylist() == [{"leaves": True}]
+    for name in ("churn", "fast_churn"):  # other tests have modules of these names
+        del sys.modules[name]
 
 
 def test_the_examples_of_the_help_name_only_flags_that_exist():
