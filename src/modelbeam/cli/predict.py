@@ -33,7 +33,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         on_stop(end_the_job)
         done = run_job(job, told, started, choose=_cancel_or_leave)
     except KeyboardInterrupt as stopped:
-        raise InterruptedRunError(str(stopped) or "Stopped. Nothing was done.") from None
+        kept = "Stopped. What is done is kept. Run the same command with --resume to finish."
+        raise InterruptedRunError(str(stopped) or kept) from None
     if isinstance(done, Submitted):
         if flags.json:
             print_json(done.to_dict())
