@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ import pytest
 from commands import environment, read_lines, write_lines
 from crashing import Command, Small, description, manifests, published, state_of, wait_until
 
+from modelbeam.errors import ModelLoadError
+from modelbeam.job.description import ModelSpec
+from modelbeam.local.pool import WorkerPool
+from modelbeam.local.start import Started, start_worker
 from modelbeam.sinks.files.state import JobRecord
 from modelbeam.sources.splits import plan_splits
 
@@ -308,6 +313,32 @@ def test_a_worker_that_dies_before_it_is_given_a_model_is_an_error(
     failed = small.run(tmp_path / "out", env={"PYTHONPATH": path})
     assert failed.process.returncode == 2, (failed.process.returncode, failed.stderr)
     assert "exited with code 9" in failed.stderr
+
+
+def test_a_worker_that_is_dead_from_the_start_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dead(workers: int) -> Started:
+        started = start_worker(workers)
+        started.process.kill()
+        started.process.wait()
+        return started
+
+    class AtOnce(threading.Thread):
+        """What it does is done before ``start`` returns, as on a busy machine."""
+
+        def start(self) -> None:
+            super().start()
+            self.join(10)
+
+    monkeypatch.setattr("modelbeam.local.pool.start_worker", dead)
+    monkeypatch.setattr("modelbeam.local.pool.threading.Thread", AtOnce)
+    pool = WorkerPool(ModelSpec.model_validate({"target": "crash_models:Troubled"}), 2, "threads")
+    try:
+        with pytest.raises(ModelLoadError, match="SIGKILL"):
+            pool.wait_loaded()
+    finally:
+        pool.close(kill=True)
 
 
 def test_an_input_that_vanishes_while_it_is_read_is_named(tmp_path: Path, small: Small) -> None:

@@ -74,6 +74,9 @@ class _Worker:
                     careful,
                 )
             )
+
+    def listen(self) -> None:
+        """Begin to hear it; the pool knows it by now, since it may be dead already."""
         threading.Thread(target=self._listen, name="worker-replies", daemon=True).start()
 
     def call(self, kind: str, *arguments: Any) -> Any:
@@ -248,7 +251,15 @@ class WorkerPool:
         self._bytes = 0
         self._reason = ""
         pools[self.name] = self
-        self._workers.append(_Worker(self, model, workers))
+        self._add(_Worker(self, model, workers))
+
+    def _add(self, worker: _Worker, instead_of: _Worker | None = None) -> None:
+        with self._changed:
+            if instead_of is None:
+                self._workers.append(worker)
+            else:
+                self._workers[self._workers.index(instead_of)] = worker
+        worker.listen()
 
     def take_started(self) -> Started:
         """A process that has no model yet: the one started ahead, or a new one."""
@@ -323,7 +334,7 @@ class WorkerPool:
             with self._changed:
                 if self.failure is not None or self._closing:
                     return
-                self._workers.append(_Worker(self, self._model, 1))
+                self._add(_Worker(self, self._model, 1))
 
     def _workers_text(self) -> str:
         """How many workers there are, and why, for the summary."""
@@ -369,7 +380,7 @@ class WorkerPool:
                     if self.failure is not None or self._closing:
                         raise _Stopped("The job was stopped.")
                     worker = _Worker(self, self._model, 1, self.crashes.careful(crash))
-                    self._workers.append(worker)
+                    self._add(worker)
                 manifest: Manifest
                 manifest, records = worker.call("split", split, task)
                 self.crashes.found(crash, records)
@@ -463,9 +474,7 @@ class WorkerPool:
         with self._changed:
             self._free = [other for other in self._free if other is not worker]
             if not self._closing:
-                self._workers[self._workers.index(worker)] = _Worker(
-                    self, self._model, worker.slots
-                )
+                self._add(_Worker(self, self._model, worker.slots), instead_of=worker)
         worker.close(kill=True)
         return error
 
