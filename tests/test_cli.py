@@ -67,7 +67,7 @@ def job(*more: str, model: str = DOUBLER, output: str = "out.jsonl") -> tuple[st
 def test_a_run_tells_its_summary_on_stderr_and_nothing_on_stdout(call, tmp_path):
     done = call("predict", *job())
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("modelbeam: 1 file, 34 bytes, 1 split, ")
+    assert "modelbeam: 1 file, 34 bytes, 1 split, " in done.stderr
     assert "3 records read, 2 predicted, 1 failed" in done.stderr
     assert "1 x ValueError (predict), first at in.jsonl:2: x is negative: -1.0" in done.stderr
     assert "failed records in out.errors.jsonl" in done.stderr
@@ -384,6 +384,20 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path):
     assert re.search(r"\d+ records, [01] failed", drawn)
     assert "\x1b[?25h" in drawn  # the cursor is shown again
     assert "50 records read, 49 predicted, 1 failed" in drawn
+
+
+def test_a_model_that_loads_for_long_is_told_with_the_seconds(call, tmp_path):
+    write_lines(tmp_path / "in.jsonl", [{"x": 1.0}])
+    done = call("predict", *job(model="cli_models:LoadsSlowly"))
+    assert done.returncode == 0
+    assert re.search(r"modelbeam: Loading the model \(2 s\)\nmodelbeam: 1 file", done.stderr)
+    code, drawn = on_a_terminal(
+        tmp_path, "predict", *job(model="cli_models:LoadsSlowly", output="again.jsonl")
+    )
+    assert code == 0
+    assert "Loading the model (2 s)" in drawn
+    assert "Loading the model (3 s)" in drawn
+    assert "Loading" not in drawn[drawn.index("1 record read") :]
 
 
 def test_no_progress_draws_no_bar_on_a_terminal(tmp_path):

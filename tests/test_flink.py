@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,7 +20,9 @@ from services import free_port
 from modelbeam.beam import causes
 from modelbeam.engines import flink, remote_job
 from modelbeam.engines.remote_job import Status
+from modelbeam.engines.run import _Waiting
 from modelbeam.errors import EngineUnreachableError, InputReadError, JobNotFoundError, RequestError
+from modelbeam.job.task import Totals
 
 
 class StandIn(ThreadingHTTPServer):
@@ -118,14 +121,66 @@ def flags(cluster: StandIn, *more: str) -> list[str]:
 )
 def test_how_a_job_is(state: str, said: Any, cluster: StandIn, mine: flink.FlinkJob) -> None:
     cluster.answers["jobs/cc/status"] = {"status": state}
-    assert mine.poll() == Status(said, splits=5, tasks=2)
-    assert mine.poll().over == (said in ("done", "failed", "cancelled"))
+    polled = mine.poll()
+    assert replace(polled, waits=None) == Status(said, splits=5, tasks=2)
+    assert (polled.waits is not None) == (state in ("RESTARTING", "FAILING"))
+    assert polled.over == (said in ("done", "failed", "cancelled"))
 
 
 def test_a_job_that_has_no_tasks_yet(cluster: StandIn, mine: flink.FlinkJob) -> None:
     cluster.answers["jobs/cc"] = {"state": "INITIALIZING", "vertices": []}
     cluster.answers["jobs/cc/status"] = {"status": "INITIALIZING"}
     assert mine.poll() == Status("starting")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ({"SCHEDULED": 4, "RUNNING": 0}, "5 free of 6 slots on 4 TaskManagers"),
+        ({"CREATED": 4}, "set a smaller --parallelism"),
+        ({"INITIALIZING": 2, "RUNNING": 0}, "its workers have not begun"),
+        ({"INITIALIZING": 2, "RUNNING": 1}, None),
+        ({"DEPLOYING": 2}, None),
+    ],
+)
+def test_why_a_job_waits(
+    tasks: dict[str, int], words: str | None, cluster: StandIn, mine: flink.FlinkJob
+) -> None:
+    cluster.answers["jobs/cc"]["vertices"] = [
+        {"name": "PredictSplit", "metrics": {"write-records": 0}, "tasks": {"RUNNING": 0, **tasks}}
+    ]
+    waits = mine.poll().waits
+    assert waits is None if words is None else words in str(waits)
+
+
+def test_a_job_that_waits_is_told_soon_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("modelbeam.engines.run.time.monotonic", lambda: now)
+    waiting, nothing = _Waiting("Flink"), Totals()
+    full, lost = (Status("running", waits=reason) for reason in ("no slot", "restarts"))
+    assert waiting.told(full, nothing) is None
+    now += 9
+    assert waiting.told(full, nothing) == "waiting for Flink for 9 s: no slot"
+    assert waiting.told(full, nothing) is None
+    now += 61
+    assert waiting.told(full, nothing) == "waiting for Flink for 70 s: no slot"
+    some = Totals()
+    some.splits = 1
+    assert waiting.told(Status("running"), some) is None
+    now += 9
+    assert waiting.told(lost, some) is None
+    now += 9
+    assert waiting.told(lost, some) == "waiting for Flink for 9 s: restarts"
+    assert waiting.told(Status("done"), some) is None
+
+
+def test_a_job_that_has_read_nothing_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("modelbeam.engines.run.time.monotonic", lambda: now)
+    waiting, nothing = _Waiting("Spark"), Totals()
+    assert waiting.told(Status("running"), nothing) is None
+    now += 9
+    assert "nothing has been read yet" in str(waiting.told(Status("running"), nothing))
 
 
 def test_a_job_is_found_by_its_name_once(cluster: StandIn, mine: flink.FlinkJob) -> None:

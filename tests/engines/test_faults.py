@@ -233,3 +233,18 @@ def test_prism_and_its_worker_are_killed_and_the_job_is_resumed(
         job = faulted(lines, output, flags, lambda _: kill_a_worker(pool))
         one_paragraph(job, "--resume")
         resumed(lines, output, flags)
+
+
+# Waiting
+
+
+def test_a_job_without_free_slots_says_for_what_it_waits(
+    lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
+) -> None:
+    output = tmp_path / "out"
+    flags = [*flink.flags, *pool.flags, *SLOW, "--parallelism=64"]
+    with command(MODEL, lines, output, *flags) as started:
+        started.read_until("not enough free task slots")
+        started.process.send_signal(signal.SIGINT)
+        finish(started)
+    assert started.process.returncode != 0

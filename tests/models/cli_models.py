@@ -45,6 +45,15 @@ class Slow(Doubler):
         return super().predict(data)
 
 
+class LoadsSlowly(Doubler):
+    """Takes four seconds to load."""
+
+    qualified_name = "loads_slowly"
+
+    def __init__(self) -> None:
+        time.sleep(4)
+
+
 class Times(Doubler):
     """Multiplies by an argument of its constructor."""
 

@@ -7,6 +7,7 @@ submitted it or Beam uploaded it as one jar; and it is still found when a job se
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from modelbeam.engines.portable import TIMEOUT, PortableJob
 from modelbeam.engines.remote_job import JobState, Status
 from modelbeam.errors import EngineError, EngineUnreachableError, JobNotFoundError, RequestError
 from modelbeam.job.flags import flink_address, value_of
+from modelbeam.text import count
 
 _STATES: dict[str, JobState] = {
     "INITIALIZING": "starting",
@@ -124,11 +126,36 @@ class FlinkJob:
         state = _STATES.get(said, "running")
         job = self._cluster.get(f"jobs/{self._id}")  # REFRESH_SECONDS old at most
         splits = tasks = None
+        states: Counter[str] = Counter()
         for vertex in job["vertices"]:
+            states.update(vertex["tasks"])
             if "PredictSplit" in vertex["name"]:
                 splits = vertex["metrics"]["write-records"]
                 tasks = vertex["tasks"]["RUNNING"]
-        return Status(state, splits=splits, tasks=tasks)
+        waits = self._waits(said, states) if state in ("starting", "running") else None
+        return Status(state, splits=splits, tasks=tasks, waits=waits)
+
+    def _waits(self, said: str, tasks: Counter[str]) -> str | None:
+        """Why nothing goes on, from the job's status and the number of tasks in each state."""
+        if said in ("RESTARTING", "FAILING"):
+            return "a task has failed and Flink starts it again; its page tells why"
+        if tasks["RUNNING"]:
+            return None
+        if tasks["CREATED"] or tasks["SCHEDULED"]:
+            overview = self._cluster.get("overview")
+            slots = count(overview["slots-total"], "slot")
+            managers = count(overview["taskmanagers"], "TaskManager")
+            return (
+                f"not enough free task slots ({overview['slots-available']} free of {slots} on "
+                f"{managers}). Add TaskManagers, set a smaller --parallelism, or wait for other "
+                f"jobs to end"
+            )
+        if tasks["INITIALIZING"]:
+            return (
+                "its workers have not begun: they install packages and load the model first. "
+                "'modelbeam check' with the same flags tries them"
+            )
+        return None
 
     def cause(self) -> str:
         """See :class:`.RemoteJob`."""

@@ -26,6 +26,7 @@ class Status:
         splits: how many its metrics count as done.
         read, failed: records.
         tasks: how many tasks of the model's step run now.
+        waits: why the job does not go on, where the engine tells, with what would help.
     """
 
     state: JobState
@@ -33,6 +34,7 @@ class Status:
     read: int | None = None
     failed: int | None = None
     tasks: int | None = None
+    waits: str | None = None
 
     @property
     def over(self) -> bool:

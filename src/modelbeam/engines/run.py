@@ -63,8 +63,11 @@ POLL_SECONDS = 1.0
 _YOUNG_SHARE = 0.05
 """Of its age, the most that a job's end may be noticed late."""
 
-IDLE_SECONDS = 120.0
-"""After how long without a record a person is told that something may be wrong."""
+WAIT_SECONDS = 8.0
+"""After how long of waiting a person is told for what."""
+
+WAIT_AGAIN_SECONDS = 60.0
+"""When the same is told once more."""
 
 PATIENCE_SECONDS = 120.0
 """How long an engine may not answer before the submitting process gives up on it."""
@@ -180,8 +183,9 @@ class RemoteRun:
         """Load the model here, in a process that ends again, to see that it can be."""
         pool = WorkerPool(self._job.model, 1, "threads", self._process)
         try:
-            return pool.wait_loaded()
+            return pool.wait_loaded(self._watcher.loading)
         finally:
+            self._watcher.end()
             pool.close(kill=True)
 
     def _check_same(self, record: JobRecord) -> None:
@@ -268,21 +272,16 @@ class RemoteRun:
 
     def _followed(self, job: RemoteJob) -> Run:
         counted = _Counted(self._plan)
-        linked = warned = False
-        began = time.monotonic()
+        linked = False
+        waiting = _Waiting(job.engine)
         for status in self._statuses(job):
             totals = counted.update(status)
             if job.link and not linked:
                 linked = True
                 self._watcher.note(f"its page: {job.link}")
             self._watcher.update(totals)
-            idle = totals.splits == 0 and totals.counts.read == 0
-            if idle and not warned and time.monotonic() - began > IDLE_SECONDS:
-                warned = True
-                self._watcher.note(
-                    f"nothing has been read after {IDLE_SECONDS:.0f} s. Do the workers start? "
-                    f"'modelbeam check' with the same flags tries them"
-                )
+            if told := waiting.told(status, totals):
+                self._watcher.note(told)
             if error := too_many_errors(self._job.max_errors, totals, self._plan.output):
                 self._cancel(job)
                 raise error
@@ -399,6 +398,33 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return ""
+
+
+class _Waiting:
+    """Tells for what a job waits, when it has waited for a moment, and again once in a while."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._since: float | None = None
+        self._said: str | None = None
+        self._due = 0.0
+
+    def told(self, status: Status, totals: Totals) -> str | None:
+        """A line, if it is time for one."""
+        begun = totals.splits > 0 or totals.counts.read > 0 or bool(totals.tasks)
+        if status.over or (begun and status.waits is None):
+            self._since = self._said = None
+            return None
+        now = time.monotonic()
+        self._since = self._since or now
+        reason = status.waits or (
+            "nothing has been read yet. The workers install packages and load the model first; "
+            "'modelbeam check' with the same flags tries them"
+        )
+        if now - self._since < WAIT_SECONDS or (reason == self._said and now < self._due):
+            return None
+        self._said, self._due = reason, now + WAIT_AGAIN_SECONDS
+        return f"waiting for {self._engine} for {now - self._since:.0f} s: {reason}"
 
 
 class _Counted:

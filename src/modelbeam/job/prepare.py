@@ -36,6 +36,9 @@ SAMPLE_RECORDS = 100
 class Watcher(Protocol):
     """What is told how the run goes: the progress bar, or nothing."""
 
+    def loading(self, seconds: float) -> None:
+        """The model has been loading for so long; called a few times a second, before the rest."""
+
     def begin(self, plan: Plan) -> None:
         """The splits are known."""
 
@@ -51,6 +54,9 @@ class Watcher(Protocol):
 
 class Silent:
     """A watcher that says nothing."""
+
+    def loading(self, seconds: float) -> None:
+        """Say nothing."""
 
     def begin(self, plan: Plan) -> None:
         """Say nothing."""

@@ -12,6 +12,8 @@ import os
 import socket
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -266,14 +268,20 @@ class WorkerPool:
         started, self._started = self._started, None
         return started or start_worker(self.workers)
 
-    def wait_loaded(self) -> ModelInfo:
+    def wait_loaded(self, tell: Callable[[float], None] = lambda _: None) -> ModelInfo:
         """Wait until the model is loaded.
+
+        Args:
+            tell: given the seconds so far, a few times a second.
 
         Raises:
             ModelError: it could not be; the error is the one raised where it was tried.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.info is not None or self.failure is not None)
+            began = time.monotonic()
+            while self.info is None and self.failure is None:
+                self._changed.wait(0.25)
+                tell(time.monotonic() - began)
         if self.info is None:
             failure = self.failure
             if isinstance(failure, WorkerDiedError):

@@ -46,7 +46,7 @@ class LocalRun:
         try:
             pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
             pipeline.start()
-            info = pool.wait_loaded()
+            info = pool.wait_loaded(self._watcher.loading)
             self._plan = noted(self._plan, info)
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)

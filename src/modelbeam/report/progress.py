@@ -28,6 +28,9 @@ REMOTE_RATE_WINDOW = 30.0
 FIRST_SECONDS = 2.0
 """Before that no rate and no time left is told."""
 
+LOADING_SECONDS = 2.0
+"""For how long a model may load before a person is told."""
+
 BAR_WIDTH = 12
 
 
@@ -82,12 +85,23 @@ def _text(plan: Plan, totals: Totals, rates: tuple[float, float], width: int | N
     return ", ".join(parts[name] for name in order if name in chosen)
 
 
+def _loading(seconds: float) -> str:
+    return f"Loading the model ({seconds:.0f} s)"
+
+
 class Lines:
     """A plain line on stderr every few seconds."""
 
     def __init__(self) -> None:
         self._rate = _Rate()
         self._due = 0.0
+        self._loading_due = LOADING_SECONDS
+
+    def loading(self, seconds: float) -> None:
+        """Write a line if it is time."""
+        if seconds >= self._loading_due:
+            self._loading_due = seconds + SECONDS_BETWEEN_LINES
+            print(f"modelbeam: {_loading(seconds)}", file=sys.stderr, flush=True)
 
     def begin(self, plan: Plan) -> None:
         """Say what is about to run."""
@@ -127,12 +141,31 @@ class Bar:
     def __init__(self) -> None:
         self._rate = _Rate()
         self._bar: Any = None
+        self._status: Any = None
+
+    def loading(self, seconds: float) -> None:
+        """Count the seconds on a line that goes away with the bar's beginning."""
+        if seconds < LOADING_SECONDS:
+            return
+        if self._status is None:
+            from rich.console import Console
+            from rich.status import Status
+
+            self._status = Status("", console=Console(stderr=True))
+            self._status.start()
+        self._status.update(_loading(seconds))
+
+    def _loaded(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
     def begin(self, plan: Plan) -> None:
         """Draw the empty bar."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+        self._loaded()
         self._plan = plan
         self._bar = Progress(
             TaskProgressColumn(),
@@ -156,6 +189,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Write a line above the bar."""
+        self._loaded()
         if self._bar is not None:
             line = f"modelbeam: {printable(text)}"
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -164,6 +198,7 @@ class Bar:
 
     def end(self) -> None:
         """Take the bar away; the summary stands in its place."""
+        self._loaded()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
