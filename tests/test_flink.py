@@ -180,7 +180,7 @@ def test_a_job_that_has_read_nothing_is_told_too(monkeypatch: pytest.MonkeyPatch
     waiting, nothing = _Waiting("Spark"), Totals()
     assert waiting.told(Status("running"), nothing) is None
     now += 9
-    assert "nothing has been read yet" in str(waiting.told(Status("running"), nothing))
+    assert "no split is done yet" in str(waiting.told(Status("running"), nothing))
 
 
 def test_a_job_is_found_by_its_name_once(cluster: StandIn, mine: flink.FlinkJob) -> None:

@@ -83,6 +83,7 @@ class Settings(TypedDict, total=False):
     worker_mode: Literal["auto", "threads", "processes"] | None
     record_timeout: float | None
     max_crashes: int | None
+    max_wait: float | None
     max_errors: int | str | None
     resume: bool
     overwrite: bool
@@ -118,6 +119,7 @@ def predict(
     worker_mode: Literal["auto", "threads", "processes"] | None = None,
     record_timeout: float | None = None,
     max_crashes: int | None = None,
+    max_wait: float | None = None,
     max_errors: int | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -143,6 +145,8 @@ def predict(
         record_timeout: seconds that a record may take; one that takes longer is a failed record.
         max_crashes: how many records may kill the model's process or run out of time; 10 by
             default.
+        max_wait: seconds that a job on an engine may wait without going on; then it is cancelled.
+            1800 by default where the engine tells that it waits, else no limit.
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
@@ -173,6 +177,7 @@ def predict(
             "worker_mode": worker_mode,
             "record_timeout": record_timeout,
             "max_crashes": max_crashes,
+            "max_wait": max_wait,
             "max_errors": max_errors,
             "resume": resume,
             "overwrite": overwrite,

@@ -7,7 +7,9 @@ paragraph and ``--resume`` finishes it.
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -248,3 +250,26 @@ def test_a_job_without_free_slots_says_for_what_it_waits(
         started.process.send_signal(signal.SIGINT)
         finish(started)
     assert started.process.returncode != 0
+
+
+def test_a_job_that_waits_too_long_is_cancelled(
+    lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
+) -> None:
+    output = tmp_path / "out"
+    flags = [*flink.flags, *pool.flags, *SLOW]
+    failed = run(MODEL, lines, output, *flags, "--parallelism=64", "--max-wait=5")
+    one_paragraph(failed, "for Flink and was cancelled (--max-wait)", "not enough free task slots")
+    done = run(MODEL, lines, output, *flags, "--parallelism=4", "--resume")
+    assert done.process.returncode == 0, done.stderr
+    whole(output)
+
+
+def test_a_job_whose_workers_never_connect_is_cancelled(
+    lines: Path, tmp_path: Path, flink: FlinkCluster, pool: WorkerPool
+) -> None:
+    with socket.create_server(("localhost", 0)) as silent:  # what takes calls and never answers
+        address = f"--environment_config=localhost:{silent.getsockname()[1]}"
+        flags = [*flink.flags, *pool.flags, address, *SLOW]
+        failed = run(MODEL, lines, tmp_path / "out", *flags, "--max-wait=15")
+    one_paragraph(failed, "was cancelled (--max-wait)", "no split is done yet")
+    assert re.search(r"waiting for Flink for \d+ s: no split is done yet", failed.stderr)

@@ -140,6 +140,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--detach", action="store_true", default=None,
         help="on Flink, Spark ...: submit and leave; the same command with --resume "
         "follows the job")  # fmt: skip
+    add("--max-wait", metavar="SECONDS", type=float,
+        help="on Flink, Spark ...: cancel a job that waits so long and finishes no split; default: "
+        "1800 where the engine tells that it waits, else no limit")  # fmt: skip
     add("--no-packages", dest="packages", action="store_false", default=None,
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip

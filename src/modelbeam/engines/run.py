@@ -66,6 +66,9 @@ _YOUNG_SHARE = 0.05
 WAIT_SECONDS = 8.0
 """After how long of waiting a person is told for what."""
 
+MAX_WAIT_SECONDS = 1800.0
+"""How long a job may wait, by its engine's own word, if nothing else is asked for."""
+
 WAIT_AGAIN_SECONDS = 60.0
 """When the same is told once more."""
 
@@ -282,6 +285,14 @@ class RemoteRun:
             self._watcher.update(totals)
             if told := waiting.told(status, totals):
                 self._watcher.note(told)
+            limit = self._job.max_wait or (MAX_WAIT_SECONDS if status.waits else None)
+            if limit is not None and waiting.seconds > limit:
+                self._cancel(job)
+                raise JobError(
+                    f"The job waited {waiting.seconds:.0f} s for {job.engine} and was cancelled "
+                    f"(--max-wait): {waiting.reason}. What is done is kept. Run the same command "
+                    f"with --resume to finish."
+                )
             if error := too_many_errors(self._job.max_errors, totals, self._plan.output):
                 self._cancel(job)
                 raise error
@@ -408,18 +419,24 @@ class _Waiting:
         self._since: float | None = None
         self._said: str | None = None
         self._due = 0.0
+        self.reason = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has waited by now, at a stretch."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     def told(self, status: Status, totals: Totals) -> str | None:
         """A line, if it is time for one."""
-        begun = totals.splits > 0 or totals.counts.read > 0 or bool(totals.tasks)
+        begun = totals.splits > 0 or totals.counts.read > 0
         if status.over or (begun and status.waits is None):
             self._since = self._said = None
             return None
         now = time.monotonic()
         self._since = self._since or now
-        reason = status.waits or (
-            "nothing has been read yet. The workers install packages and load the model first; "
-            "'modelbeam check' with the same flags tries them"
+        self.reason = reason = status.waits or (
+            "no split is done yet. The workers install packages and load the model first; if "
+            "they do not start at all, 'modelbeam check' with the same flags tells why"
         )
         if now - self._since < WAIT_SECONDS or (reason == self._said and now < self._due):
             return None

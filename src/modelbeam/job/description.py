@@ -83,6 +83,7 @@ class Job(BaseModel):
     max_errors: str | None = None
     record_timeout: float | None = Field(default=None, gt=0)
     max_crashes: int = Field(default=10, ge=0)
+    max_wait: float | None = Field(default=None, gt=0)
     resume: bool = False
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)
