@@ -25,8 +25,10 @@ from modelbeam.errors import (
     ModelbeamError,
     OutputExistsError,
     RequestError,
+    WorkerDiedError,
 )
 from modelbeam.job import flags as options
+from modelbeam.job.deaths import Deaths
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -43,7 +45,7 @@ from modelbeam.job.task import Totals
 from modelbeam.local.pool import WorkerPool
 from modelbeam.local.start import Started
 from modelbeam.models.base import ModelInfo
-from modelbeam.package.staging import stage
+from modelbeam.package.staging import Staged, stage
 from modelbeam.sinks.files.manifest import Manifest, to_json
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.publish import finish, is_frozen
@@ -137,6 +139,10 @@ class RemoteRun:
         self._job = plan.job
         self._flags = plan.job.beam_options
         self._engine = options.engine_of(self._flags)
+        self._name = os.urandom(8).hex()
+        self._staged: Staged | None = None
+        self._resumed = 0
+        self._deaths = Deaths(plan.output.state, self._name, plan.job.max_crashes)
 
     def run(self) -> Run | Submitted:
         """Run it.
@@ -172,8 +178,7 @@ class RemoteRun:
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)
-            job = self._submit(info, record)
-            return self._follow(job)
+            return self._submit_and_follow(info, record)
         except (JobError, RequestError) as error:
             if not isinstance(error, EngineUnreachableError):
                 state.discard_if_empty()
@@ -181,6 +186,24 @@ class RemoteRun:
         finally:
             self._watcher.end()
             state.close()
+
+    def _submit_and_follow(self, info: ModelInfo, record: JobRecord) -> Run | Submitted:
+        """Submit it, and again with care if workers died while they predicted."""
+        apart = options.is_loopback(self._flags)
+        before: frozenset[str] | None = None
+        while True:
+            try:
+                return self._follow(self._submit(info, record, apart))
+            except WorkerDiedError:
+                traces = self._deaths.traces()
+                if traces == before:  # not one split was begun this time
+                    raise
+                before, apart = traces, True
+                self._watcher.note(
+                    "a worker died while it predicted: submitting the job again, with the model "
+                    "in processes of its own"
+                )
+                self._watcher.begin(self._plan)
 
     def _load(self) -> ModelInfo:
         """Load the model here, in a process that ends again, to see that it can be."""
@@ -200,23 +223,28 @@ class RemoteRun:
         with suppress(FileNotFoundError):  # it has just been published
             check_resumable(output, begun_record(output), record, finished=False)
 
-    def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
+    def _submit(self, info: ModelInfo, record: JobRecord, apart: bool) -> RemoteJob:
         from modelbeam.beam.chain import build_remote
         from modelbeam.beam.on_worker import WorkerJob
         from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
-        staged = stage(self._job, self._watcher.note, distributions(self._plan, info))
+        if self._staged is None:
+            wanted = distributions(self._plan, info)
+            self._staged = stage(self._job, self._watcher.note, wanted)
+            self._resumed = output.committed()
+        staged = self._staged
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
         bare = replace(record, inputs=())  # the workers read them from the state
-        resumed = output.committed()
         work = WorkerJob(
             model=self._job.model.filled(),
             task=make_task(self._plan, record),
-            publication=make_publication(self._plan, bare, info, self._started, resumed),
+            publication=make_publication(self._plan, bare, info, self._started, self._resumed),
             splits=len(self._plan.splits),
             versions=staged.versions,
             flags=options.storage_flags(self._flags),
+            run=self._name,
+            apart=apart,
         )
         defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
@@ -356,7 +384,9 @@ class RemoteRun:
             text = job.cause()
         except EngineError as unreachable:
             text = str(unreachable)
-        failure = causes.decode(text) or JobError(
+        failure = causes.decode(text)
+        kind = JobError if failure or not self._deaths.traces() else WorkerDiedError
+        failure = failure or kind(
             f"The job failed on {job.engine}{where}: {causes.paragraph(text)}. {again}"
         )
         failure.details = text

@@ -104,9 +104,12 @@ class Lines:
             print(f"modelbeam: {_loading(seconds)}", file=sys.stderr, flush=True)
 
     def begin(self, plan: Plan) -> None:
-        """Say what is about to run."""
+        """Say what is about to run, once."""
+        begun = self._due > 0
         self._plan = plan
         self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+        if begun:
+            return
         flags = plan.job.beam_options
         where = count(plan.workers, "worker") if is_local(flags) else title_of(flags)
         print(
