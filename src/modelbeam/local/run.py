@@ -59,7 +59,7 @@ class LocalRun:
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)
-            publication = make_publication(self._plan, record, info, self._started)
+            publication = make_publication(self._plan, record, info, self._started, "this machine")
             splits, size = len(self._plan.splits), self._plan.bytes
             pool.open(make_task(self._plan, record), splits, size, publication)
             self._wait()
