@@ -18,7 +18,7 @@ from modelbeam.errors import TooManyCrashesError
 from modelbeam.job import careful
 from modelbeam.job.careful import ProcessDiedError, Pulse
 from modelbeam.job.deaths import Deaths
-from modelbeam.local import pool, run
+from modelbeam.local import run, worker
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.predictor import Predictions, _predict_apart, picklable
@@ -71,7 +71,7 @@ def test_a_model_that_simply_does_not_work_ends_the_run(tmp_path: Path) -> None:
 def test_where_nothing_moves_a_line_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "STILL", 0.7)
+    monkeypatch.setattr(worker, "STILL", 0.7)
     monkeypatch.setattr(run, "STILL", 0.7)
     data = write_lines(tmp_path / "in.jsonl", [{"x": 1.0}])
     flags = ["-m=nasty_models:Slow", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]

@@ -15,7 +15,7 @@ from commands import environment, read_lines, write_lines
 
 import modelbeam
 from modelbeam import JobError
-from modelbeam.local import mode, pool
+from modelbeam.local import mode, worker
 
 COMMAND = f"{sys.executable} -m modelbeam predict -m small_models:Doubler -i in.jsonl -o out.jsonl"
 
@@ -168,7 +168,7 @@ def test_a_listener_that_dies_ends_the_job_with_one_message(
     def dies(*_: object) -> None:
         raise AttributeError("no such class here")
 
-    monkeypatch.setattr(pool._Worker, "_reply", dies)
+    monkeypatch.setattr(worker.Worker, "_reply", dies)
     began = time.monotonic()
     with pytest.raises(JobError, match=r"cannot be used .AttributeError: no such class here"):
         modelbeam.predict(model="small_models:Doubler", input="in.jsonl", output="out.jsonl")

@@ -53,7 +53,7 @@ BEAM_AT_ONCE = {
 BEAM_WHEN_CALLED = {
     "modelbeam.engines.dataflow",
     "modelbeam.engines.portable",
-    "modelbeam.engines.remote_job",
+    "modelbeam.engines.submitting",
     "modelbeam.job.flags",
     "modelbeam.report.doctor",
     "modelbeam.storage.base",

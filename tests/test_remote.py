@@ -17,7 +17,7 @@ from crashing import Command, description, manifests, published
 from services import Engine, Jobs, Terminal, committed, identity, job_service, worker_pool
 
 import modelbeam
-from modelbeam.engines import remote_job
+from modelbeam import engines
 from modelbeam.engines import run as remote
 from modelbeam.errors import EngineUnreachableError
 
@@ -266,7 +266,8 @@ def test_a_job_that_replaces_an_output_is_followed_before_it_has_committed_anyth
 
 def state_at_the_engine(output: Path) -> str:
     """How the job of an output is, as the job service says."""
-    job = remote_job.attach(identity(output))
+    found = identity(output)
+    job = engines.find(found["engine"]).attach(found)
     try:
         return job.poll().state
     finally:

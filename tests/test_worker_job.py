@@ -22,7 +22,7 @@ from modelbeam.beam import causes, chain
 from modelbeam.beam.on_worker import PredictSplit, PublishSplits, WorkerJob, _ReadPlan
 from modelbeam.beam.on_worker import told as told_on_worker
 from modelbeam.engines import run as remote
-from modelbeam.engines.remote_job import Status
+from modelbeam.engines.base import Status
 from modelbeam.errors import (
     EngineUnreachableError,
     InterruptedRunError,

@@ -8,11 +8,9 @@ from typing import Any, Literal, overload
 
 from typing_extensions import Required, TypedDict, Unpack
 
-from modelbeam import storage
-from modelbeam.engines import remote_job
+from modelbeam import engines, storage
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
-from modelbeam.job import flags as options
 from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
@@ -41,11 +39,12 @@ def run_job(
         KeyboardInterrupt: Ctrl-C; all processes are gone when this is raised.
     """
     now = time.time()
-    options.check_flags(job.beam_options)
+    engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
-    if not options.is_local(job.beam_options):
-        check_places(job)
-        added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
+    engine = engines.engine_of(job.beam_options)
+    if engine is not None:
+        check_places(job, engine.title, engine.example_url)
+        added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
         return RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
     if job.detach:

@@ -6,12 +6,14 @@ The protocol is Beam's ``beam_job_api.proto``; counters are its monitoring infos
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from modelbeam.engines.remote_job import JobState, Status
-from modelbeam.errors import EngineUnreachableError, JobNotFoundError, ModelbeamError, RequestError
-from modelbeam.job.flags import runner_of, title_of, value_of
+from modelbeam.engines.base import Engine, JobState, RemoteJob, Status
+from modelbeam.engines.submitting import run_pipeline
+from modelbeam.errors import EngineUnreachableError, JobNotFoundError, RequestError
+from modelbeam.job.flags import asked_loopback, runner_of, value_of
 
 _STATES: dict[str, JobState] = {
     "STOPPED": "starting",
@@ -144,20 +146,6 @@ def counters(results: Any) -> dict[str, int]:
     return found
 
 
-def preflight(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.preflight`."""
-    endpoint = value_of(flags, "--job_endpoint")
-    if not endpoint:
-        return []
-    if endpoint == "embed":
-        return ["--environment_type=LOOPBACK"]
-    try:
-        _channel(endpoint, PREFLIGHT_TIMEOUT).close()
-    except EngineUnreachableError as error:
-        raise RequestError(f"--job_endpoint {error}. Is the job server running there?") from None
-    return []
-
-
 def _channel(endpoint: str, seconds: float) -> Any:
     """A gRPC channel to a service that answers.
 
@@ -175,32 +163,10 @@ def _channel(endpoint: str, seconds: float) -> Any:
     return channel
 
 
-def process_flags(_: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; how many tasks there are is not known here."""
-    return []
-
-
-def describe(flags: Sequence[str]) -> str:
-    """See :func:`.remote_job.describe`."""
-    endpoint = value_of(flags, "--job_endpoint")
-    return f"a job service at {endpoint}" if endpoint else f"{runner_of(flags)}, started by Beam"
-
-
-def submission_error(_: Exception) -> ModelbeamError | None:
-    """See :func:`.remote_job.submission_error`; a job service's words are as good as any."""
-    return None
-
-
 def lasting_endpoint(flags: Sequence[str]) -> str | None:
     """The job service that the flags name, unless it ends with this process."""
     endpoint = value_of(flags, "--job_endpoint")
     return endpoint if endpoint and endpoint != "embed" else None
-
-
-def follow(result: Any, flags: Sequence[str]) -> PortableJob:
-    """The job that was just submitted to a job service."""
-    endpoint = lasting_endpoint(flags)
-    return PortableJob(result._job_service, result._job_id, endpoint, title_of(flags), result)
 
 
 def connect(endpoint: str) -> Any:
@@ -214,9 +180,76 @@ def connect(endpoint: str) -> Any:
     return beam_job_api_pb2_grpc.JobServiceStub(_channel(endpoint, TIMEOUT))
 
 
-def attach(identity: dict[str, str]) -> PortableJob:
-    """The job that an earlier process submitted to a job service."""
-    endpoint = identity["endpoint"]
-    job = PortableJob(connect(endpoint), identity["job"], endpoint, identity["title"])
-    job.poll()
-    return job
+class Portable(Engine):
+    """Whatever is behind a job service; engines that Beam reaches by one begin with this."""
+
+    name = "portable"
+    title = "the job service"
+    java_options: Mapping[str, bool] = MappingProxyType({})
+    example_url = ""
+    starts_machines = False
+
+    def matches(self, flags: Sequence[str]) -> bool:
+        """All flags that name a runner; it is asked last."""
+        return True
+
+    def is_loopback(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`; Beam does it by itself for engines on this very machine."""
+        asked = asked_loopback(flags)
+        return self._loopback_unasked(flags) if asked is None else asked
+
+    def _loopback_unasked(self, flags: Sequence[str]) -> bool:
+        """Whether the workers are threads here if no environment is asked for."""
+        return value_of(flags, "--job_endpoint") == "embed"
+
+    def outlives(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        if self.is_loopback(flags):
+            return False
+        return lasting_endpoint(flags) is not None or self._lasts(flags)
+
+    def _lasts(self, flags: Sequence[str]) -> bool:
+        """Whether a job without a job server of the user's goes on without this process."""
+        return False
+
+    def describe(self, flags: Sequence[str]) -> str:
+        """See :class:`.Engine`."""
+        endpoint = value_of(flags, "--job_endpoint")
+        if endpoint:
+            return f"a job service at {endpoint}"
+        return f"{runner_of(flags)}, started by Beam"
+
+    def preflight(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`."""
+        endpoint = value_of(flags, "--job_endpoint")
+        if not endpoint:
+            return []
+        if endpoint == "embed":
+            return ["--environment_type=LOOPBACK"]
+        try:
+            _channel(endpoint, PREFLIGHT_TIMEOUT).close()
+        except EngineUnreachableError as error:
+            raise RequestError(
+                f"--job_endpoint {error}. Is the job server running there?"
+            ) from None
+        return []
+
+    def process_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; how many tasks there are is not known here."""
+        return []
+
+    def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        return self._submitted(run_pipeline(pipeline, flags), flags)
+
+    def _submitted(self, result: Any, flags: Sequence[str]) -> PortableJob:
+        """The job, as its job service knows it."""
+        endpoint = lasting_endpoint(flags)
+        return PortableJob(result._job_service, result._job_id, endpoint, self.title, result)
+
+    def attach(self, identity: dict[str, str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        endpoint = identity["endpoint"]
+        job = PortableJob(connect(endpoint), identity["job"], endpoint, identity["title"])
+        job.poll()
+        return job

@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelbeam import storage
+from modelbeam import engines, storage
 from modelbeam.beam import causes
-from modelbeam.engines import remote_job
-from modelbeam.engines.remote_job import RemoteJob, Status
+from modelbeam.engines.base import RemoteJob, Status
 from modelbeam.errors import (
     EngineError,
     EngineUnreachableError,
@@ -118,7 +117,7 @@ class RemoteRun:
 
     Args:
         plan: the job's.
-        added: flags that :func:`.remote_job.preflight` found.
+        added: flags that the engine's preflight found.
         watcher: told of the progress.
         now: when it started, in seconds since the epoch.
         choose: asked after Ctrl-C.
@@ -138,7 +137,7 @@ class RemoteRun:
         self._added, self._process = added, started
         self._job = plan.job
         self._flags = plan.job.beam_options
-        self._engine = options.engine_of(self._flags)
+        self._engine = engines.remote_engine(self._flags)
         self._name = os.urandom(8).hex()
         self._staged: Staged | None = None
         self._resumed = 0
@@ -152,7 +151,7 @@ class RemoteRun:
             JobError: the job failed.
             InterruptedRunError: it was cancelled.
         """
-        if self._job.detach and not options.outlives(self._flags):
+        if self._job.detach and not self._engine.outlives(self._flags):
             raise RequestError(
                 "--detach: the job would end with this process, which its workers or its job "
                 "server are a part of. Leave --detach out, or give the job a cluster."
@@ -189,7 +188,7 @@ class RemoteRun:
 
     def _submit_and_follow(self, info: ModelInfo, record: JobRecord) -> Run | Submitted:
         """Submit it, and again with care if workers died while they predicted."""
-        apart = options.is_loopback(self._flags)
+        apart = self._engine.is_loopback(self._flags)
         before: frozenset[str] | None = None
         while True:
             try:
@@ -230,8 +229,12 @@ class RemoteRun:
 
         output = self._plan.output
         if self._staged is None:
-            wanted = distributions(self._plan, info)
-            self._staged = stage(self._job, self._watcher.note, wanted)
+            self._staged = stage(
+                self._job,
+                self._watcher.note,
+                distributions(self._plan, info),
+                loopback=self._engine.is_loopback(self._flags),
+            )
             self._resumed = output.committed()
         staged = self._staged
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
@@ -239,7 +242,9 @@ class RemoteRun:
         work = WorkerJob(
             model=self._job.model.filled(),
             task=make_task(self._plan, record),
-            publication=make_publication(self._plan, bare, info, self._started, self._resumed),
+            publication=make_publication(
+                self._plan, bare, info, self._started, self._engine.title, self._resumed
+            ),
             splits=len(self._plan.splits),
             versions=staged.versions,
             flags=options.storage_flags(self._flags),
@@ -248,12 +253,12 @@ class RemoteRun:
         )
         defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
-            defaults += remote_job.process_flags(self._engine, self._flags)
+            defaults += self._engine.process_flags(self._flags)
         made = options.remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
         pipeline = new_pipeline(made)
         build_remote(pipeline, work)
-        job = remote_job.submit(self._engine, pipeline, flags)
+        job = self._engine.submit(pipeline, flags)
         if job.identity:
             storage.write_atomically(join(output.state, _IDENTITY), to_json(job.identity))
         self._watcher.note(f"submitted to {job.engine} as {job.name}")
@@ -267,7 +272,7 @@ class RemoteRun:
             return self._followed(job)
         except KeyboardInterrupt:
             self._watcher.end()  # nothing is to be drawn over the question
-            if not options.outlives(self._flags) or self._choose(job):
+            if not self._engine.outlives(self._flags) or self._choose(job):
                 try:
                     self._cancel(job)
                 except EngineError as error:
@@ -407,7 +412,8 @@ def still_running(output: Output) -> RemoteJob | None:
     if not storage.exists(path):
         return None
     try:
-        job = remote_job.attach(json.loads(storage.read_bytes(path)))
+        identity = json.loads(storage.read_bytes(path))
+        job = engines.find(identity["engine"]).attach(identity)
         if not job.poll().over:
             return job
         job.close()

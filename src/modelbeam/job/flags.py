@@ -1,15 +1,14 @@
-"""Beam's options: which flags are Beam's, short names of runners, and each engine's defaults."""
+"""Beam's options: which flags are Beam's, and the options made of them; engines know the rest."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.job.config import grouped
-from modelbeam.job.java_flags import JAVA_OPTIONS
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 """Runners that work in this process; each means Beam's own portable runner here.
@@ -48,78 +47,31 @@ def is_local(flags: Sequence[str]) -> bool:
     return runner is None or _short(runner) in {_short(name) for name in LOCAL_RUNNERS}
 
 
+def short_runner(flags: Sequence[str]) -> str:
+    """The runner's short name in lower case, such as ``flink``; empty if none is named."""
+    return _short(runner_of(flags) or "")
+
+
 def _short(runner: str) -> str:
     """``flink`` for ``FlinkRunner`` and for a class written in full; Beam takes all three."""
     return runner.rsplit(".", 1)[-1].lower().removesuffix("runner")
 
 
-def engine_of(flags: Sequence[str]) -> str:
-    """The engine that the flags ask for: a key of ``remote_job``'s table, or ``local``.
-
-    Beam's long form counts as well: a ``PortableRunner`` beside a ``--flink_master`` is Flink.
-    """
-    if is_local(flags):
-        return "local"
-    name = _short(runner_of(flags) or "")
-    if name in ("flink", "spark", "dataflow", "prism"):
-        return name
-    return "flink" if flink_address(flags) else "portable"
-
-
-def title_of(flags: Sequence[str]) -> str:
-    """The engine's name for people, such as ``Flink``."""
-    return {"local": "this machine", "portable": "the job service"}.get(
-        engine_of(flags), engine_of(flags).capitalize()
-    )
-
-
-def flink_address(flags: Sequence[str]) -> str | None:
-    """The URL of Flink's REST interface, unless Flink runs inside the job server."""
-    master = value_of(flags, "--flink_master")
-    if not master or master.startswith("["):
-        return None
-    return (master if "://" in master else f"http://{master}").rstrip("/")
-
-
-def is_loopback(flags: Sequence[str]) -> bool:
-    """Whether the workers are threads of the submitting process.
-
-    That is what Beam does by itself for engines on this very machine.
-    """
+def asked_loopback(flags: Sequence[str]) -> bool | None:
+    """Whether the flags want workers that are threads of this process; ``None`` if left open."""
     environment = value_of(flags, "--environment_type")
-    if environment is not None:
-        return environment.upper() == "LOOPBACK"
-    engine = engine_of(flags)
-    if engine == "flink":
-        return flink_address(flags) is None and value_of(flags, "--job_endpoint") is None
-    if engine == "spark":
-        master = value_of(flags, "--spark_master_url") or "local[4]"
-        return master.startswith("local") and "--spark_submit_uber_jar" not in flags
-    return engine == "prism" or value_of(flags, "--job_endpoint") == "embed"
+    return None if environment is None else environment.upper() == "LOOPBACK"
 
 
-def outlives(flags: Sequence[str]) -> bool:
-    """Whether a job goes on when the submitting process has ended.
-
-    It does not if its workers are threads here, or if Beam started the engine or a job server that
-    the job runs in.
-    """
-    if is_loopback(flags):
-        return False
-    if value_of(flags, "--job_endpoint") not in (None, "embed"):
-        return True
-    engine = engine_of(flags)
-    if engine == "spark":
-        return "--spark_submit_uber_jar" in flags
-    return engine == "dataflow" or (engine == "flink" and flink_address(flags) is not None)
-
-
-def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
+def check_flags(
+    flags: Sequence[str], own_flags: Sequence[str] = (), further: Mapping[str, bool] | None = None
+) -> None:
     """Refuse flags that neither modelbeam nor Beam knows.
 
     Args:
         flags: what was left over of a command line.
         own_flags: modelbeam's own, for the nearest match.
+        further: what the engine knows beside Beam's own, and whether each must have a value.
 
     Raises:
         RequestError: a flag is unknown, or has a wrong value.
@@ -134,7 +86,7 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
     for cls in classes:
         if "_add_argparse_args" in vars(cls):
             cls._add_argparse_args(parser)
-    for name, takes_value in JAVA_OPTIONS.get(engine_of(flags), {}).items():
+    for name, takes_value in (further or {}).items():
         if f"--{name}" not in parser._option_string_actions:
             settings: Any = {} if takes_value else {"nargs": "?"}
             parser.add_argument(f"--{name}", **settings)

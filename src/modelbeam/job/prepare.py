@@ -90,21 +90,26 @@ class Plan:
         return sum(info.size for info in self.inputs)
 
 
-def check_places(job: Job) -> None:
+def check_places(job: Job, engine: str, example: str) -> None:
     """Refuse local paths where it is certain that the workers are on other machines.
 
     Of other engines the workers find out, and ``modelbeam check`` asks them.
 
+    Args:
+        job: what is to run.
+        engine: its name for people.
+        example: where files must be, such as ``gs://my-bucket``; empty if that is not certain.
+
     Raises:
-        RequestError: a path is local and the engine is Dataflow.
+        RequestError: a path is local and must not be.
     """
-    if options.engine_of(job.beam_options) != "dataflow":
+    if not example:
         return
     for flag, path in [*(("--input", path) for path in job.inputs), ("--output", job.output)]:
         if not storage.is_url(path):
             raise RequestError(
-                f"{flag} {path} is on this machine, where Dataflow's workers do not see it. "
-                f"Use a URL such as gs://my-bucket/{path.strip('./').rsplit('/', 1)[-1]}."
+                f"{flag} {path} is on this machine, where {engine}'s workers do not see it. "
+                f"Use a URL such as {example}/{path.strip('./').rsplit('/', 1)[-1]}."
             )
 
 
@@ -181,7 +186,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
 
 
 def make_publication(
-    plan: Plan, record: JobRecord, info: ModelInfo, started: float, resumed: int = 0
+    plan: Plan, record: JobRecord, info: ModelInfo, started: float, where: str, resumed: int = 0
 ) -> Publication:
     """What publishing is told."""
     runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
@@ -191,7 +196,7 @@ def make_publication(
         model=info.to_dict(),
         max_errors=plan.job.max_errors,
         runner=runner.rsplit(".", 1)[-1],
-        workers=options.title_of(plan.job.beam_options),
+        workers=where,
         started=started,
         resumed=resumed,
         notes=plan.notes,

@@ -6,8 +6,9 @@ import sys
 import time
 from typing import Any
 
+from modelbeam import engines
 from modelbeam.engines.run import Submitted
-from modelbeam.job.flags import is_local, title_of
+from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
@@ -111,7 +112,7 @@ class Lines:
         if begun:
             return
         flags = plan.job.beam_options
-        where = count(plan.workers, "worker") if is_local(flags) else title_of(flags)
+        where = count(plan.workers, "worker") if is_local(flags) else engines.title_of(flags)
         print(
             f"modelbeam: {count(len(plan.inputs), 'file')}, {size(plan.bytes)}, "
             f"{count(len(plan.splits), 'split')}, {where}",
