@@ -141,7 +141,7 @@ def test_an_errors_file_says_how_its_records_are_tried_again() -> None:
 
 
 def test_a_directory_is_its_data_files_and_its_partitions_and_the_rest_is_said() -> None:
-    for name in ("day=1/part-0.json", "day=2/hour=3/part-0.json", "a.jsonl", "notes.csv", "b.txt"):
+    for name in ("day=1/part-0.json", "day=2/hour=3/part-0.json", "a.jsonl", "notes.md", "b.txt"):
         Path("tree", name).parent.mkdir(parents=True, exist_ok=True)
         Path("tree", name).write_bytes(RECORDS)
     for name in ("_SUCCESS", ".part-0.json.crc", "day=1/.part-0.json.crc", "run.json"):
@@ -154,7 +154,7 @@ def test_a_directory_is_its_data_files_and_its_partitions_and_the_rest_is_said()
         "tree/day=2/hour=3/part-0.json",
     ]
     several, folders = plan.notes
-    assert several.startswith("tree: 3 of 5 files are read; b.txt, notes.csv have no suffix")
+    assert several.startswith("tree: 3 of 5 files are read; b.txt, notes.md have no suffix")
     assert folders.startswith("tree: the files in its 1 directory (old) are not read.")
 
 

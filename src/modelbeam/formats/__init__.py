@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.formats.reading import Reading
 
 if TYPE_CHECKING:
     from modelbeam.formats.base import FileFormat
@@ -15,11 +16,21 @@ if TYPE_CHECKING:
 COMPRESSIONS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
 """Suffix to the name of the compression."""
 
-_FORMATS = {"jsonl": "modelbeam.formats.jsonl:JsonLines"}
+_FORMATS = {
+    "jsonl": "modelbeam.formats.jsonl:JsonLines",
+    "csv": "modelbeam.formats.csv:Csv",
+}
 """Name to the class of the format, imported when it is used."""
 
-_NAMES = {"jsonl": "jsonl", "ldjson": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
-_PLANNED = ("csv", "parquet", "avro", "arrow")
+_NAMES = {
+    "jsonl": "jsonl",
+    "ldjson": "jsonl",
+    "ndjson": "jsonl",
+    "json": "jsonl",
+    "csv": "csv",
+    "tsv": "csv",
+}
+_PLANNED = ("parquet", "avro", "arrow")
 
 ENTRY_POINTS = "modelbeam.formats"
 """The group of entry points by which a package adds formats; the name is the suffix as well."""
@@ -38,8 +49,12 @@ class Format(NamedTuple):
         return f".{self.name}" + (f".{ends[self.compression]}" if self.compression else "")
 
 
-def find(name: str) -> FileFormat:
+def find(name: str, reading: Reading | None = None) -> FileFormat:
     """The format of that name.
+
+    Args:
+        name: as :class:`Format` has it.
+        reading: how its files are to be read.
 
     Raises:
         RequestError: its library, or the package that brings it, is not installed.
@@ -47,7 +62,7 @@ def find(name: str) -> FileFormat:
     found = _found.get(name)
     if found is None:
         found = _found[name] = _load(name)
-    return found
+    return found.told(reading) if reading and any(reading) else found
 
 
 _found: dict[str, FileFormat] = {}
@@ -136,7 +151,7 @@ def parse(name: str, flag: str) -> Format:
     if found:
         return Format(found, compression)
     raise RequestError(
-        f"{flag} '{name}': no such format{did_you_mean(name, _NAMES) or '; there is: jsonl.'}"
+        f"{flag} '{name}': no such format{did_you_mean(name, _NAMES) or '; there are: jsonl, csv.'}"
     )
 
 
@@ -147,5 +162,6 @@ def compression_of(path: str) -> str | None:
 
 def _planned(name: str, where: str) -> Format:
     raise RequestError(
-        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines."
+        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines "
+        f"and CSV."
     )

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from modelbeam import storage
+from modelbeam.errors import RequestError
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
+from modelbeam.models.signature import Signature
 from modelbeam.predicting.batch import Batch, Keep
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
@@ -31,6 +34,7 @@ class Piece:
         compression: ``gzip``, ``bzip2``, ``zstd`` or ``None``.
         format: the name of its format.
         bytes: how much of the file, as it is stored, this piece is.
+        reading: how it is to be read, where the file does not say it.
     """
 
     path: str
@@ -41,6 +45,7 @@ class Piece:
     compression: str | None
     format: str
     bytes: int
+    reading: Reading = AS_IT_SAYS
 
     @property
     def place(self) -> str:
@@ -66,6 +71,7 @@ class Wanted(NamedTuple):
         longest: bytes that a record may have; a longer one is a failure.
         columns: the columns that the model needs, or ``None`` if it is not known: all of them.
         keep: those that are kept beside the predictions.
+        signature: the model's columns with their types, for formats whose values have none.
     """
 
     style: str
@@ -73,6 +79,7 @@ class Wanted(NamedTuple):
     longest: int = 32 << 20
     columns: tuple[str, ...] | None = None
     keep: Keep = ()
+    signature: Signature | None = None
 
 
 class Reader(ABC):
@@ -127,11 +134,21 @@ class FileFormat(ABC):
     name: str
     """As ``--input-format`` has it."""
 
+    def told(self, reading: Reading) -> FileFormat:
+        """The same, told how its files are to be read; for formats that can be told.
+
+        Raises:
+            RequestError: the format says it itself.
+        """
+        given = " and ".join(flag for flag, value in reading.flags.items() if value is not None)
+        raise RequestError(f"{given}: only CSV is read so, and an input is of format {self.name}.")
+
     @abstractmethod
     def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
         """The pieces of about ``size`` bytes that make up a file; there is at least one.
 
-        Only what its name, its size and, for formats that have one, its footer say is looked at.
+        As little as possible is looked at: its name and size, a footer, or where records end if
+        nothing else tells. A file that cannot be read is one piece; its reader says why.
         """
 
     def problem(self, head: bytes, whole: bool) -> str | None:
@@ -152,7 +169,9 @@ class FileFormat(ABC):
         """Read a piece."""
 
     @abstractmethod
-    def first(self, path: str, compression: str | None, records: int) -> Batch:
+    def first(
+        self, path: str, compression: str | None, records: int, wanted: Wanted | None = None
+    ) -> Batch:
         """A batch of the first records of a file, so many or fewer.
 
         Raises:

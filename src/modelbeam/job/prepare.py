@@ -14,6 +14,7 @@ from modelbeam.errors import (
     TooManyErrorsError,
     did_you_mean,
 )
+from modelbeam.formats.base import Wanted
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
 from modelbeam.job.result import Run
@@ -142,6 +143,7 @@ def make_plan(job: Job) -> Plan:
         (earlier.split_size if earlier else None) or job.split_size,
         input_format=asked,
         earlier=earlier.inputs if earlier else None,
+        reading=job.reading,
     )
     workers = job.workers or available_cores()
     return Plan(job, tuple(inputs), splits, split_size, output, workers, tuple(notes))
@@ -161,6 +163,7 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "--output-format": plan.output.format.suffix,
         "--batch-size": job.batch_size,
         "--max-record-size": job.max_record_size,
+        **{flag: value for flag, value in job.reading.flags.items() if value is not None},
     }
     return JobRecord(settings, plan.split_size, plan.inputs)
 
@@ -229,13 +232,14 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
     if not starts:
         return []
     found = _Columns(plan.job, info)
-    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS))
+    wanted = Wanted("record", keep=plan.job.keep)
+    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS, wanted))
     missing, looked = found.missing(), found.records
     if not missing or not looked:
         return []
     for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
         source = source_of(piece.path)
-        found.look(source.first(piece, SAMPLE_RECORDS))
+        found.look(source.first(piece, SAMPLE_RECORDS, wanted))
         for batch in source.elsewhere(piece):
             found.look(batch)
     columns = sorted(found.names)

@@ -9,6 +9,7 @@ import orjson
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
+from modelbeam.job.split import wanted
 from modelbeam.job.task import Sample, Task
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.conform import misfits
@@ -29,7 +30,7 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     Raises:
         InputReadError: the file cannot be read.
     """
-    batch = source_of(piece.path).first(piece, records)
+    batch = source_of(piece.path).first(piece, records, wanted(task, model.info))
     outcome = outcome_of(batch, model, task.keep, task.batch_size)
     made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)

@@ -75,7 +75,9 @@ def wanted(task: Task, info: ModelInfo) -> Wanted:
     columns = None
     if info.signature is not None and info.signature.exact:
         columns = tuple(column.name for column in info.signature.columns)
-    return Wanted(info.style, task.batch_size, task.max_record_size, columns, task.keep)
+    return Wanted(
+        info.style, task.batch_size, task.max_record_size, columns, task.keep, info.signature
+    )
 
 
 def _predict_batch(

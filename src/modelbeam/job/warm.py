@@ -14,9 +14,15 @@ from typing import Any
 
 from modelbeam import formats
 from modelbeam.formats import compression
+from modelbeam.formats.base import Wanted
+from modelbeam.formats.csv.batch import CsvBatch
+from modelbeam.formats.csv.blocks import RecordBlock
+from modelbeam.formats.csv.dialect import dialect_of
+from modelbeam.formats.csv.records import record_ends
 from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.formats.lines import LineBlock
+from modelbeam.formats.reading import AS_IT_SAYS
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Kept
@@ -25,6 +31,7 @@ from modelbeam.predicting.outcome import Outcome
 
 _LINES = b'{"f": 0.5, "i": 1, "s": "a", "b": true, "l": [1]}\n' * 2
 _ODD = b'{"f": 0, "i": 0.5}\n{}\nnull\n{\n\xff\n'
+_RECORDS = b'f,i,s,b\n0.5,1,a,true\n"1",2,"b",false\n'
 _SIGNATURE = Signature(
     (Column("f", "float"), Column("i", "int"), Column("s", "str"), Column("b", "bool")), exact=True
 )
@@ -53,10 +60,28 @@ def warm_up(info: ModelInfo) -> None:
                 None,
             ):
                 batch.table(signature, dict)
+    _read_csv(info)
     for kept in (batch.keep("all", [0, 1]), batch.keep(("l",), [0, 1]), None):
         _write([{"y": 0.5}, {"y": {"a": [math.nan, object()]}}], False, kept)
         if info.style == "table":
             _write_tables(kept)
+
+
+def _read_csv(info: ModelInfo) -> None:
+    dialect = dialect_of(_RECORDS, True, AS_IT_SAYS)
+    if dialect is None:
+        return
+    data = _RECORDS[dialect.start :]
+    found = record_ends(data, dialect.separator, dialect.newline)
+    wanted = Wanted(info.style, keep="all", signature=_SIGNATURE)
+    batch = CsvBatch(RecordBlock(data, 0, 0, 2, dialect=dialect, found=found), wanted)
+    rows = batch.records().rows
+    if info.style == "table":
+        rows = batch.table(Signature(_SIGNATURE.columns[:3], exact=True), dict).rows
+    kept = batch.keep("all", rows)
+    kept.take([0])
+    kept.texts()
+    batch.original(0, parsed=True)
 
 
 def _write(values: list[Any], table: bool, kept: Kept | None) -> None:

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
-from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.base import FileFormat, Piece, Reader, Wanted
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
 from modelbeam.sources.looking import formats_of
@@ -39,26 +40,36 @@ class Files(Source):
         *,
         input_format: formats.Format | None,
         earlier: Sequence[FileInfo] | None,
+        reading: Reading = AS_IT_SAYS,
     ) -> tuple[list[Split], int]:
         """Cut large files into splits, and put small ones together."""
         size = split_size or default_split_size(inputs)
-        known = formats_of(inputs, input_format)
+        known = formats_of(inputs, input_format, reading)
         splits = plan_splits(
-            inputs, size, input_format=input_format, known=known, packed_as=earlier
+            inputs,
+            size,
+            input_format=input_format,
+            known=known,
+            packed_as=earlier,
+            reading=reading,
         )
         return splits, size
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
-        return formats.find(piece.format).reader(piece, wanted)
+        return _format_of(piece).reader(piece, wanted)
 
-    def first(self, piece: Piece, records: int) -> Batch:
+    def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of a file."""
-        return formats.find(piece.format).first(piece.path, piece.compression, records)
+        return _format_of(piece).first(piece.path, piece.compression, records, wanted)
 
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Some records from other places of a file."""
-        return formats.find(piece.format).elsewhere(piece)
+        return _format_of(piece).elsewhere(piece)
+
+
+def _format_of(piece: Piece) -> FileFormat:
+    return formats.find(piece.format, piece.reading)
 
 
 def find_inputs(

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.storage import FileInfo
 
 MIB = 1 << 20
@@ -69,7 +71,13 @@ class Split:
     def from_json(cls, text: str) -> Split:
         """Read what :meth:`to_json` wrote."""
         data = json.loads(text)
-        return cls(data["index"], tuple(Piece(**piece) for piece in data["pieces"]))
+        return cls(data["index"], tuple(map(_piece, data["pieces"])))
+
+
+def _piece(data: dict[str, Any]) -> Piece:
+    delimiter, encoding, columns = data["reading"]
+    columns = None if columns is None else tuple(columns)
+    return Piece(**{**data, "reading": Reading(delimiter, encoding, columns)})
 
 
 def _digest(text: str) -> str:
@@ -103,6 +111,7 @@ def plan_splits(
     input_format: formats.Format | None = None,
     known: Mapping[str, formats.Format] | None = None,
     packed_as: Sequence[FileInfo] | None = None,
+    reading: Reading = AS_IT_SAYS,
 ) -> list[Split]:
     """Cut large files into pieces and put small ones together, in order.
 
@@ -116,6 +125,7 @@ def plan_splits(
         known: the format and compression of files that were looked at, by path.
         packed_as: the same files with the sizes that they had when a run began which is resumed:
             a file that was repaired must not change which others share a split.
+        reading: how the files are to be read, where they do not say it.
     """
 
     def named(info: FileInfo) -> formats.Format:
@@ -128,7 +138,8 @@ def plan_splits(
     small: list[Piece] = []
     taken = 0
     for info in files:
-        pieces = _pieces(info, split_size, (known or {}).get(info.path) or named(info))
+        kind = (known or {}).get(info.path) or named(info)
+        pieces = _pieces(info, split_size, kind, reading)
         work = sizes.get(info.path, info.size) * (COMPRESSED if pieces[0].compression else 1)
         if small and (len(pieces) > 1 or taken + work > room):
             splits.append(Split(len(splits), tuple(small)))
@@ -143,9 +154,19 @@ def plan_splits(
     return splits
 
 
-def _pieces(info: FileInfo, size: int, kind: formats.Format) -> list[Piece]:
-    cuts = formats.find(kind.name).cuts(info, kind.compression, size)
+def _pieces(info: FileInfo, size: int, kind: formats.Format, reading: Reading) -> list[Piece]:
+    cuts = formats.find(kind.name, reading).cuts(info, kind.compression, size)
     return [
-        Piece(info.path, start, end, info.size, info.mtime_ns, kind.compression, kind.name, part)
+        Piece(
+            info.path,
+            start,
+            end,
+            info.size,
+            info.mtime_ns,
+            kind.compression,
+            kind.name,
+            part,
+            reading,
+        )
         for start, end, part in cuts
     ]
