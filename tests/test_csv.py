@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from commands import read_lines
 from hypothesis import given, settings
@@ -19,9 +20,12 @@ from modelbeam import formats
 from modelbeam.errors import InputReadError, RequestError
 from modelbeam.formats.base import Wanted
 from modelbeam.formats.csv.records import record_ends, skim
+from modelbeam.formats.csv.writer import text_of
+from modelbeam.formats.layout import OutputColumn
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.job.description import build_job
 from modelbeam.models.signature import Column, Signature
+from modelbeam.predicting.outcome import Outcome
 from modelbeam.sources import source_of
 
 
@@ -484,3 +488,136 @@ def test_what_the_standard_library_writes_is_read(tmp_path: Path) -> None:
     csv.writer(made).writerows([["a", "b"], *rows])
     path = write(tmp_path, made.getvalue())
     assert read(path, 5)[0] == [dict(zip("ab", row, strict=True)) for row in rows]
+
+
+# Writing
+
+
+def written(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.reader(handle))
+
+
+@pytest.mark.parametrize("model", ["Doubler", "BatchDoubler", "TableDoubler"])
+@pytest.mark.parametrize("single", [True, False])
+def test_csv_to_csv(tmp_path: Path, model: str, single: bool) -> None:
+    rows = [f'"{n}\n", t{n},"",,{n}.5' for n in range(300)]
+    write(tmp_path, "id,s,e,n,x\n" + "".join(row + "\n" for row in rows) + "7,7,,,-1\n")
+    output = tmp_path / ("out.csv" if single else "out")
+    done = modelbeam.predict(
+        model=f"small_models:{model}",
+        input=str(tmp_path / "in.csv"),
+        output=str(output),
+        output_format=None if single else "csv",
+        keep=["id", "s", "e", "n"],
+        split_size=700,
+        workers=1,
+    )
+    assert (done.predicted, done.failed) == (300, 1)
+    assert len(done.shards) == (1 if single else 9)
+    parts = [written(Path(shard)) for shard in done.shards]
+    assert {tuple(part[0]) for part in parts} == {("id", "s", "e", "n", "y")}
+    found = [row for part in parts for row in part[1:]]
+    assert found == [[f"{n}\n", f" t{n}", "", "", str(2 * (n + 0.5))] for n in range(300)]
+    again = [record for shard in done.shards for record in read(Path(shard))[0]]
+    assert [(record["e"], record["n"]) for record in again] == [("", None)] * 300
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.zst", "csv.bz2"])
+def test_one_compressed_file_of_many_splits_has_one_header(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, "x\n" + "".join(f"{n}.0\n" for n in range(500)))
+    modelbeam.predict(
+        model="small_models:TableDoubler",
+        input=str(tmp_path / "in.csv"),
+        output=str(tmp_path / f"out.{suffix}"),
+        split_size=500,
+        workers=1,
+    )
+    records, failures, _ = read(tmp_path / f"out.{suffix}")
+    assert failures == []
+    assert [record["y"] for record in records] == [f"{2 * n}.0" for n in range(500)]
+
+
+def test_what_is_kept_of_json_lines(tmp_path: Path) -> None:
+    lines = [
+        '{"x": 1.0, "n": 1.10, "big": 123456789012345678901, "l": [1, "a"], "t": true}',
+        '{"x": 2.0, "n": 1E5, "t": null, "l": "a,\\n\\"b"}',
+    ]
+    write(tmp_path, "\n".join(lines), "in.jsonl")
+    modelbeam.predict(
+        model="small_models:TableDoubler",
+        input=str(tmp_path / "in.jsonl"),
+        output=str(tmp_path / "out.csv"),
+        keep=["n", "big", "l", "t"],
+        workers=1,
+    )
+    assert written(tmp_path / "out.csv") == [
+        ["n", "big", "l", "t", "y"],
+        ["1.10", "123456789012345678901", '[1,"a"]', "true", "2.0"],
+        ["1E5", "", 'a,\n"b', "", "4.0"],
+    ]
+
+
+def test_a_column_that_comes_late_is_an_error_line(tmp_path: Path) -> None:
+    write(tmp_path, '{"x": 1.0}\n' * 150 + '{"x": 3.0, "late": 1}\n', "in.jsonl")
+    done = modelbeam.predict(
+        model="small_models:Doubler",
+        input=str(tmp_path / "in.jsonl"),
+        output=str(tmp_path / "out.csv"),
+        keep="all",
+        workers=1,
+    )
+    assert (done.predicted, done.failed) == (150, 1)
+    [error] = read_lines(tmp_path / "out.errors.jsonl")
+    assert (error["stage"], error["line"]) == ("encode", 151)
+    assert "column 'late' is none of the output's columns" in error["error"]
+
+
+def test_shards_without_a_prediction_have_the_header_too(tmp_path: Path) -> None:
+    write(tmp_path, "x\n" + "-1\n" * 300 + "2\n" * 300)
+    done = modelbeam.predict(
+        model="small_models:TableDoubler",
+        input=str(tmp_path / "in.csv"),
+        output=str(tmp_path / "out"),
+        output_format="csv",
+        split_size=300,
+        workers=1,
+    )
+    assert Path(done.shards[0]).read_text() == "y\n"
+    assert done.predicted == 300
+
+
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(st.sampled_from('a", \n\r\té'), max_size=4),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"a": plain, "b": plain}), min_size=1, max_size=8))
+def test_columns_and_dicts_are_written_alike_and_read_back(rows: list[dict[str, Any]]) -> None:
+    rows = [{"a": row["a"], "b": row["b"]} for row in rows]
+    for name in "ab":  # a column has one type
+        kinds = {type(row[name]) for row in rows if row[name] is not None}
+        if len(kinds) > 1:
+            rows = [{**row, name: None if row[name] is None else str(row[name])} for row in rows]
+    layout = tuple(OutputColumn(name) for name in "ab")
+    made = []
+    for table in (False, True):
+        handle = io.BytesIO()
+        writer = formats.find("csv").writer(handle, layout)
+        given = [pa.RecordBatch.from_pylist(rows)] if table else rows
+        assert writer.write(Outcome(len(rows), given, table, None, None, [])) == []
+        assert writer.rows == len(rows)
+        made.append(handle.getvalue())
+    assert made[0] == made[1]
+    expected = [[text_of(value) for value in row.values()] for row in rows]
+    assert made[0].decode() == "a,b\n" + "".join(f"{a},{b}\n" for a, b in expected)
+    found = list(csv.reader(io.StringIO(made[0].decode(), newline="")))[1:]
+    assert found == [
+        ["" if v is None else str(v) if isinstance(v, str) else text_of(v) for v in row.values()]
+        for row in rows
+    ]

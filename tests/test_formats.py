@@ -48,6 +48,27 @@ class TestJsonLines(FormatContract):
         return LOGGED
 
 
+class TestCsv(FormatContract):
+    typed = False
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "csv"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return b'at,x,"a,b"\ninfo,1.5,"/a ""b"\nwarn,"2\n",\n" ",,""\n\nq"u,001,\xc3\xa9'
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"at": "info", "x": "1.5", "a,b": '/a "b'},
+            {"at": "warn", "x": "2\n", "a,b": None},
+            {"at": " ", "x": None, "a,b": ""},
+            {"at": 'q"u', "x": "001", "a,b": "\u00e9"},
+        ]
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the example package is installed with pip, as its users would."""

@@ -123,7 +123,7 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--input-format", metavar="FORMAT",
         help="jsonl (also ldjson, ndjson) or csv; by default read off the suffix")  # fmt: skip
     add("--output-format", metavar="FORMAT",
-        help="jsonl, jsonl.gz, jsonl.bz2 or jsonl.zst; by default read off the suffix")  # fmt: skip
+        help="jsonl, csv, jsonl.gz, csv.zst ...; by default read off the suffix")  # fmt: skip
     add("--delimiter", metavar="CHAR",
         help="CSV: what separates fields (';', tab ...); by default found out")  # fmt: skip
     add("--encoding", metavar="NAME", help="CSV: latin-1, cp1252 ...; default: UTF-8")

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from modelbeam import storage
 from modelbeam.errors import RequestError
+from modelbeam.formats.layout import Layout
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.models.signature import Signature
 from modelbeam.predicting.batch import Batch, Keep
@@ -182,10 +183,27 @@ class FileFormat(ABC):
         """Some records from other places of the file that a piece belongs to, if that is cheap."""
         yield from ()
 
+    def columns(self, path: str, compression: str | None) -> Layout | None:
+        """The columns that all records of a file have; ``None`` where each has its own.
+
+        Raises:
+            InputReadError: the file cannot be read.
+        """
+        return None
+
+    same_columns: bool = False
+    """Whether all records of a file that is written have the same columns."""
+
     @abstractmethod
-    def writer(self, handle: BinaryIO) -> Writer:
-        """Write a file."""
+    def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
+        """Write a file.
+
+        Args:
+            handle: where to.
+            layout: the columns, for formats where all records have the same.
+            part: of one file that will be joined, which part this is, from 0.
+        """
 
     def join(self, parts: Sequence[tuple[str, int]], target: str) -> None:
-        """Make one file of several, given by path and size in bytes; by default end to end."""
+        """Make one file of its parts, given by path and size in bytes; by default end to end."""
         storage.concatenate(parts, target)

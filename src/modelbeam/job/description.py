@@ -231,9 +231,6 @@ class Job(BaseModel):
         ):
             if value is not None:
                 formats.parse(value, flag)
-        written = self.output_format or self.output
-        if formats.from_suffix("x." + written) == formats.Format("csv"):
-            raise RequestError(f"--output {self.output}: CSV is read, and not written yet.")
         formats.from_suffix(self.output)
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import (
@@ -15,8 +15,10 @@ from modelbeam.errors import (
     did_you_mean,
 )
 from modelbeam.formats.base import Wanted
+from modelbeam.formats.layout import Layout
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
+from modelbeam.job.layout import Predict, layout_of
 from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
@@ -84,6 +86,8 @@ class Plan:
     workers: int
     notes: tuple[str, ...] = ()
     """What a person should know of it: files that were left out."""
+    layout: Layout | None = None
+    """The output's columns, where all of its records have the same."""
 
     @property
     def bytes(self) -> int:
@@ -164,8 +168,15 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "--batch-size": job.batch_size,
         "--max-record-size": job.max_record_size,
         **{flag: value for flag, value in job.reading.flags.items() if value is not None},
+        **_columns_of(plan.layout),
     }
     return JobRecord(settings, plan.split_size, plan.inputs)
+
+
+def _columns_of(layout: Layout | None) -> dict[str, Any]:
+    if layout is None:
+        return {}
+    return {"output columns": [[name, str(kind) if kind else None] for name, kind in layout]}
 
 
 def make_task(plan: Plan, record: JobRecord) -> Task:
@@ -180,6 +191,8 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         max_record_size=job.max_record_size,
         record_timeout=job.record_timeout,
         max_crashes=job.max_crashes,
+        layout=plan.layout,
+        single=plan.output.single,
     )
 
 
@@ -201,14 +214,23 @@ def make_publication(
     )
 
 
-def noted(plan: Plan, info: ModelInfo) -> Plan:
-    """The plan with all that a person should know of it, once the model is loaded.
+def noted(plan: Plan, info: ModelInfo, predict: Predict) -> Plan:
+    """The plan with all that is known once the model is loaded.
+
+    Args:
+        plan: as it was made by sizes.
+        info: of the model.
+        predict: predicts the first records of a piece, with the model.
 
     Raises:
         SchemaMismatchError: the model's columns are not those of the data.
+        RequestError: the output's columns cannot be known.
     """
     warnings = [f"{warning}." for warning in info.warnings]
-    return replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
+    plan = replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
+    starts = [p for split in plan.splits for p in split.pieces if p.start == 0]
+    task = make_task(plan, make_record(plan, info))
+    return replace(plan, layout=layout_of(starts, info, task, predict))
 
 
 def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:

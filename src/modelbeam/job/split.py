@@ -34,7 +34,9 @@ def predict_split(
     Raises:
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
-    attempt = sink_of(task.state, task.output, task.fingerprint).attempt(split)
+    attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
+        split
+    )
     try:
         counts, units = _predict_into(attempt, split, task, model, report)
         return attempt.commit(counts, units)

@@ -47,7 +47,7 @@ class LocalRun:
             pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
             pipeline.start()
             info = pool.wait_loaded(self._watcher.loading)
-            self._plan = noted(self._plan, info)
+            self._plan = noted(self._plan, info, pool.sample)
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)
             if resumable.done is not None:

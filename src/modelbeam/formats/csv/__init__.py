@@ -6,6 +6,7 @@
 :mod:`.blocks`          blocks of whole records, and where a file may be cut
 :mod:`.fields`          a record into texts, a text into a value
 :mod:`.batch`           a block of records as the batch that models are given
+:mod:`.writer`          a file of predictions
 ======================= ==========================================================================
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, cast
 
 from modelbeam.formats.base import Cut, FileFormat, Piece, Reader, Wanted, Writer
+from modelbeam.formats.layout import Layout, OutputColumn
 from modelbeam.formats.lines import LineBlock, LinesReader
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
@@ -79,6 +81,20 @@ class Csv(FileFormat):
         block = first_records(path, compression, self._reading, records)
         return DictsBatch([]) if block is None else CsvBatch(block, wanted or Wanted("record"))
 
-    def writer(self, handle: BinaryIO) -> Writer:
-        """Write records."""
-        raise NotImplementedError
+    def columns(self, path: str, compression: str | None) -> Layout:
+        """The columns of the header; they hold texts."""
+        import pyarrow as pa
+
+        from modelbeam.formats.csv.blocks import dialect_in
+
+        dialect = dialect_in(path, compression, self._reading)
+        names = () if dialect is None else dialect.names
+        return tuple(OutputColumn(name, pa.string()) for name in names if name)
+
+    same_columns = True
+
+    def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
+        """Write records; the first part begins with a header."""
+        from modelbeam.formats.csv.writer import CsvWriter
+
+        return CsvWriter(handle, layout or (), header=part == 0)

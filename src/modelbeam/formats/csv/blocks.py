@@ -206,6 +206,19 @@ def first_records(path: str, packed: str | None, told: Reading, wanted: int) -> 
     return replace(block, _bounds=(starts[:wanted], stops[:wanted]))
 
 
+def dialect_in(path: str, packed: str | None, told: Reading) -> Dialect | None:
+    """How a file is written; ``None`` if there is nothing in it.
+
+    Raises:
+        InputReadError: it cannot be read, or that is not certain.
+    """
+    with reading(Piece(path, 0, None, 0, 0, packed, "csv", 0, told)):
+        if not storage.stat(path).size:
+            return None
+        with storage.open_read(path) as handle:
+            return opened_dialect(path, packed, told, handle)[0]
+
+
 def cuts(file: FileInfo, size: int, told: Reading) -> list[Cut]:
     """The pieces of about ``size`` bytes of a file that is not compressed, cut between records.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from modelbeam.formats.base import Writer
+from modelbeam.formats.layout import Layout
 from modelbeam.formats.lines import LineBlock, LinesFormat
 from modelbeam.predicting.batch import Batch, Keep
 
@@ -38,7 +39,7 @@ class JsonLines(LinesFormat):
 
         return JsonBatch(block, keep)
 
-    def writer(self, handle: BinaryIO) -> Writer:
+    def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write lines."""
         from modelbeam.formats.jsonl.writer import LinesWriter
 

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from modelbeam import storage
+from modelbeam import formats, storage
 from modelbeam._version import __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
@@ -316,14 +316,17 @@ def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: b
         predictions = [(join(attempts, s.predictions.name), s.predictions.bytes) for s in shards]
         made = join(ready, "predictions" + output.format.suffix)
         gathered.append((predictions, made, output.path))
+    kind = formats.find(output.format.name)
     moves: list[Move] = []
     for sources, made, target in gathered:
         source = made
         if len(sources) == 1:
             source = sources[0][0]
         else:
-            storage.concatenate(sources, made)
+            (kind.join if target == output.path else storage.concatenate)(sources, made)
         size = sum(size for _, size in sources)
+        if target == output.path and kind.same_columns and len(sources) > 1:
+            size = storage.stat(made).size  # it need not be the sum of its parts
         moves.append((_inside(output, source), output.name_of(target), size))
     return moves
 
