@@ -71,7 +71,6 @@ def test_a_file_that_is_damaged_from_its_first_byte_on_is_taken_for_what_it_is_c
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"PAR1\x15\x04", "is Parquet"),
         (b"Obj\x01\x04", "is Avro"),
         (b"ARROW1\x00\x00", "is Arrow IPC"),
         (b"\xfd7zXZ\x00\x00", "is xz"),

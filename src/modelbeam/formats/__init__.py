@@ -19,6 +19,7 @@ COMPRESSIONS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
 _FORMATS = {
     "jsonl": "modelbeam.formats.jsonl:JsonLines",
     "csv": "modelbeam.formats.csv:Csv",
+    "parquet": "modelbeam.formats.parquet:Parquet",
 }
 """Name to the class of the format, imported when it is used."""
 
@@ -29,8 +30,9 @@ _NAMES = {
     "json": "jsonl",
     "csv": "csv",
     "tsv": "csv",
+    "parquet": "parquet",
 }
-_PLANNED = ("parquet", "avro", "arrow")
+_PLANNED = ("avro", "arrow")
 
 ENTRY_POINTS = "modelbeam.formats"
 """The group of entry points by which a package adds formats; the name is the suffix as well."""
@@ -150,9 +152,8 @@ def parse(name: str, flag: str) -> Format:
     found = _name_of(ending)
     if found:
         return Format(found, compression)
-    raise RequestError(
-        f"{flag} '{name}': no such format{did_you_mean(name, _NAMES) or '; there are: jsonl, csv.'}"
-    )
+    there = did_you_mean(name, _NAMES) or "; there are: jsonl, csv, parquet."
+    raise RequestError(f"{flag} '{name}': no such format{there}")
 
 
 def compression_of(path: str) -> str | None:
@@ -162,6 +163,6 @@ def compression_of(path: str) -> str | None:
 
 def _planned(name: str, where: str) -> Format:
     raise RequestError(
-        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines "
-        f"and CSV."
+        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines, "
+        f"CSV and Parquet."
     )

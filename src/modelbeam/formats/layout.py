@@ -67,11 +67,29 @@ def of_rows(rows: Iterable[dict[str, Any]]) -> Layout:
 
 
 def together(*layouts: Iterable[OutputColumn]) -> Layout:
-    """All columns, each once."""
+    """All columns, each once; of several types the one that holds them all, or text."""
     found: dict[str, OutputColumn] = {}
     for column in (column for layout in layouts for column in layout):
-        found.setdefault(column.name, column)
+        before = found.setdefault(column.name, column)
+        if before.type != column.type:
+            found[column.name] = OutputColumn(column.name, _wider(before.type, column.type))
     return tuple(found.values())
+
+
+def _wider(left: Any, right: Any) -> Any:
+    """The type that holds the values of two without loss, or ``None``."""
+    import pyarrow as pa
+
+    if left is None or right is None:
+        return None
+    numbers = (pa.types.is_integer, pa.types.is_floating)
+    if any(test(left) != test(right) for test in numbers) and not pa.types.is_null(left):
+        return None  # an integer of 64 bits is no double
+    try:
+        fields = [pa.schema([("", kind)]) for kind in (left, right)]
+        return pa.unify_schemas(fields, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None
 
 
 def _resolved(schema: Any, root: dict[str, Any], depth: int = 0) -> dict[str, Any]:

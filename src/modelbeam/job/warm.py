@@ -92,6 +92,7 @@ def _write_tables(kept: Kept | None) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute
+    import pyarrow.parquet
 
     columns = [
         pa.array([0.5, 1.5]),

@@ -61,5 +61,11 @@ def _look(info: FileInfo, asked: Format | None, reading: Reading) -> _Look:
     if real is None and compression is not None and not detect.is_text(head):
         real = compression  # damaged from its first byte on
     text, whole = detect.unpacked(head, real) if real else (head, len(head) == info.size)
+    certain = detect.format_of(text)
+    if certain is not None and asked is None:
+        named = Format(certain)
+    elif certain is not None and certain != named.name:
+        said = f"is of format {certain}, and --input-format says {named.name}"
+        return _Look(Format(named.name, real), said)
     problem = detect.foreign(text) or formats.find(named.name, reading).problem(text, whole)
     return _Look(Format(named.name, real), problem)

@@ -353,8 +353,10 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
 
     Every line starts with the same bytes up to the number, so it is found without parsing.
     """
-    prefix = orjson.dumps({"source": as_utf8(path), "line": 0})[: -len(b"0}")]
-    at = len(prefix)
+    prefixes = [
+        orjson.dumps({"source": as_utf8(path), number: 0})[: -len(b"0}")]
+        for number in ("line", "row")
+    ]
     rest = b""
     with storage.open_read(source) as handle:
         while chunk := handle.read(1 << 20):
@@ -362,8 +364,10 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
             rest = lines.pop()
             out = []
             for line in lines:
-                if not line.startswith(prefix):
+                prefix = next(filter(line.startswith, prefixes), None)
+                if prefix is None:
                     raise ReconciliationError(f"{source} is damaged; run again with --overwrite.")
+                at = len(prefix)
                 comma = line.index(b",", at)
                 out.append(b"%s%d%s\n" % (prefix, int(line[at:comma]) + first, line[comma:]))
             target.write(b"".join(out))
