@@ -23,6 +23,9 @@ _FORMATS = {
 }
 """Name to the class of the format, imported when it is used."""
 
+NAMES = tuple(_FORMATS)
+"""The formats that modelbeam itself brings."""
+
 _NAMES = {
     "jsonl": "jsonl",
     "ldjson": "jsonl",

@@ -82,6 +82,11 @@ class Wanted(NamedTuple):
     keep: Keep = ()
     signature: Signature | None = None
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that the model names."""
+        return tuple(c.name for c in self.signature.columns) if self.signature else ()
+
 
 class Reader(ABC):
     """Iterates over the batches of a piece; memory does not grow with it.
@@ -179,12 +184,21 @@ class FileFormat(ABC):
             InputReadError: the file cannot be read.
         """
 
+    def warm_up(self, style: str) -> None:  # noqa: B027 - a format may need nothing
+        """Import all that reading and writing can need in a model's process.
+
+        Args:
+            style: what the model takes in one call; see :data:`modelbeam.models.base.Style`.
+        """
+
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Some records from other places of the file that a piece belongs to, if that is cheap."""
         yield from ()
 
     def columns(self, path: str, compression: str | None) -> Layout | None:
         """The columns that all records of a file have; ``None`` where each has its own.
+
+        They are told as they stand in it, also where two have one name or one has none (``""``).
 
         Raises:
             InputReadError: the file cannot be read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import orjson
 
@@ -24,13 +25,49 @@ SAMPLED_FILES = 8
 Predict = Callable[[Piece, int, Task], Sample]
 
 
+class Named(NamedTuple):
+    """An input and the columns that its file says; ``None`` where each record has its own."""
+
+    piece: Piece
+    columns: Layout | None
+
+
+LOOKED_AT = 1000
+"""Inputs whose columns are looked at where not all must be known."""
+
+
+def columns_of(pieces: Sequence[Piece], task: Task) -> list[Named]:
+    """The columns that the inputs say.
+
+    Of all inputs where these decide which columns the output has, else of so many, spread over all.
+
+    Args:
+        pieces: one of each input.
+        task: what the splits are told.
+    """
+
+    def columns(piece: Piece) -> Layout | None:
+        found = formats.find(piece.format, piece.reading)
+        try:
+            return found.columns(piece.path, piece.compression) if piece.size else ()
+        except JobError:  # its reader says so, with all other files done
+            return ()
+
+    if not (task.keep and formats.find(task.output.name).same_columns):
+        pieces = pieces[:: max(1, len(pieces) // LOOKED_AT)]
+    if not pieces:
+        return []
+    known = storage.in_parallel(columns, pieces, pieces[0].path)
+    return [Named(piece, layout) for piece, layout in zip(pieces, known, strict=True)]
+
+
 def layout_of(
-    pieces: Sequence[Piece], info: ModelInfo, task: Task, predict: Predict
+    inputs: Sequence[Named], info: ModelInfo, task: Task, predict: Predict
 ) -> Layout | None:
     """The columns of a job's output: those that are kept, then those that are predicted.
 
     Args:
-        pieces: one of each input.
+        inputs: what :func:`columns_of` found.
         info: of the model.
         task: what the splits are told.
         predict: predicts the first records of a piece, with the model.
@@ -44,24 +81,16 @@ def layout_of(
     output = formats.find(task.output.name)
     if not output.same_columns:
         return None
+    pieces = [named.piece for named in inputs]
     predicted = of_schema(info.output_schema) or _predicted(pieces, info, task, predict)
-    kept = _kept(pieces, task) if task.keep else ()
+    kept = _kept(inputs, task) if task.keep else ()
     return together(kept, predicted)
 
 
-def _kept(pieces: Sequence[Piece], task: Task) -> Layout:
+def _kept(inputs: Sequence[Named], task: Task) -> Layout:
     """The columns that are kept, with the types that the inputs say."""
-
-    def columns(piece: Piece) -> Layout | None:
-        found = formats.find(piece.format, piece.reading)
-        try:
-            return found.columns(piece.path, piece.compression) if piece.size else ()
-        except JobError:  # its reader says so, with all other files done
-            return ()
-
-    known = list(storage.in_parallel(columns, pieces, pieces[0].path)) if pieces else []
-    found = together(*(layout for layout in known if layout is not None))
-    some = [piece for piece, layout in zip(pieces, known, strict=True) if layout is None]
+    found = together(*(named.columns for named in inputs if named.columns is not None))
+    some = [named.piece for named in inputs if named.columns is None]
     for piece in some[:: max(1, len(some) // SAMPLED_FILES)]:
         batch = source_of(piece.path).first(piece, SAMPLE)
         found = together(found, of_rows(batch.records().records))

@@ -7,6 +7,7 @@ import time
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.task import Progress, Report, Task
+from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts
@@ -34,6 +35,7 @@ def predict_split(
     Raises:
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
+    warm_formats(task.formats, model.info.style)
     attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
         split
     )

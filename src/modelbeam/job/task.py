@@ -39,6 +39,8 @@ class Task:
     max_crashes: int = 10
     layout: Layout | None = None
     single: bool = False
+    formats: tuple[str, ...] = ()
+    """All that the job reads and writes, so that what they need is imported in time."""
 
 
 @dataclass(slots=True)

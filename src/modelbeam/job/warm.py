@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import io
 import math
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 from modelbeam import formats
 from modelbeam.formats import compression
-from modelbeam.formats.base import Wanted
-from modelbeam.formats.csv.batch import CsvBatch
-from modelbeam.formats.csv.blocks import RecordBlock
-from modelbeam.formats.csv.dialect import dialect_of
-from modelbeam.formats.csv.records import record_ends
 from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.formats.lines import LineBlock
-from modelbeam.formats.reading import AS_IT_SAYS
-from modelbeam.models.base import ModelInfo
+from modelbeam.models.base import ModelInfo, Style
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Kept
 from modelbeam.predicting.failures import error_line
@@ -31,7 +27,6 @@ from modelbeam.predicting.outcome import Outcome
 
 _LINES = b'{"f": 0.5, "i": 1, "s": "a", "b": true, "l": [1]}\n' * 2
 _ODD = b'{"f": 0, "i": 0.5}\n{}\nnull\n{\n\xff\n'
-_RECORDS = b'f,i,s,b\n0.5,1,a,true\n"1",2,"b",false\n'
 _SIGNATURE = Signature(
     (Column("f", "float"), Column("i", "int"), Column("s", "str"), Column("b", "bool")), exact=True
 )
@@ -60,28 +55,23 @@ def warm_up(info: ModelInfo) -> None:
                 None,
             ):
                 batch.table(signature, dict)
-    _read_csv(info)
     for kept in (batch.keep("all", [0, 1]), batch.keep(("l",), [0, 1]), None):
         _write([{"y": 0.5}, {"y": {"a": [math.nan, object()]}}], False, kept)
         if info.style == "table":
             _write_tables(kept)
 
 
-def _read_csv(info: ModelInfo) -> None:
-    dialect = dialect_of(_RECORDS, True, AS_IT_SAYS)
-    if dialect is None:
-        return
-    data = _RECORDS[dialect.start :]
-    found = record_ends(data, dialect.separator, dialect.newline)
-    wanted = Wanted(info.style, keep="all", signature=_SIGNATURE)
-    batch = CsvBatch(RecordBlock(data, 0, 0, 2, dialect=dialect, found=found), wanted)
-    rows = batch.records().rows
-    if info.style == "table":
-        rows = batch.table(Signature(_SIGNATURE.columns[:3], exact=True), dict).rows
-    kept = batch.keep("all", rows)
-    kept.take([0])
-    kept.texts()
-    batch.original(0, parsed=True)
+_warm: set[str] = set()
+_warming = threading.Lock()
+
+
+def warm_formats(names: Iterable[str], style: Style) -> None:
+    """Import what some formats need beside that; once, while all other threads wait."""
+    with _warming:
+        for name in names:
+            if name not in _warm:
+                formats.find(name).warm_up(style)
+                _warm.add(name)
 
 
 def _write(values: list[Any], table: bool, kept: Kept | None) -> None:
@@ -92,7 +82,6 @@ def _write_tables(kept: Kept | None) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute
-    import pyarrow.parquet
 
     columns = [
         pa.array([0.5, 1.5]),

@@ -56,6 +56,7 @@ class LocalRun:
             state = State(self._plan.output, record, fresh=not resumable.resumes)
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
+            state.write_plan(self._plan.splits)
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)

@@ -56,7 +56,7 @@ class Source(ABC):
         split_size: int | None,
         *,
         input_format: formats.Format | None,
-        earlier: Sequence[FileInfo] | None,
+        earlier: Sequence[Split] | None,
         reading: Reading = AS_IT_SAYS,
     ) -> tuple[list[Split], int]:
         """Cut inputs into splits.
@@ -65,7 +65,7 @@ class Source(ABC):
             inputs: in order.
             split_size: bytes per split, about; ``None`` for the source's own choice.
             input_format: of all inputs, if it was given.
-            earlier: the same inputs as they were when a run began which is resumed.
+            earlier: the plan of the run that is resumed: what did not change stays as it was cut.
             reading: how they are to be read, where they do not say it.
 
         Returns:

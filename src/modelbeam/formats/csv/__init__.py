@@ -7,6 +7,7 @@
 :mod:`.fields`          a record into texts, a text into a value
 :mod:`.batch`           a block of records as the batch that models are given
 :mod:`.writer`          a file of predictions
+:mod:`.warm`            every path once, before a model's first call
 ======================= ==========================================================================
 """
 
@@ -15,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO, cast
 
+from modelbeam.errors import InputReadError
 from modelbeam.formats.base import Cut, FileFormat, Piece, Reader, Wanted, Writer
 from modelbeam.formats.layout import Layout, OutputColumn
 from modelbeam.formats.lines import LineBlock, LinesReader
+from modelbeam.formats.named import names_problem
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.storage import FileInfo
@@ -66,6 +69,9 @@ class Csv(FileFormat):
         from modelbeam.formats.csv.blocks import RecordBlock, RecordBlocks
 
         def batch(block: LineBlock) -> Batch:
+            names = cast(RecordBlock, block).dialect.names
+            if problem := names_problem(names, wanted.needed, wanted.keep):
+                raise InputReadError(f"The input {piece.path} {problem}.")
             return CsvBatch(cast(RecordBlock, block), wanted)
 
         return LinesReader(piece, wanted, batch, RecordBlocks)
@@ -81,6 +87,12 @@ class Csv(FileFormat):
         block = first_records(path, compression, self._reading, records)
         return DictsBatch([]) if block is None else CsvBatch(block, wanted or Wanted("record"))
 
+    def warm_up(self, style: str) -> None:
+        """Read and write some records."""
+        from modelbeam.formats.csv.warm import warm_up
+
+        warm_up(style)
+
     def columns(self, path: str, compression: str | None) -> Layout:
         """The columns of the header; they hold texts."""
         import pyarrow as pa
@@ -89,7 +101,7 @@ class Csv(FileFormat):
 
         dialect = dialect_in(path, compression, self._reading)
         names = () if dialect is None else dialect.names
-        return tuple(OutputColumn(name, pa.string()) for name in names if name)
+        return tuple(OutputColumn(name, pa.string()) for name in names)
 
     same_columns = True
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from modelbeam.errors import InputReadError
 from modelbeam.formats.base import Wanted
 from modelbeam.formats.csv.blocks import RecordBlock
 from modelbeam.formats.csv.fields import CsvError, NotThatError, converter, misfit, split
 from modelbeam.formats.kept import KeptTable
 from modelbeam.formats.lines import LinesBatch
+from modelbeam.formats.named import nulls
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Decoded, Keep, Kept, KeptDicts
 from modelbeam.predicting.failures import Failure, original_text
@@ -35,12 +35,6 @@ class CsvBatch(LinesBatch):
 
     def __init__(self, block: RecordBlock, wanted: Wanted) -> None:
         super().__init__(block)
-        if wanted.keep == "all" and "" in block.dialect.names:
-            place = block.dialect.names.index("") + 1
-            raise InputReadError(
-                f"Column {place} of the input has no name, so it cannot be kept. Name the columns "
-                f"to keep (--keep A,B), or give it a name in the header."
-            )
         self._signature, self._keep = wanted.signature, wanted.keep
         self._split: tuple[list[list[str | None]], list[int], list[Failure]] | None = None
         self._strings: Any = None
@@ -58,6 +52,9 @@ class CsvBatch(LinesBatch):
         for column in columns:
             if column.name in names and column.kind != "str":
                 failures += self._converted(column, records, rows)
+        missing = [c.name for c in (self._signature.null_without(names) if self._signature else ())]
+        for record in records if missing else ():
+            record.update(dict.fromkeys(missing))
         if len(failures) > len(self._fields()[2]):
             lost = {failure.row for failure in failures}
             good = [at for at, row in enumerate(rows) if row not in lost]
@@ -106,12 +103,18 @@ class CsvBatch(LinesBatch):
         import pyarrow as pa
 
         names = self.block.dialect.names
-        if not all(column.name in names for column in signature.columns):
+        missing = signature.null_without(names)
+        if not all(column.name in names or column in missing for column in signature.columns):
             return None
         strings = self._all_strings()
         if strings is None:
             return None
-        arrays = [_typed(column, strings.column(column.name)) for column in signature.columns]
+        arrays = [
+            nulls(column, len(strings))
+            if column in missing
+            else _typed(column, strings.column(column.name))
+            for column in signature.columns
+        ]
         if any(array is None for array in arrays):
             return None
         return pa.RecordBatch.from_arrays(arrays, names=[c.name for c in signature.columns])

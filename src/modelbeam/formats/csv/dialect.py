@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from modelbeam.formats.csv.fields import CsvError, split
 from modelbeam.formats.csv.records import record_ends
+from modelbeam.formats.named import names_problem
 from modelbeam.formats.reading import Reading
 
 DELIMITERS = ",;\t|"
@@ -118,11 +119,8 @@ def dialect_of(head: bytes, whole: bool, reading: Reading) -> Dialect | None:
         named.pop()
     if not named:
         raise DialectError("has a header without a name; --columns A,B names the columns")
-    twice = next((name for name in named if name and named.count(name) > 1), None)
-    if twice is not None:
-        raise DialectError(
-            f"has two columns called '{twice}'; give each a name of its own in the header"
-        )
+    if problem := names_problem(named, (), ()):
+        raise DialectError(problem)
     lines = head.count(newline, 0, start + end)
     empty = len(names) - len(named)
     return Dialect(delimiter, newline, encoding, tuple(named), empty, start + end, lines, raw)

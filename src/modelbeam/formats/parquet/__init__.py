@@ -2,7 +2,6 @@
 
 ======================= ==========================================================================
 :mod:`.reader`          row groups of a file, in batches
-:mod:`.batch`           some rows as the batch that models are given
 :mod:`.writer`          a file of predictions; several put together
 ======================= ==========================================================================
 """
@@ -56,6 +55,18 @@ class Parquet(FileFormat):
         from modelbeam.formats.parquet.reader import first_rows
 
         return first_rows(path, compression, records, wanted or Wanted("record"))
+
+    def warm_up(self, style: str) -> None:
+        """Write some rows, and read them."""
+        import io
+
+        from pyarrow import parquet
+
+        from modelbeam.formats.parquet.writer import ParquetFileWriter
+        from modelbeam.formats.rows import warm_up
+
+        made = warm_up(style, ParquetFileWriter)
+        list(parquet.ParquetFile(io.BytesIO(made)).iter_batches())
 
     def columns(self, path: str, compression: str | None) -> Layout:
         """The columns of the file's schema, with their types."""

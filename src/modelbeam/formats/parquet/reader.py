@@ -13,7 +13,8 @@ from modelbeam.errors import InputReadError
 from modelbeam.formats import compression
 from modelbeam.formats.base import Cut, Piece, Reader, Wanted
 from modelbeam.formats.lines import check_unchanged, reading
-from modelbeam.formats.parquet.batch import ParquetBatch
+from modelbeam.formats.named import names_problem
+from modelbeam.formats.rows import RowsBatch
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.storage import FileInfo
@@ -40,15 +41,7 @@ def opened(piece: Piece) -> Iterator[Any]:
             unpacked = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(compression.decompressed(handle, piece.compression), unpacked)
             handle = unpacked
-        file = parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
-        names = file.schema_arrow.names
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputReadError(
-                f"The input {piece.path} has two columns called '{twice}'; which of them is meant "
-                f"is not known. Give each a name of its own."
-            )
-        yield file
+        yield parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
 
 
 @contextmanager
@@ -117,7 +110,7 @@ def first_rows(path: str, packed: str | None, records: int, wanted: Wanted) -> B
     with opened(piece) as file:
         for rows in file.iter_batches(batch_size=records):
             if rows.num_rows:
-                return ParquetBatch(rows, 0, wanted)
+                return RowsBatch(rows, 0, wanted)
     return DictsBatch([])
 
 
@@ -142,6 +135,9 @@ class ParquetReader(Reader):
             return
         with opened(piece) as file:
             groups = range(file.metadata.num_row_groups)[piece.start : piece.end]
+            wanted = self._wanted
+            if problem := names_problem(file.schema_arrow.names, wanted.needed, wanted.keep):
+                raise InputReadError(f"The input {piece.path} {problem}.")
             names = self._needed(file.schema_arrow.names)
         # not around the yield: what the caller raises is not ours
         stack = ExitStack()
@@ -162,7 +158,7 @@ class ParquetReader(Reader):
                     self._row, self.units = self.units, self.units + rows.num_rows
                     if rows.num_rows:
                         others = None if names is None else _Whole(piece, group, size, first)
-                        yield ParquetBatch(rows, self._row, self._wanted, others)
+                        yield RowsBatch(rows, self._row, self._wanted, others)
                     first += rows.num_rows
                 self._done += _stored(about)
         with reading(piece):

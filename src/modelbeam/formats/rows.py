@@ -1,18 +1,24 @@
-"""Some rows as the batch that models are given."""
+"""Rows of Arrow as the batch that models are given, for formats whose files have typed columns."""
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import io
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from modelbeam.formats.base import Wanted
+from modelbeam.formats.base import Wanted, Writer
 from modelbeam.formats.jsonl.values import rows_of_column
 from modelbeam.formats.kept import KeptTable
-from modelbeam.models.signature import Column, Signature
+from modelbeam.formats.layout import Layout, OutputColumn
+from modelbeam.formats.named import nulls
+from modelbeam.models.signature import Column, Kind, Signature
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept
+from modelbeam.predicting.outcome import Outcome
 
 
 class RowPosition(NamedTuple):
@@ -21,7 +27,7 @@ class RowPosition(NamedTuple):
     row: int
 
 
-class ParquetBatch(Batch):
+class RowsBatch(Batch):
     """Rows of a file.
 
     Args:
@@ -43,11 +49,12 @@ class ParquetBatch(Batch):
         columns = {
             name: _values(self._rows.column(at)) for at, name in enumerate(self._rows.schema.names)
         }
+        columns.pop("", None)
         for column in self._signature.columns if self._signature else ():
             if column.name in columns:
                 columns[column.name] = [_as(column, value) for value in columns[column.name]]
-            elif column.nullable:
-                columns[column.name] = [None] * len(self._rows)
+        for column in self._signature.null_without(columns) if self._signature else ():
+            columns[column.name] = [None] * len(self._rows)
         names = list(columns)
         values = zip(*columns.values(), strict=True) if columns else [()] * len(self._rows)
         return Decoded([dict(zip(names, one, strict=True)) for one in values], None, [])
@@ -60,8 +67,13 @@ class ParquetBatch(Batch):
 
         if signature is not None and signature.exact:
             names = self._rows.schema.names
+            missing = signature.null_without(names)
             arrays = [
-                _typed(c, self._rows.column(names.index(c.name))) if c.name in names else None
+                _typed(c, self._rows.column(names.index(c.name)))
+                if c.name in names
+                else nulls(c, len(self._rows))
+                if c in missing
+                else None
                 for c in signature.columns
             ]
             if arrays and all(array is not None for array in arrays):
@@ -154,3 +166,57 @@ def _typed(column: Column, found: Any) -> Any | None:
     except pa.ArrowException:
         return None
     return made
+
+
+def warm_up(style: str, writer: Callable[[BinaryIO, Layout], Writer]) -> bytes:
+    """Take rows of all types every way that they may go, and write them.
+
+    Args:
+        style: what the model takes in one call.
+        writer: makes a writer of the format.
+
+    Returns:
+        The file.
+    """
+    import pyarrow as pa
+
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5)
+    columns = {
+        "f": pa.array([0.5, 1.5]),
+        "i": pa.array([1, None]),
+        "s": pa.array(["a", None]),
+        "b": pa.array([True, False]),
+        "decimal": pa.array([decimal.Decimal("1.5"), None]),
+        "zoned": pa.array([moment, None], pa.timestamp("us", "Europe/Paris")),
+        "naive": pa.array([moment, None], pa.timestamp("ns")),
+        "date": pa.array([moment.date(), None]),
+        "time": pa.array([moment.time(), None]),
+        "labels": pa.array(["a", "b"]).dictionary_encode(),
+        "list": pa.array([[1.5], []]),
+        "struct": pa.array([{"a": 1}, None]),
+        "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+        "binary": pa.array([b"a", None]),
+    }
+    rows = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    kinds: tuple[Kind, ...] = ("float", "int", "str", "bool")
+    typed = [Column(kind[0], kind, nullable=True) for kind in kinds]
+    batch = RowsBatch(rows, 0, Wanted(style, signature=Signature(tuple(typed), exact=True)))
+    batch.records()
+    if style == "table":
+        for signature in (Signature((*typed, Column("z", "int", True)), exact=True), None):
+            batch.table(signature, dict)
+    batch.original(0, parsed=True)
+    kept = batch.keep("all", [0, 1])
+    kept.take([1, 0]).texts()
+    layout = tuple(OutputColumn(name, column.type) for name, column in columns.items())
+    made = io.BytesIO()
+    into = writer(made, (*layout, OutputColumn("y", pa.float64()), OutputColumn("open")))
+    values = [{"y": 1, "open": [1]}, {"y": 0.5, "open": "a"}]
+    into.write(Outcome(2, values, False, None, kept, []))
+    into.write(Outcome(2, [{"y": math.nan}, {"y": "a"}], False, None, kept, []))
+    if style == "table":
+        for y in ([0.5, 1.5], [math.nan, 1.5], [1, 2]):
+            table = pa.RecordBatch.from_arrays([pa.array(y)], ["y"])
+            into.write(Outcome(2, [table], True, None, kept, []))
+    into.close()
+    return made.getvalue()
