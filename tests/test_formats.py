@@ -51,6 +51,20 @@ class TestJsonLines(FormatContract):
         return LOGGED
 
 
+class TestJson(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "json"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return json.dumps(LOGGED, indent=2).encode()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
 class TestCsv(FormatContract):
     typed = False
 

@@ -295,7 +295,8 @@ for name in sys.argv[3:]:
         (state / folder).mkdir(parents=True)
     task = Task(str(state), "", Format(name), ("x",), None, 1 << 20, layout=layout, formats=every)
     for file in find_inputs([sys.argv[2] + "/others"], any_suffix=False)[0]:
-        for split in plan_splits([file], 1 << 20):
+        known = {file.path: Format(file.path.rsplit(".", 1)[1])}
+        for split in plan_splits([file], 1 << 20, known=known):
             with at_work():
                 predict_split(split, task, loaded)
 for suffix, keep in [("", ()), ("zstd", "all"), ("gzip", ("x",)), ("bzip2", ())]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
@@ -18,6 +18,7 @@ COMPRESSIONS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
 
 _FORMATS = {
     "jsonl": "modelbeam.formats.jsonl:JsonLines",
+    "json": "modelbeam.formats.json:Json",
     "csv": "modelbeam.formats.csv:Csv",
     "parquet": "modelbeam.formats.parquet:Parquet",
 }
@@ -26,7 +27,7 @@ _FORMATS = {
 NAMES = tuple(_FORMATS)
 """The formats that modelbeam itself brings."""
 
-_NAMES = {
+_SUFFIXES = {
     "jsonl": "jsonl",
     "ldjson": "jsonl",
     "ndjson": "jsonl",
@@ -35,6 +36,11 @@ _NAMES = {
     "tsv": "csv",
     "parquet": "parquet",
 }
+"""What a file's suffix says of its format; its first bytes may say another thing."""
+
+_NAMES = {**_SUFFIXES, **{name: name for name in _FORMATS}}
+"""What a flag says."""
+
 _PLANNED = ("avro", "arrow")
 
 ENTRY_POINTS = "modelbeam.formats"
@@ -109,10 +115,10 @@ def forget() -> None:
         del _found[name]
 
 
-def _name_of(ending: str) -> str | None:
+def _name_of(ending: str, known: Mapping[str, str]) -> str | None:
     """The format that a suffix or a flag names."""
-    if ending in _NAMES:
-        return _NAMES[ending]
+    if ending in known:
+        return known[ending]
     return ending if ending and ending not in _PLANNED and ending in _others() else None
 
 
@@ -132,7 +138,7 @@ def from_suffix(path: str) -> Format | None:
     ending, compression = _split(path)
     if ending in _PLANNED:
         return _planned(ending, path)
-    name = _name_of(ending)
+    name = _name_of(ending, _SUFFIXES)
     return Format(name, compression) if name else None
 
 
@@ -152,10 +158,10 @@ def parse(name: str, flag: str) -> Format:
     ending, compression = _split("x." + name)
     if ending in _PLANNED:
         return _planned(ending, f"{flag} {name}")
-    found = _name_of(ending)
+    found = _name_of(ending, _NAMES)
     if found:
         return Format(found, compression)
-    there = did_you_mean(name, _NAMES) or "; there are: jsonl, csv, parquet."
+    there = did_you_mean(name, _NAMES) or f"; there are: {', '.join(_FORMATS)}."
     raise RequestError(f"{flag} '{name}': no such format{there}")
 
 

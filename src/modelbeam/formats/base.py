@@ -170,6 +170,13 @@ class FileFormat(ABC):
         """
         return None
 
+    def really(self, head: bytes, whole: bool) -> str:
+        """The name of the format that a file certainly has which is called one of this format.
+
+        For formats that share a suffix; the arguments are those of :meth:`problem`.
+        """
+        return self.name
+
     @abstractmethod
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""

@@ -62,6 +62,8 @@ def _look(info: FileInfo, asked: Format | None, reading: Reading) -> _Look:
         real = compression  # damaged from its first byte on
     text, whole = detect.unpacked(head, real) if real else (head, len(head) == info.size)
     certain = detect.format_of(text)
+    if certain is None and asked is None:
+        named = Format(formats.find(named.name, reading).really(text, whole))
     if certain is not None and asked is None:
         named = Format(certain)
     elif certain is not None and certain != named.name:

@@ -47,7 +47,7 @@ class Csv(FileFormat):
         from modelbeam.formats.csv.dialect import DialectError, dialect_of
 
         if head.lstrip()[:2] in (b'{"', b"[{"):
-            return "holds JSON, not CSV: give --input-format jsonl, or call it .jsonl"
+            return "holds JSON, not CSV: give --input-format jsonl (or json), or call it .jsonl"
         try:
             dialect_of(head, whole, self._reading)
         except DialectError as error:

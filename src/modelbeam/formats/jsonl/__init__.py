@@ -27,6 +27,12 @@ class JsonLines(LinesFormat):
 
     name = "jsonl"
 
+    def really(self, head: bytes, whole: bool) -> str:
+        """One array is ``json``."""
+        from modelbeam.formats.jsonl.detect import is_array
+
+        return "json" if is_array(head, whole) else self.name
+
     def problem(self, head: bytes, whole: bool) -> str | None:
         """JSON of another shape is told: an array, objects over several lines."""
         from modelbeam.formats.jsonl.detect import problem

@@ -325,7 +325,7 @@ def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: b
         else:
             (kind.join if target == output.path else storage.concatenate)(sources, made)
         size = sum(size for _, size in sources)
-        if target == output.path and kind.same_columns and len(sources) > 1:
+        if target == output.path and len(sources) > 1:
             size = storage.stat(made).size  # it need not be the sum of its parts
         moves.append((_inside(output, source), output.name_of(target), size))
     return moves
