@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from commands import pip_install
+from pyarrow import parquet
 
 from modelbeam import formats
 from modelbeam.errors import RequestError
@@ -42,6 +45,67 @@ class TestJsonLines(FormatContract):
     @pytest.fixture
     def content(self) -> bytes:
         return b"\n".join(json.dumps(record).encode() for record in LOGGED) + b"\n"
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestJson(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "json"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return json.dumps(LOGGED, indent=2).encode()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestCsv(FormatContract):
+    typed = False
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "csv"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return b'at,x,"a,b"\ninfo,1.5,"/a ""b"\nwarn,"2\n",\n" ",,""\n\nq"u,001,\xc3\xa9'
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"at": "info", "x": "1.5", "a,b": '/a "b'},
+            {"at": "warn", "x": "2\n", "a,b": None},
+            {"at": " ", "x": None, "a,b": ""},
+            {"at": 'q"u', "x": "001", "a,b": "\u00e9"},
+        ]
+
+
+class TestParquet(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "parquet"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        table = pa.Table.from_pylist(LOGGED).cast(
+            pa.schema(
+                [
+                    ("at", pa.string()),
+                    ("x", pa.float64()),
+                    ("path", pa.string()),
+                    ("ok", pa.bool_()),
+                ]
+            )
+        )
+        parquet.write_table(table, made, row_group_size=1)
+        return made.getvalue()
 
     @pytest.fixture
     def records(self) -> list[dict[str, Any]]:

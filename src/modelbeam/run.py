@@ -76,6 +76,9 @@ class Settings(TypedDict, total=False):
     output: Required[str]
     input_format: str | None
     output_format: str | None
+    delimiter: str | None
+    encoding: str | None
+    columns: list[str] | None
     keep: Literal["all"] | list[str] | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
@@ -112,6 +115,9 @@ def predict(
     output: str,
     input_format: str | None = None,
     output_format: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    columns: list[str] | None = None,
     keep: Literal["all"] | list[str] | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -137,6 +143,9 @@ def predict(
         output: one file if it has a data suffix, else a directory of shards.
         input_format: by default read off the suffixes.
         output_format: by default read off the suffix, else JSON Lines.
+        delimiter: between fields of CSV; found out by default.
+        encoding: of CSV; UTF-8 by default.
+        columns: of CSV files without a header.
         keep: input columns that stand beside the predictions.
         batch_size: records per call for models that take batches.
         workers: cores to use; all by default.
@@ -170,6 +179,9 @@ def predict(
             "output": output,
             "input_format": input_format,
             "output_format": output_format,
+            "delimiter": delimiter,
+            "encoding": encoding,
+            "columns": columns,
             "keep": keep,
             "batch_size": batch_size,
             "workers": workers,

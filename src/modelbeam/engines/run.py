@@ -157,7 +157,6 @@ class RemoteRun:
                 "server are a part of. Leave --detach out, or give the job a cluster."
             )
         info = self._load()
-        self._plan = noted(self._plan, info)
         record = make_record(self._plan, info)
         running = still_running(self._plan.output)
         if running is not None:
@@ -208,7 +207,9 @@ class RemoteRun:
         """Load the model here, in a process that ends again, to see that it can be."""
         pool = WorkerPool(self._job.model, 1, "threads", self._process)
         try:
-            return pool.wait_loaded(self._watcher.loading)
+            info = pool.wait_loaded(self._watcher.loading)
+            self._plan = noted(self._plan, info, pool.sample)
+            return info
         finally:
             self._watcher.end()
             pool.close(kill=True)

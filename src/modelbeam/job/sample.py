@@ -9,7 +9,9 @@ import orjson
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
+from modelbeam.job.split import wanted
 from modelbeam.job.task import Sample, Task
+from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.conform import misfits
 from modelbeam.predicting.failures import moved
@@ -29,7 +31,8 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     Raises:
         InputReadError: the file cannot be read.
     """
-    batch = source_of(piece.path).first(piece, records)
+    warm_formats(task.formats, model.info.style)
+    batch = source_of(piece.path).first(piece, records, wanted(task, model.info))
     outcome = outcome_of(batch, model, task.keep, task.batch_size)
     made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)

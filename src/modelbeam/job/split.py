@@ -7,6 +7,7 @@ import time
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.task import Progress, Report, Task
+from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts
@@ -34,7 +35,10 @@ def predict_split(
     Raises:
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
-    attempt = sink_of(task.state, task.output, task.fingerprint).attempt(split)
+    warm_formats(task.formats, model.info.style)
+    attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
+        split
+    )
     try:
         counts, units = _predict_into(attempt, split, task, model, report)
         return attempt.commit(counts, units)
@@ -75,7 +79,9 @@ def wanted(task: Task, info: ModelInfo) -> Wanted:
     columns = None
     if info.signature is not None and info.signature.exact:
         columns = tuple(column.name for column in info.signature.columns)
-    return Wanted(info.style, task.batch_size, task.max_record_size, columns, task.keep)
+    return Wanted(
+        info.style, task.batch_size, task.max_record_size, columns, task.keep, info.signature
+    )
 
 
 def _predict_batch(

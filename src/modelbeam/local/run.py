@@ -50,7 +50,7 @@ class LocalRun:
             pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
             pipeline.start()
             info = self._pool.wait_loaded(self._watcher.loading)
-            self._plan = noted(self._plan, info)
+            self._plan = noted(self._plan, info, self._pool.sample)
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)
             if resumable.done is not None:
@@ -59,6 +59,7 @@ class LocalRun:
             state = State(self._plan.output, record, fresh=not resumable.resumes)
             if is_frozen(self._plan.output):
                 return finished_run(finish(self._plan.output))
+            state.write_plan(self._plan.splits)
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)

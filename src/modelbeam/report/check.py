@@ -138,7 +138,7 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
-        plan = noted(plan, info)
+        plan = noted(plan, info, pool.sample)
         task = make_task(plan, make_record(plan, info))
         samples = []
         for piece in (piece for split in plan.splits for piece in split.pieces):

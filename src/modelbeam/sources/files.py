@@ -8,14 +8,16 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
-from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.base import FileFormat, Piece, Reader, Wanted
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
 from modelbeam.sources.looking import formats_of
-from modelbeam.sources.splits import Split, default_split_size, plan_splits
+from modelbeam.sources.splits import Split, default_split_size, plan_splits, planned_again
 from modelbeam.storage import FileInfo
 
 
@@ -38,27 +40,36 @@ class Files(Source):
         split_size: int | None,
         *,
         input_format: formats.Format | None,
-        earlier: Sequence[FileInfo] | None,
+        earlier: Sequence[Split] | None,
+        reading: Reading = AS_IT_SAYS,
     ) -> tuple[list[Split], int]:
         """Cut large files into splits, and put small ones together."""
         size = split_size or default_split_size(inputs)
-        known = formats_of(inputs, input_format)
-        splits = plan_splits(
-            inputs, size, input_format=input_format, known=known, packed_as=earlier
-        )
-        return splits, size
+        known = formats_of(inputs, input_format, reading)
+        settings: dict[str, Any] = {
+            "input_format": input_format,
+            "known": known,
+            "reading": reading,
+        }
+        if earlier is not None:
+            return planned_again(earlier, inputs, size, **settings), size
+        return plan_splits(inputs, size, **settings), size
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
-        return formats.find(piece.format).reader(piece, wanted)
+        return _format_of(piece).reader(piece, wanted)
 
-    def first(self, piece: Piece, records: int) -> Batch:
+    def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of a file."""
-        return formats.find(piece.format).first(piece.path, piece.compression, records)
+        return _format_of(piece).first(piece.path, piece.compression, records, wanted)
 
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Some records from other places of a file."""
-        return formats.find(piece.format).elsewhere(piece)
+        return _format_of(piece).elsewhere(piece)
+
+
+def _format_of(piece: Piece) -> FileFormat:
+    return formats.find(piece.format, piece.reading)
 
 
 def find_inputs(

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.storage import FileInfo
 
 MIB = 1 << 20
@@ -21,7 +23,7 @@ COMPRESSED = 4
 """How many times as much work a byte of a compressed file is taken for."""
 
 PLAN_FILE = "plan.jsonl"
-"""In a job's state, where an engine's workers read it: the splits, one a line."""
+"""In a job's state, for an engine's workers and for resuming: the splits, one a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,13 @@ class Split:
     def from_json(cls, text: str) -> Split:
         """Read what :meth:`to_json` wrote."""
         data = json.loads(text)
-        return cls(data["index"], tuple(Piece(**piece) for piece in data["pieces"]))
+        return cls(data["index"], tuple(map(_piece, data["pieces"])))
+
+
+def _piece(data: dict[str, Any]) -> Piece:
+    delimiter, encoding, columns = data["reading"]
+    columns = None if columns is None else tuple(columns)
+    return Piece(**{**data, "reading": Reading(delimiter, encoding, columns)})
 
 
 def _digest(text: str) -> str:
@@ -102,7 +110,7 @@ def plan_splits(
     *,
     input_format: formats.Format | None = None,
     known: Mapping[str, formats.Format] | None = None,
-    packed_as: Sequence[FileInfo] | None = None,
+    reading: Reading = AS_IT_SAYS,
 ) -> list[Split]:
     """Cut large files into pieces and put small ones together, in order.
 
@@ -114,22 +122,16 @@ def plan_splits(
         split_size: bytes per split, about.
         input_format: of all files; by default each file's suffix tells.
         known: the format and compression of files that were looked at, by path.
-        packed_as: the same files with the sizes that they had when a run began which is resumed:
-            a file that was repaired must not change which others share a split.
+        reading: how the files are to be read, where they do not say it.
     """
-
-    def named(info: FileInfo) -> formats.Format:
-        by_suffix = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
-        return formats.Format(by_suffix.name, formats.compression_of(info.path))
-
-    sizes = {info.path: info.size for info in packed_as or files}
-    room = min(split_size, sum(sizes.values()) // SPLITS_WANTED)
+    room = min(split_size, sum(info.size for info in files) // SPLITS_WANTED)
     splits: list[Split] = []
     small: list[Piece] = []
     taken = 0
     for info in files:
-        pieces = _pieces(info, split_size, (known or {}).get(info.path) or named(info))
-        work = sizes.get(info.path, info.size) * (COMPRESSED if pieces[0].compression else 1)
+        kind = (known or {}).get(info.path) or _named(info, input_format)
+        pieces = _pieces(info, split_size, kind, reading)
+        work = info.size * (COMPRESSED if pieces[0].compression else 1)
         if small and (len(pieces) > 1 or taken + work > room):
             splits.append(Split(len(splits), tuple(small)))
             small, taken = [], 0
@@ -143,9 +145,64 @@ def plan_splits(
     return splits
 
 
-def _pieces(info: FileInfo, size: int, kind: formats.Format) -> list[Piece]:
-    cuts = formats.find(kind.name).cuts(info, kind.compression, size)
+def _named(info: FileInfo, input_format: formats.Format | None) -> formats.Format:
+    """The format of a file by its name."""
+    by_suffix = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
+    return formats.Format(by_suffix.name, formats.compression_of(info.path))
+
+
+def planned_again(
+    earlier: Sequence[Split],
+    files: Sequence[FileInfo],
+    split_size: int,
+    *,
+    input_format: formats.Format | None = None,
+    known: Mapping[str, formats.Format] | None = None,
+    reading: Reading = AS_IT_SAYS,
+) -> list[Split]:
+    """The plan of a run that is resumed, in which only files that changed are cut again.
+
+    All others stay in the pieces and splits that they were in, also where a file that was repaired
+    has more pieces now. The arguments are those of :func:`plan_splits`, after the earlier plan.
+    """
+    settings: dict[str, Any] = {"input_format": input_format, "known": known, "reading": reading}
+    if [*dict.fromkeys(p.path for s in earlier for p in s.pieces)] != [i.path for i in files]:
+        return plan_splits(files, split_size, **settings)  # another job; resuming will refuse it
+    now = {info.path: info for info in files}
+    again: dict[str, list[Piece]] = {}
+    splits: list[tuple[Piece, ...]] = []
+    for split in earlier:
+        together: list[Piece] = []
+        for piece in split.pieces:
+            info = now[piece.path]
+            if (info.size, info.mtime_ns) == (piece.size, piece.mtime_ns):
+                together.append(piece)
+            elif piece.path not in again:
+                kind = (known or {}).get(piece.path) or _named(info, input_format)
+                made = again[piece.path] = _pieces(info, split_size, kind, reading)
+                if len(made) == 1:
+                    together += made
+                else:
+                    splits += [tuple(together)] if together else []
+                    splits += [(one,) for one in made]
+                    together = []
+        splits += [tuple(together)] if together else []
+    return [Split(index, pieces) for index, pieces in enumerate(splits)]
+
+
+def _pieces(info: FileInfo, size: int, kind: formats.Format, reading: Reading) -> list[Piece]:
+    cuts = formats.find(kind.name, reading).cuts(info, kind.compression, size)
     return [
-        Piece(info.path, start, end, info.size, info.mtime_ns, kind.compression, kind.name, part)
+        Piece(
+            info.path,
+            start,
+            end,
+            info.size,
+            info.mtime_ns,
+            kind.compression,
+            kind.name,
+            part,
+            reading,
+        )
         for start, end, part in cuts
     ]
