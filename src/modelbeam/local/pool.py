@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.formats.base import Piece
 from modelbeam.job.careful import Careful
@@ -246,6 +247,7 @@ class WorkerPool:
                 self.failure = StoppedError("The job was stopped.")
             self.changed.notify_all()
         self._end_workers(kill)
+        storage.clear_local_copies()  # of the processes that have just ended
 
     def _end_workers(self, kill: bool) -> None:
         for worker in self._workers:

@@ -9,7 +9,7 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
          ("validate", number, record)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
-         ("done", number, result), ("failed", number, error)
+         ("done", number, result), ("failed", number, error), ("ending", reason) if it ends itself
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class _Server:
                 time.sleep(BEAT)
         except OSError:  # the other end is gone
             return
-        except BaseException:  # without a sign of life nobody can tell work from a hang
-            traceback.print_exc()
+        except BaseException as error:  # without it nobody can tell work from a hang
+            with contextlib.suppress(Exception):
+                self._send("ending", f"{type(error).__name__}: {error}")
             os._exit(70)
 
     def _measured(self, shares: Shares) -> None:
