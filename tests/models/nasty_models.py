@@ -356,3 +356,12 @@ class NoSignOfLife(Doubler):
         if os.path.exists(os.environ["NO_SIGN_OF_LIFE"]):
             time.sleep(30)
         return super().predict(data)
+
+
+class Sleepy(Doubler):
+    """Takes a millisecond over a record."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(0.001)
+        return super().predict(data)

@@ -20,6 +20,7 @@ from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task
 from modelbeam.local.crashes import Crash, Crashes
+from modelbeam.local.hints import one_by_one
 from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
 from modelbeam.local.worker import SplitsDiedError, Worker
@@ -159,6 +160,11 @@ class WorkerPool:
                 if self.failure is not None or self._closing:
                     return
                 self._add(self._new_worker(1))
+
+    def hint(self, records: int) -> str | None:
+        """What would make the model faster, if that is what these records waited for."""
+        spent = [worker.spent for worker in self._workers if worker.spent is not None]
+        return one_by_one(self.info, records, spent) if self.info is not None else None
 
     def workers_text(self) -> str:
         """How many workers there are, and why, for the summary."""

@@ -16,6 +16,7 @@ from modelbeam.job.careful import Careful, Pulse, ending
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
 from modelbeam.local.crashes import Crash
+from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Shares
 from modelbeam.local.start import Started
 from modelbeam.models.base import ModelInfo
@@ -85,6 +86,7 @@ class Worker:
         self.slots, self.careful = slots, careful
         self.pulse = Pulse()
         self.loaded = self.timed_out = False
+        self.spent: Spent | None = None
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
@@ -154,6 +156,8 @@ class Worker:
                     self._owner.worker_loaded(self, *rest)
                 elif kind == "measured":
                     self._owner.worker_measured(self, *rest)
+                elif kind == "spent":
+                    self.spent = rest[0]
                 elif kind == "ending":
                     self._reason = rest[0]
                 elif kind == "refused":
