@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from modelbeam import engines
+from modelbeam.beam import options
 from modelbeam.engines.flink import flink_address
 from modelbeam.errors import RequestError
-from modelbeam.job import flags as options
+from modelbeam.job.flags import is_local
 
 PORTABLE = ["--runner=PortableRunner", "--job_endpoint=localhost:8099"]
 FLINK = ["--runner", "flink", "--flink_master", "localhost:8081"]
@@ -39,7 +40,7 @@ def test_the_engine_and_its_name(flags: list[str], engine: str, title: str) -> N
     found = engines.engine_of(flags)
     assert ("local" if found is None else found.name) == engine
     assert engines.title_of(flags) == title
-    assert options.is_local(flags) == (engine == "local")
+    assert is_local(flags) == (engine == "local")
 
 
 @pytest.mark.parametrize(

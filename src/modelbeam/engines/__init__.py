@@ -19,6 +19,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Sequence
 
+from modelbeam.beam.options import check_flags as check
 from modelbeam.engines.base import Engine
 from modelbeam.errors import EngineError, RequestError
 from modelbeam.job import flags as options
@@ -130,4 +131,4 @@ def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
     if not flags:
         return
     engine = engine_of(flags)
-    options.check_flags(flags, own_flags, {} if engine is None else engine.java_options)
+    check(flags, own_flags, {} if engine is None else engine.java_options)

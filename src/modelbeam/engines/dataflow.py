@@ -312,7 +312,9 @@ class DataflowJob:
 
 def submitted(result: Any) -> DataflowJob:
     """The job of Beam's result."""
-    place = Place.of(result._options)
+    from modelbeam.beam.private import options_of
+
+    place = Place.of(options_of(result))
     return DataflowJob(Service(place), place, result.job_id(), new=True)
 
 
@@ -403,20 +405,20 @@ class Dataflow(Engine):
 
 def _check_options(options: Any) -> None:
     """Raise if Beam would refuse the options once the pipeline is built."""
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+    from modelbeam.beam.private import dataflow_problems
 
-    problems = PipelineOptionsValidator(options, DataflowRunner()).validate()
+    problems = dataflow_problems(options)
     if problems:
         raise RequestError(f"Beam refuses the options: {' '.join(map(_sentence, problems))}")
 
 
 def _check_bucket(name: str, options: Any, place: Place) -> None:
     """Raise if the bucket is not there, or if staging may not write to it."""
-    from apache_beam.io.gcp.gcsio import create_storage_client
     from google.api_core.exceptions import Forbidden, NotFound
 
-    client = create_storage_client(options, not place.no_auth)
+    from modelbeam.beam.private import storage_client
+
+    client = storage_client(options, not place.no_auth)
     try:
         bucket = client.get_bucket(name, timeout=TIMEOUT, retry=None)
     except NotFound:

@@ -62,8 +62,9 @@ class PortableJob:
         self._listener.start()
 
     def _listen(self) -> None:
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
+        api = job_api()
         try:
             for message in self._service.GetMessageStream(
                 api.JobMessagesRequest(job_id=self._job_id)
@@ -77,8 +78,9 @@ class PortableJob:
 
     def poll(self) -> Status:
         """See :class:`.RemoteJob`."""
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
+        api = job_api()
         answer = self._ask("GetState", api.GetJobStateRequest(job_id=self._job_id))
         state = _STATES.get(api.JobState.Enum.Name(answer.state), "starting")
         counted = self._counters() if state in ("running", "done") else {}
@@ -90,20 +92,22 @@ class PortableJob:
         )
 
     def _counters(self) -> dict[str, int]:
-        from apache_beam.portability.api import beam_job_api_pb2 as api
-        from apache_beam.runners.portability.portable_runner import PortableMetrics
+        from modelbeam.beam.private import job_api, results_of
 
+        api = job_api()
         try:
             request = api.GetJobMetricsRequest(job_id=self._job_id)
-            return counters(PortableMetrics(self._ask("GetJobMetrics", request)))
+            return counters(results_of(self._ask("GetJobMetrics", request)))
         except Exception:  # not every service has them while the job runs
             return {}
 
     def _ask(self, method: str, request: Any) -> Any:
         import grpc
 
+        from modelbeam.beam.private import is_in_this_process
+
         call = getattr(self._service, method)
-        remote = not hasattr(self._service, "_jobs")  # a servicer in this process has no time-out
+        remote = not is_in_this_process(self._service)
         try:
             return call(request, timeout=TIMEOUT) if remote else call(request)
         except LookupError:
@@ -126,14 +130,16 @@ class PortableJob:
 
     def cancel(self) -> None:
         """See :class:`.RemoteJob`."""
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
-        self._ask("Cancel", api.CancelJobRequest(job_id=self._job_id))
+        self._ask("Cancel", job_api().CancelJobRequest(job_id=self._job_id))
 
     def close(self) -> None:
         """Stop the loopback worker, if there is one."""
         if self._result is not None:
-            self._result._cleanup()
+            from modelbeam.beam.private import end_loopback_worker
+
+            end_loopback_worker(self._result)
 
 
 def counters(results: Any) -> dict[str, int]:
@@ -175,9 +181,9 @@ def connect(endpoint: str) -> Any:
     Raises:
         EngineUnreachableError: it does not answer.
     """
-    from apache_beam.portability.api import beam_job_api_pb2_grpc
+    from modelbeam.beam.private import job_service_at
 
-    return beam_job_api_pb2_grpc.JobServiceStub(_channel(endpoint, TIMEOUT))
+    return job_service_at(_channel(endpoint, TIMEOUT))
 
 
 class Portable(Engine):
@@ -244,8 +250,10 @@ class Portable(Engine):
 
     def _submitted(self, result: Any, flags: Sequence[str]) -> PortableJob:
         """The job, as its job service knows it."""
+        from modelbeam.beam.private import job_of
+
         endpoint = lasting_endpoint(flags)
-        return PortableJob(result._job_service, result._job_id, endpoint, self.title, result)
+        return PortableJob(*job_of(result), endpoint, self.title, result)
 
     def attach(self, identity: dict[str, str]) -> RemoteJob:
         """See :class:`.Engine`."""

@@ -226,6 +226,7 @@ class RemoteRun:
     def _submit(self, info: ModelInfo, record: JobRecord, apart: bool) -> RemoteJob:
         from modelbeam.beam.chain import build_remote
         from modelbeam.beam.on_worker import WorkerJob
+        from modelbeam.beam.options import remote_options
         from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
@@ -255,7 +256,7 @@ class RemoteRun:
         defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
             defaults += self._engine.process_flags(self._flags)
-        made = options.remote_options(self._flags, defaults)
+        made = remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
         pipeline = new_pipeline(made)
         build_remote(pipeline, work)

@@ -102,9 +102,11 @@ class Spark(Portable):
 
     def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
         """See :class:`.Engine`."""
+        from modelbeam.beam.private import job_of
+
         result = run_pipeline(pipeline, flags)
         name, endpoint = value_of(flags, "--job_name") or "", lasting_endpoint(flags)
-        return SparkJob(result._job_service, result._job_id, endpoint, self.title, result, name)
+        return SparkJob(*job_of(result), endpoint, self.title, result, name)
 
     def attach(self, identity: dict[str, str]) -> RemoteJob:
         """See :class:`.Engine`."""

@@ -29,7 +29,9 @@ def run_pipeline(
     Raises:
         ModelbeamError: it could not be submitted.
     """
-    _stage_once(pipeline.runner)
+    from modelbeam.beam.private import stage_once
+
+    stage_once(pipeline.runner)
     try:
         with _signals_kept():
             return pipeline.run()
@@ -44,25 +46,6 @@ def run_pipeline(
         raise EngineError(
             f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
         ) from error
-
-
-def _stage_once(runner: Any) -> None:
-    """Have the list of staged files end with the staging.
-
-    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
-    take our wheels for the jars of its engine, and leave its own behind.
-    """
-    from apache_beam.options.pipeline_options import SetupOptions
-
-    run = getattr(runner, "run_portable_pipeline", None)
-    if run is None:
-        return
-
-    def run_without(pipeline: Any, options: Any) -> Any:
-        options.view_as(SetupOptions).files_to_stage = None
-        return run(pipeline, options)
-
-    runner.run_portable_pipeline = run_without
 
 
 @contextmanager

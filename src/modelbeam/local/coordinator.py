@@ -39,6 +39,7 @@ class Coordinator:
         self._publication: Publication | None = None
         self._progress: dict[int, Progress] = {}
         self._done = Totals()
+        self._predicted = 0
         self._bytes = 0
         pools[self.name] = self
 
@@ -105,6 +106,7 @@ class Coordinator:
         manifest = self._pool.predict(split, self.wait_open())
         with self._changed:
             self._progress.pop(split.index, None)
+            self._predicted += manifest.counts.read
             self._done.add(manifest.counts, split.bytes)
         return manifest
 
@@ -124,8 +126,10 @@ class Coordinator:
             return
         self._pool.retire()
         try:
+            hint = self._pool.hint(self._predicted)
             known = replace(
                 self._publication,
+                notes=(*self._publication.notes, *([hint] if hint else [])),
                 resumed=self._done.resumed,
                 workers=self._pool.workers_text(),
                 crashes=self._pool.crashes.described(),

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.formats.base import Piece
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress, Sample, Task
 from modelbeam.local.crashes import Crash, Crashes
+from modelbeam.local.hints import one_by_one
 from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
 from modelbeam.local.worker import SplitsDiedError, Worker
@@ -159,6 +161,11 @@ class WorkerPool:
                     return
                 self._add(self._new_worker(1))
 
+    def hint(self, records: int) -> str | None:
+        """What would make the model faster, if that is what these records waited for."""
+        spent = [worker.spent for worker in self._workers if worker.spent is not None]
+        return one_by_one(self.info, records, spent) if self.info is not None else None
+
     def workers_text(self) -> str:
         """How many workers there are, and why, for the summary."""
         if self.mode == "processes":
@@ -246,6 +253,7 @@ class WorkerPool:
                 self.failure = StoppedError("The job was stopped.")
             self.changed.notify_all()
         self._end_workers(kill)
+        storage.clear_local_copies()  # of the processes that have just ended
 
     def _end_workers(self, kill: bool) -> None:
         for worker in self._workers:

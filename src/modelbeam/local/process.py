@@ -9,7 +9,8 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
          ("validate", number, record)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
-         ("done", number, result), ("failed", number, error)
+         ("spent", seconds) before a split's ("done", number, result), ("failed", number, error),
+         ("ending", reason) if it ends itself
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from modelbeam import storage, streams
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
+from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
 from modelbeam.models.target import Target
-from modelbeam.models.turns import at_work, sign_of_life
+from modelbeam.models.turns import at_work, seconds_in_calls, sign_of_life
 from modelbeam.text import describe
 
 BEAT = 0.5
@@ -71,6 +73,7 @@ class _Server:
         self._sending = threading.Lock()
         self._model: Any = None
         self._meter: Meter | None = None
+        self._began: float | None = None
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -123,8 +126,9 @@ class _Server:
                 time.sleep(BEAT)
         except OSError:  # the other end is gone
             return
-        except BaseException:  # without a sign of life nobody can tell work from a hang
-            traceback.print_exc()
+        except BaseException as error:  # without it nobody can tell work from a hang
+            with contextlib.suppress(Exception):
+                self._send("ending", f"{type(error).__name__}: {error}")
             os._exit(70)
 
     def _measured(self, shares: Shares) -> None:
@@ -179,15 +183,20 @@ class _Server:
             manifest = predict_split(split, task, self._model, report)
             self._model.close()
             return manifest, self._model.blamed
-        if meter is None:
-            return predict_split(split, task, self._model, report)
-        meter.begin()
+        if meter is not None:
+            self._began = time.perf_counter()
+            meter.begin()
         try:
             manifest = predict_split(split, task, self._model, report)
-            meter.note(split.bytes)
-            return manifest
+            if meter is not None:
+                meter.note(split.bytes)
         finally:
-            meter.end()
+            if meter is not None:
+                meter.end()
+        if self._began is not None:
+            seconds = time.perf_counter() - self._began
+            self._send("spent", Spent(calls=seconds_in_calls(), all=seconds))
+        return manifest
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 from modelbeam.errors import JobError
-from modelbeam.job import flags as options
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -88,10 +87,11 @@ class LocalRun:
         try:
             with collector_paused():
                 from modelbeam.beam.chain import build_local
+                from modelbeam.beam.options import local_options
                 from modelbeam.beam.private import new_pipeline
 
             threads = min(len(plan.splits), plan.workers * 2)
-            made = options.local_options(plan.job.beam_options, threads)
+            made = local_options(plan.job.beam_options, threads)
             pipeline = new_pipeline(made)
             build_local(pipeline, plan.splits, coordinator.name)
             pipeline.run().wait_until_finish()

@@ -16,6 +16,7 @@ from modelbeam.job.careful import Careful, Pulse, ending
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
 from modelbeam.local.crashes import Crash
+from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Shares
 from modelbeam.local.start import Started
 from modelbeam.models.base import ModelInfo
@@ -85,10 +86,12 @@ class Worker:
         self.slots, self.careful = slots, careful
         self.pulse = Pulse()
         self.loaded = self.timed_out = False
+        self.spent: Spent | None = None
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
         self._end: ModelbeamError | None = None
+        self._reason: str | None = None
         self.process, self._socket = started.process, started.socket
         self._connection = Connection(os.dup(self._socket.fileno()))
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
@@ -153,6 +156,10 @@ class Worker:
                     self._owner.worker_loaded(self, *rest)
                 elif kind == "measured":
                     self._owner.worker_measured(self, *rest)
+                elif kind == "spent":
+                    self.spent = rest[0]
+                elif kind == "ending":
+                    self._reason = rest[0]
                 elif kind == "refused":
                     self._owner.stop(rest[0])
                 else:
@@ -174,6 +181,8 @@ class Worker:
     def _death(self, calls: list[_Call]) -> ModelbeamError:
         """The error that says how the process died, and over which data."""
         how = ending(self.process.wait())
+        if self._reason is not None:
+            how = f"ended itself, since its sign of life failed ({self._reason})"
         if self.timed_out:
             how = f"was ended: no prediction within {self._owner.record_timeout:g} s"
         places = [call.place for call in calls if call.kind == "split"]

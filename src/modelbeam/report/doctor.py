@@ -164,6 +164,7 @@ class Doctor:
     def _probe(self, staged: Staged, added: list[str]) -> tuple[str, bool]:
         import apache_beam as beam
 
+        from modelbeam.beam.options import remote_options
         from modelbeam.beam.private import new_pipeline
         from modelbeam.beam.probe import Probe, ProbeJob
 
@@ -182,7 +183,7 @@ class Doctor:
         )
         defaults = [f"--job_name=modelbeam-check-{os.urandom(3).hex()}", *staged.flags, *added]
         try:
-            pipeline = new_pipeline(options.remote_options(self._flags, defaults))
+            pipeline = new_pipeline(remote_options(self._flags, defaults))
             pipeline | beam.Create([0]) | beam.ParDo(Probe(work))
             self._wait(self._engine.submit(pipeline, [*self._flags, *defaults]))
             answers = [

@@ -12,6 +12,7 @@ from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
+from modelbeam.local.hints import HINT
 from modelbeam.text import count, duration, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -254,6 +255,7 @@ def summary(run: Run) -> str:
         )
     for crash in description.get("crashes", ()):
         lines.append("  " + _crash(crash))
+    lines += [f"  {note}" for note in description.get("notes", ()) if note.startswith(HINT)]
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
     lines.append(f"predictions in {where}")
     if run.errors:
