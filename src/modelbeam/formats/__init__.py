@@ -21,6 +21,8 @@ _FORMATS = {
     "json": "modelbeam.formats.json:Json",
     "csv": "modelbeam.formats.csv:Csv",
     "parquet": "modelbeam.formats.parquet:Parquet",
+    "arrow": "modelbeam.formats.arrow:Arrow",
+    "arrows": "modelbeam.formats.arrow:ArrowStream",
 }
 """Name to the class of the format, imported when it is used."""
 
@@ -35,13 +37,17 @@ _SUFFIXES = {
     "csv": "csv",
     "tsv": "csv",
     "parquet": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+    "arrows": "arrows",
 }
 """What a file's suffix says of its format; its first bytes may say another thing."""
 
 _NAMES = {**_SUFFIXES, **{name: name for name in _FORMATS}}
 """What a flag says."""
 
-_PLANNED = ("avro", "arrow")
+_PLANNED = ("avro",)
 
 ENTRY_POINTS = "modelbeam.formats"
 """The group of entry points by which a package adds formats; the name is the suffix as well."""
@@ -172,6 +178,6 @@ def compression_of(path: str) -> str | None:
 
 def _planned(name: str, where: str) -> Format:
     raise RequestError(
-        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines, "
-        f"CSV and Parquet."
+        f"{where}: the format '{name}' is not in this version, which reads and writes "
+        f"{', '.join(_FORMATS)}."
     )

@@ -149,6 +149,9 @@ class FileFormat(ABC):
         given = " and ".join(flag for flag, value in reading.flags.items() if value is not None)
         raise RequestError(f"{given}: only CSV is read so, and an input is of format {self.name}.")
 
+    like: str | None = None
+    """Another format whose files it reads as well."""
+
     @abstractmethod
     def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
         """The pieces of about ``size`` bytes that make up a file; there is at least one.
