@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pytest
 from commands import pip_install
@@ -103,6 +104,25 @@ class TestParquet(FormatContract):
     def content(self) -> bytes:
         made = io.BytesIO()
         parquet.write_table(TABLE, made, row_group_size=1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestAvro(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "avro"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        types = {"at": "string", "x": "double", "path": "string", "ok": ["boolean", "null"]}
+        fields = [{"name": name, "type": kind} for name, kind in types.items()]
+        schema = {"type": "record", "name": "Row", "fields": fields}
+        fastavro.writer(made, schema, LOGGED, sync_interval=1)
         return made.getvalue()
 
     @pytest.fixture

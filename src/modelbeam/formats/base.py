@@ -218,6 +218,10 @@ class FileFormat(ABC):
     same_columns: bool = False
     """Whether all records of a file that is written have the same columns."""
 
+    def layout_problem(self, layout: Layout) -> str | None:
+        """Why these columns cannot be written, and what to do; the rest of a sentence."""
+        return None
+
     @abstractmethod
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write a file.

@@ -56,7 +56,7 @@ class RowsBatch(Batch):
         columns.pop("", None)
         for column in self._signature.columns if self._signature else ():
             if column.name in columns:
-                columns[column.name] = [_as(column, value) for value in columns[column.name]]
+                columns[column.name] = [as_kind(column, value) for value in columns[column.name]]
         for column in self._signature.null_without(columns) if self._signature else ():
             columns[column.name] = [None] * len(self._rows)
         names = list(columns)
@@ -202,7 +202,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _as(column: Column, value: Any) -> Any:
+def as_kind(column: Column, value: Any) -> Any:
     """A number in the type that the schema says, where that is exact."""
     if column.kind == "float" and type(value) is int:
         return float(value) if _exact(value) else value

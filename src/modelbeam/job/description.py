@@ -231,7 +231,6 @@ class Job(BaseModel):
         ):
             if value is not None:
                 formats.parse(value, flag)
-        formats.from_suffix(self.output)
         return self
 
 

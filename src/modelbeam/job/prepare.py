@@ -240,7 +240,11 @@ def noted(plan: Plan, info: ModelInfo, predict: Predict) -> Plan:
     inputs = columns_of(starts, task)
     check_names(inputs, plan.job, info)
     plan = replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
-    return replace(plan, layout=layout_of(inputs, info, task, predict))
+    layout = layout_of(inputs, info, task, predict)
+    problem = formats.find(plan.output.format.name).layout_problem(layout or ())
+    if problem is not None:
+        raise RequestError(f"--output {plan.output.path}: {problem}.")
+    return replace(plan, layout=layout)
 
 
 def check_names(inputs: Sequence[Named], job: Job, info: ModelInfo) -> None:

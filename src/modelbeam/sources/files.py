@@ -28,11 +28,7 @@ class Files(Source):
         self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
     ) -> Found:
         """The files that patterns name."""
-        found = find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
-        if not any_suffix:
-            for info in found.inputs:
-                formats.from_suffix(info.path)  # a format that cannot be read is an error
-        return found
+        return find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
 
     def plan(
         self,
@@ -169,13 +165,6 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _readable(path: str) -> bool:
-    try:
-        return formats.from_suffix(path) is not None
-    except RequestError:
-        return False
-
-
 def _matches(pattern: str, any_suffix: bool, skip: set[object]) -> tuple[list[FileInfo], list[str]]:
     if storage.is_directory(pattern):
         return _in_directory(pattern, any_suffix, skip)
@@ -237,7 +226,7 @@ def _walk(directory: str, any_suffix: bool) -> tuple[list[FileInfo], list[str], 
     for info in files:
         if _NO_DATA.fullmatch(_name(info.path)):
             continue
-        if any_suffix or _readable(info.path):
+        if any_suffix or formats.from_suffix(info.path):
             data.append(info)
         else:
             others.append(_name(info.path))
