@@ -104,7 +104,7 @@ def _predict_batch(
     batch: Batch,
     counts: Counts,
 ) -> None:
-    outcome = outcome_of(batch, model, task.keep, task.batch_size)
+    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     written, unwritten = attempt.write(outcome)
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in unwritten]
     failures.sort(key=lambda failure: failure.row)

@@ -199,6 +199,10 @@ class AvroBatch(Batch):
                 record.update(dict.fromkeys(missing))
         return Decoded(found, rows, failures)
 
+    def count(self) -> int:
+        """How many records there are."""
+        return len(self._records)
+
     @property
     def _names(self) -> list[str]:
         return [column.name for column in self._columns]

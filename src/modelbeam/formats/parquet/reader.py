@@ -56,6 +56,16 @@ def _stored(group: Any) -> int:
     return sum(group.column(n).total_compressed_size for n in range(group.num_columns))
 
 
+def count(piece: Piece) -> int:
+    """The rows of a piece."""
+    if not piece.size:
+        return 0
+    with opened(piece) as file:
+        footer = file.metadata
+        groups = range(footer.num_row_groups)[piece.start : piece.end]
+        return sum(footer.row_group(group).num_rows for group in groups)
+
+
 def schema_of(path: str, packed: str | None) -> Any | None:
     """The Arrow schema of a file; ``None`` if it is empty."""
     if not storage.stat(path).size:
