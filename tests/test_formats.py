@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pytest
 from commands import pip_install
@@ -86,6 +87,14 @@ class TestCsv(FormatContract):
         ]
 
 
+TABLE = pa.Table.from_pylist(
+    LOGGED,
+    pa.schema(
+        [("at", pa.string()), ("x", pa.float64()), ("path", pa.string()), ("ok", pa.bool_())]
+    ),
+)
+
+
 class TestParquet(FormatContract):
     @pytest.fixture
     def name(self) -> str:
@@ -94,22 +103,58 @@ class TestParquet(FormatContract):
     @pytest.fixture
     def content(self) -> bytes:
         made = io.BytesIO()
-        table = pa.Table.from_pylist(LOGGED).cast(
-            pa.schema(
-                [
-                    ("at", pa.string()),
-                    ("x", pa.float64()),
-                    ("path", pa.string()),
-                    ("ok", pa.bool_()),
-                ]
-            )
-        )
-        parquet.write_table(table, made, row_group_size=1)
+        parquet.write_table(TABLE, made, row_group_size=1)
         return made.getvalue()
 
     @pytest.fixture
     def records(self) -> list[dict[str, Any]]:
         return LOGGED
+
+
+class TestAvro(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "avro"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        types = {"at": "string", "x": "double", "path": "string", "ok": ["boolean", "null"]}
+        fields = [{"name": name, "type": kind} for name, kind in types.items()]
+        schema = {"type": "record", "name": "Row", "fields": fields}
+        fastavro.writer(made, schema, LOGGED, sync_interval=1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestArrow(FormatContract):
+    new: Any = staticmethod(pa.ipc.new_file)
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "arrow"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        with self.new(made, TABLE.schema) as writer:
+            writer.write_table(TABLE, 1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestArrowStream(TestArrow):
+    new: Any = staticmethod(pa.ipc.new_stream)
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "arrows"
 
 
 @pytest.fixture(scope="module")

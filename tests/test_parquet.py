@@ -483,3 +483,26 @@ def test_a_mended_file_moves_no_other_and_nothing_is_done_twice(
     assert parquet.read_table(tmp_path / "out.parquet").column("id").to_pylist() == [
         f"{row:05d}" for number in range(20) for row in range(400 if number == 7 else 40)
     ]
+
+
+def test_texts_that_are_not_utf_8_are_damage(tmp_path: Path) -> None:
+    text = pa.array([b"\xff\xfe", b"ok"]).view(pa.string())
+    write(tmp_path / "in.parquet", pa.table({"x": [1.0, 2.0], "s": text}))
+    with pytest.raises(InputReadError, match=r"in\.parquet cannot be read: damaged Parquet"):
+        run(tmp_path, "TableDoubler", keep=["s"])
+    signature = Signature((Column("x", "float"),), exact=True)
+    [batch] = batches(tmp_path / "in.parquet", Wanted("table", columns=("x",), signature=signature))
+    assert batch.original(0, parsed=True) == {"record": {"x": 1.0, "s": "//4="}}
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+def test_a_file_that_is_packed_as_a_whole_is_so_whatever_the_splits(
+    tmp_path: Path, suffix: str
+) -> None:
+    write(tmp_path / "in.parquet", numbers(100), row_group_size=10)
+    run(tmp_path, "Doubler", f"out.parquet{suffix}", split_size=1)
+    [piece] = pieces(tmp_path / f"out.parquet{suffix}")
+    assert (piece.format, piece.compression is None) == ("parquet", False)
+    read = [r for b in batches(tmp_path / f"out.parquet{suffix}", Wanted("record"))
+            for r in b.records().records]  # fmt: skip
+    assert read == [{"y": 2.0 * n} for n in range(100)]

@@ -80,6 +80,8 @@ class Settings(TypedDict, total=False):
     encoding: str | None
     columns: list[str] | None
     keep: Literal["all"] | list[str] | None
+    rename: dict[str, str] | list[str] | None
+    limit: int | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
     worker_mode: Literal["auto", "threads", "processes"] | None
@@ -119,6 +121,8 @@ def predict(
     encoding: str | None = None,
     columns: list[str] | None = None,
     keep: Literal["all"] | list[str] | None = None,
+    rename: dict[str, str] | list[str] | None = None,
+    limit: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
     worker_mode: Literal["auto", "threads", "processes"] | None = None,
@@ -147,6 +151,8 @@ def predict(
         encoding: of CSV; UTF-8 by default.
         columns: of CSV files without a header.
         keep: input columns that stand beside the predictions.
+        rename: names of predicted columns in the output, by the name that the model gives them.
+        limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
         workers: cores to use; all by default.
         worker_mode: threads or processes; what pays for this model by default.
@@ -183,6 +189,8 @@ def predict(
             "encoding": encoding,
             "columns": columns,
             "keep": keep,
+            "rename": rename,
+            "limit": limit,
             "batch_size": batch_size,
             "workers": workers,
             "worker_mode": worker_mode,

@@ -58,3 +58,15 @@ class TextDoubler(Doubler):
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Double one."""
         return super().predict({"x": float(data["x"])})
+
+
+class Unsaid(Doubler):
+    """Does not say what it predicts, and of records with n > 100 it is another column."""
+
+    qualified_name = "unsaid"
+    output_schema = None
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        other = "late" if data["n"] > 100 else "n"
+        return {**super().predict(data), other: data["n"]}

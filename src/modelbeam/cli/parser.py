@@ -130,6 +130,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--columns", metavar="A,B,C", help="CSV: the columns of files without a header")
     add("--keep", metavar="all|COL,COL",
         help="input columns carried into the output beside the predictions")  # fmt: skip
+    add("--rename", action="append", metavar="OLD=NEW",
+        help="another name for a predicted column; repeatable")  # fmt: skip
+    add("--limit", metavar="N", type=int, help="only the first N records of the input: a trial run")
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
     add("--record-timeout", metavar="SECONDS", type=float,

@@ -21,6 +21,9 @@ _FORMATS = {
     "json": "modelbeam.formats.json:Json",
     "csv": "modelbeam.formats.csv:Csv",
     "parquet": "modelbeam.formats.parquet:Parquet",
+    "arrow": "modelbeam.formats.arrow:Arrow",
+    "arrows": "modelbeam.formats.arrow:ArrowStream",
+    "avro": "modelbeam.formats.avro:Avro",
 }
 """Name to the class of the format, imported when it is used."""
 
@@ -35,13 +38,19 @@ _SUFFIXES = {
     "csv": "csv",
     "tsv": "csv",
     "parquet": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+    "arrows": "arrows",
+    "avro": "avro",
 }
 """What a file's suffix says of its format; its first bytes may say another thing."""
 
 _NAMES = {**_SUFFIXES, **{name: name for name in _FORMATS}}
 """What a flag says."""
 
-_PLANNED = ("avro", "arrow")
+_INSTALL = {"avro": 'pip install "modelbeam[avro]"'}
+"""What to do where the library of a format is missing."""
 
 ENTRY_POINTS = "modelbeam.formats"
 """The group of entry points by which a package adds formats; the name is the suffix as well."""
@@ -87,7 +96,8 @@ def _load(name: str) -> FileFormat:
     try:
         made: FileFormat = getattr(importlib.import_module(module), attribute)()
     except ImportError as error:
-        raise RequestError(f"The format '{name}' cannot be used: {error}.") from error
+        hint = f": {_INSTALL[name]}" if name in _INSTALL else "."
+        raise RequestError(f"The format '{name}' cannot be used: {error}{hint}") from error
     return made
 
 
@@ -119,7 +129,7 @@ def _name_of(ending: str, known: Mapping[str, str]) -> str | None:
     """The format that a suffix or a flag names."""
     if ending in known:
         return known[ending]
-    return ending if ending and ending not in _PLANNED and ending in _others() else None
+    return ending if ending and ending in _others() else None
 
 
 def _split(path: str) -> tuple[str, str | None]:
@@ -130,14 +140,8 @@ def _split(path: str) -> tuple[str, str | None]:
 
 
 def from_suffix(path: str) -> Format | None:
-    """The format that a path's ending names, or ``None`` if it names none.
-
-    Raises:
-        RequestError: it names a format that this version does not read or write.
-    """
+    """The format that a path's ending names, or ``None`` if it names none."""
     ending, compression = _split(path)
-    if ending in _PLANNED:
-        return _planned(ending, path)
     name = _name_of(ending, _SUFFIXES)
     return Format(name, compression) if name else None
 
@@ -156,8 +160,6 @@ def parse(name: str, flag: str) -> Format:
         RequestError: no such format.
     """
     ending, compression = _split("x." + name)
-    if ending in _PLANNED:
-        return _planned(ending, f"{flag} {name}")
     found = _name_of(ending, _NAMES)
     if found:
         return Format(found, compression)
@@ -168,10 +170,3 @@ def parse(name: str, flag: str) -> Format:
 def compression_of(path: str) -> str | None:
     """The compression that a path's last suffix names, whatever comes before it."""
     return COMPRESSIONS.get(path.rsplit(".", 1)[-1].lower())
-
-
-def _planned(name: str, where: str) -> Format:
-    raise RequestError(
-        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines, "
-        f"CSV and Parquet."
-    )

@@ -7,7 +7,7 @@ an entry point of the group ``modelbeam.formats`` in anybody's package.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -36,6 +36,7 @@ class Piece:
         format: the name of its format.
         bytes: how much of the file, as it is stored, this piece is.
         reading: how it is to be read, where the file does not say it.
+        records: how many of its records are read; ``None`` for all.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Piece:
     format: str
     bytes: int
     reading: Reading = AS_IT_SAYS
+    records: int | None = None
 
     @property
     def place(self) -> str:
@@ -149,13 +151,31 @@ class FileFormat(ABC):
         given = " and ".join(flag for flag, value in reading.flags.items() if value is not None)
         raise RequestError(f"{given}: only CSV is read so, and an input is of format {self.name}.")
 
+    like: str | None = None
+    """Another format whose files it reads as well."""
+
     @abstractmethod
-    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
+    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Iterable[Cut]:
         """The pieces of about ``size`` bytes that make up a file; there is at least one.
+
+        An iterator may look at the file as it goes: with ``--limit`` not all pieces are asked for.
 
         As little as possible is looked at: its name and size, a footer, or where records end if
         nothing else tells. A file that cannot be read is one piece; its reader says why.
         """
+
+    def count(self, piece: Piece, most: int) -> int:
+        """How many records a piece has, or ``most`` if it has more; reads no further than that.
+
+        Raises:
+            InputReadError: the file cannot be read.
+        """
+        found = 0
+        for batch in self.reader(piece, Wanted("table")):
+            found += batch.count()
+            if found >= most:
+                return most
+        return found
 
     def problem(self, head: bytes, whole: bool) -> str | None:
         """Why a file that begins like this is certainly not of this format, and what to do.
@@ -214,6 +234,10 @@ class FileFormat(ABC):
 
     same_columns: bool = False
     """Whether all records of a file that is written have the same columns."""
+
+    def layout_problem(self, layout: Layout) -> str | None:
+        """Why these columns cannot be written, and what to do; the rest of a sentence."""
+        return None
 
     @abstractmethod
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:

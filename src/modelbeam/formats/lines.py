@@ -176,10 +176,12 @@ def reading(piece: Piece) -> Iterator[None]:
         if isinstance(error, InputReadError) or not _is_reading_error(error):
             raise
         damaged = f" ({piece.compression}: truncated or damaged)" if piece.compression else ""
-        raise InputReadError(
+        found = InputReadError(
             f"The input {piece.path} cannot be read{damaged}: {error}. Fix it and run the same "
             f"command with --resume."
-        ) from error
+        )
+        found.damaged = True
+        raise found from error
 
 
 def _is_reading_error(error: Exception) -> bool:

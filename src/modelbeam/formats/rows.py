@@ -6,16 +6,20 @@ import datetime
 import decimal
 import io
 import math
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from modelbeam.formats.base import Wanted, Writer
+from modelbeam.errors import InputReadError
+from modelbeam.formats.base import Piece, Reader, Wanted, Writer
+from modelbeam.formats.binary import whole
 from modelbeam.formats.jsonl.values import rows_of_column
 from modelbeam.formats.kept import KeptTable
 from modelbeam.formats.layout import Layout, OutputColumn
-from modelbeam.formats.named import nulls
+from modelbeam.formats.lines import check_unchanged, reading
+from modelbeam.formats.named import names_problem, nulls
 from modelbeam.models.signature import Column, Kind, Signature
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept
 from modelbeam.predicting.outcome import Outcome
@@ -52,12 +56,16 @@ class RowsBatch(Batch):
         columns.pop("", None)
         for column in self._signature.columns if self._signature else ():
             if column.name in columns:
-                columns[column.name] = [_as(column, value) for value in columns[column.name]]
+                columns[column.name] = [as_kind(column, value) for value in columns[column.name]]
         for column in self._signature.null_without(columns) if self._signature else ():
             columns[column.name] = [None] * len(self._rows)
         names = list(columns)
         values = zip(*columns.values(), strict=True) if columns else [()] * len(self._rows)
         return Decoded([dict(zip(names, one, strict=True)) for one in values], None, [])
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return int(self._rows.num_rows)
 
     def table(
         self, signature: Signature | None, validate: Callable[[dict[str, Any]], Any]
@@ -104,9 +112,83 @@ class RowsBatch(Batch):
         source = self._rows if self._full is None else self._full
         record = {}
         for at, name in enumerate(source.schema.names):
-            [value] = rows_of_column(source.column(at).slice(row, 1))
-            record[name] = value
+            record[name] = _plain(source.column(at).slice(row, 1))
         return {"record": record}
+
+
+Rows = tuple[Any, "Callable[[], Any] | None"]
+"""Some rows, and what reads them with all of their columns, if some were left out."""
+
+
+class RowsReader(Reader):
+    """Reads rows of a file, only the columns that are needed.
+
+    Args:
+        piece: which of them.
+        wanted: what of them.
+
+    Attributes:
+        what: the format, as people call it.
+    """
+
+    what: str
+
+    def __init__(self, piece: Piece, wanted: Wanted) -> None:
+        self._piece, self._wanted = piece, wanted
+        self._done = self._row = 0
+
+    @abstractmethod
+    def _rows(self) -> Iterator[Rows]:
+        """Yield rows in order; ``_done`` grows by the bytes that they take in the file."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order."""
+        piece = self._piece
+        with reading(piece):
+            check_unchanged(piece)
+        if not piece.size:
+            return
+        found = self._rows()
+        while True:
+            with whole(piece, self.what):  # not around the yield: others raise there
+                rows, others = next(found, (None, None))
+                if rows is None:
+                    break
+                rows.validate(full=True)  # what is damaged may end the process later
+            self._row, self.units = self.units, self.units + rows.num_rows
+            if rows.num_rows:
+                yield RowsBatch(rows, self._row, self._wanted, others)
+        with reading(piece):
+            check_unchanged(piece)
+
+    def _needed(self, names: list[str]) -> list[str] | None:
+        """The columns that are read; ``None`` for all.
+
+        Raises:
+            InputReadError: which is meant is not known.
+        """
+        wanted = self._wanted
+        if problem := names_problem(names, wanted.needed, wanted.keep):
+            raise InputReadError(f"The input {self._piece.path} {problem}.")
+        if wanted.columns is None or wanted.keep == "all":
+            return None
+        needed = {*wanted.columns, *wanted.keep}
+        found = [name for name in names if name in needed]
+        return found if found and len(found) < len(names) else None
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes that are done, and the row where the last batch begins."""
+        return self._done, self._row
+
+
+def _plain(one: Any) -> Any:
+    """The value of an array of one, as JSON has it; of a text that is not UTF-8, base64."""
+    import pyarrow as pa
+
+    try:
+        return rows_of_column(one)[0]
+    except UnicodeDecodeError:
+        return rows_of_column(one.cast(pa.binary()))[0] if pa.types.is_string(one.type) else None
 
 
 def _values(column: Any) -> list[Any]:
@@ -124,7 +206,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _as(column: Column, value: Any) -> Any:
+def as_kind(column: Column, value: Any) -> Any:
     """A number in the type that the schema says, where that is exact."""
     if column.kind == "float" and type(value) is int:
         return float(value) if _exact(value) else value

@@ -152,17 +152,13 @@ class TypedWriter(Writer):
         }
 
     def _cast(self, name: str, column: Any) -> Any:
-        import pyarrow as pa
 
         kind = self._schema.field(name).type
         if column.type == kind:
             return column
-        try:
-            return column.cast(kind)
-        except pa.ArrowException:
-            if name not in self._open:
-                raise
-        return self._array(name, rows_of_column(column))
+        if name in self._open and not _plain(column.type):
+            return self._array(name, rows_of_column(column))
+        return column.cast(kind)
 
     def _write_columns(self, outcome: Outcome) -> list[Failure] | None:
         """Take columns as they are; ``None`` where that is not possible."""
@@ -231,6 +227,21 @@ class TypedWriter(Writer):
         """Write the last rows, and what belongs at the end."""
         self._flush()
         self._end()
+
+
+def _plain(kind: Any) -> bool:
+    """Whether Arrow makes the same text of values of a type as JSON has."""
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(
+        types.is_integer(kind)
+        or types.is_boolean(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_null(kind)
+        or (types.is_dictionary(kind) and types.is_string(kind.value_type))
+    )
 
 
 def _same(value: Any, back: Any) -> bool:

@@ -15,6 +15,7 @@ from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
 from modelbeam.models.target import Target
+from modelbeam.predicting.renaming import Rename, parse_rename
 
 MIB = 1 << 20
 
@@ -82,6 +83,8 @@ class Job(BaseModel):
     encoding: str | None = None
     columns: tuple[str, ...] | None = None
     keep: Literal["all"] | tuple[str, ...] = ()
+    rename: Rename = ()
+    limit: int | None = Field(default=None, ge=1)
     batch_size: int | Literal["auto"] = "auto"
     workers: int | None = Field(default=None, ge=1, le=1024)
     worker_mode: Literal["auto", "threads", "processes"] = "auto"
@@ -140,6 +143,11 @@ class Job(BaseModel):
         if isinstance(value, str):
             return "all" if value == "all" else tuple(c for c in value.split(",") if c)
         return value
+
+    @field_validator("rename", mode="before")
+    @classmethod
+    def _rename(cls, value: object) -> object:
+        return parse_rename(value)
 
     @field_validator("delimiter")
     @classmethod
@@ -231,7 +239,6 @@ class Job(BaseModel):
         ):
             if value is not None:
                 formats.parse(value, flag)
-        formats.from_suffix(self.output)
         return self
 
 

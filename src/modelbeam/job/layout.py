@@ -82,7 +82,7 @@ def layout_of(
     if not output.same_columns:
         return None
     pieces = [named.piece for named in inputs]
-    predicted = of_schema(info.output_schema) or _predicted(pieces, info, task, predict)
+    predicted = predicted_columns(pieces, info, task, predict)
     kept = _kept(inputs, task) if task.keep else ()
     return together(kept, predicted)
 
@@ -100,8 +100,18 @@ def _kept(inputs: Sequence[Named], task: Task) -> Layout:
     return tuple(OutputColumn(name, types.get(name)) for name in dict.fromkeys(task.keep))
 
 
-def _predicted(pieces: Sequence[Piece], info: ModelInfo, task: Task, predict: Predict) -> Layout:
-    """The columns of the predictions of some first records."""
+def predicted_columns(
+    pieces: Sequence[Piece], info: ModelInfo, task: Task, predict: Predict
+) -> Layout:
+    """The columns of the predictions: those of the schema, or of some first records.
+
+    Raises:
+        RequestError: they cannot be known before the run.
+    """
+    said = of_schema(info.output_schema)
+    if said:
+        names = dict(task.rename)
+        return tuple(column._replace(name=names.get(column.name, column.name)) for column in said)
     bare = replace(task, keep=(), output=formats.Format("jsonl"))
     for piece in pieces[:SAMPLED_FILES]:
         if not piece.size:
@@ -111,8 +121,11 @@ def _predicted(pieces: Sequence[Piece], info: ModelInfo, task: Task, predict: Pr
             return of_rows(map(orjson.loads, lines))
     if not any(piece.size for piece in pieces):
         return ()
+    what = f"--output: the columns of {task.output.name}"
+    if not formats.find(task.output.name).same_columns:
+        what = "--rename: the predicted columns"
     raise RequestError(
-        f"--output: the columns of {task.output.name} must be known before the run; "
-        f"--model {info.target} has no output schema that names them, and none of the first "
-        f"records could be predicted. Write JSON Lines (.jsonl), or give the model a schema."
+        f"{what} must be known before the run; --model {info.target} has no output schema that "
+        f"names them, and none of the first records could be predicted. Write JSON Lines (.jsonl) "
+        f"without other names, or give the model a schema."
     )

@@ -20,13 +20,14 @@ from modelbeam.formats.layout import Layout
 from modelbeam.formats.named import names_problem
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
-from modelbeam.job.layout import Named, Predict, columns_of, layout_of
+from modelbeam.job.layout import Named, Predict, columns_of, layout_of, predicted_columns
 from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.signature import missing_columns
 from modelbeam.predicting.batch import Batch
+from modelbeam.predicting.renaming import check_rename
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication, allowed_errors
 from modelbeam.sinks.files.state import (
@@ -160,8 +161,12 @@ def make_plan(job: Job) -> Plan:
         input_format=asked,
         earlier=earlier_plan(output) if earlier else None,
         reading=job.reading,
+        limit=job.limit,
     )
     workers = job.workers or available_cores()
+    if job.limit is not None:
+        used = {piece.path for split in splits for piece in split.pieces}
+        inputs = [info for info in inputs if info.path in used]
     return Plan(job, tuple(inputs), splits, split_size, output, workers, tuple(notes))
 
 
@@ -180,6 +185,8 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "--batch-size": job.batch_size,
         "--max-record-size": job.max_record_size,
         **{flag: value for flag, value in job.reading.flags.items() if value is not None},
+        **({"--rename": [f"{old}={new}" for old, new in job.rename]} if job.rename else {}),
+        **({"--limit": job.limit} if job.limit is not None else {}),
         **_columns_of(plan.layout),
     }
     return JobRecord(settings, plan.split_size, plan.inputs)
@@ -205,6 +212,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         max_crashes=job.max_crashes,
         layout=plan.layout,
         single=plan.output.single,
+        rename=job.rename,
         formats=_formats(plan),
     )
 
@@ -244,8 +252,14 @@ def noted(plan: Plan, info: ModelInfo, predict: Predict) -> Plan:
     task = make_task(plan, make_record(plan, info))
     inputs = columns_of(starts, task)
     check_names(inputs, plan.job, info)
+    if plan.job.rename:
+        check_renamed(inputs, plan.job, info, task, predict)
     plan = replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
-    return replace(plan, layout=layout_of(inputs, info, task, predict))
+    layout = layout_of(inputs, info, task, predict)
+    problem = formats.find(plan.output.format.name).layout_problem(layout or ())
+    if problem is not None:
+        raise RequestError(f"--output {plan.output.path}: {problem}.")
+    return replace(plan, layout=layout)
 
 
 def check_names(inputs: Sequence[Named], job: Job, info: ModelInfo) -> None:
@@ -259,6 +273,24 @@ def check_names(inputs: Sequence[Named], job: Job, info: ModelInfo) -> None:
         problem = names_problem([c.name for c in columns or ()], needed, job.keep)
         if problem is not None:
             raise RequestError(f"--input {piece.path} {problem}.")
+
+
+def check_renamed(
+    inputs: Sequence[Named], job: Job, info: ModelInfo, task: Task, predict: Predict
+) -> None:
+    """Refuse ``--rename`` of what is not predicted, or to a name that another column has.
+
+    Raises:
+        RequestError: which name it is.
+    """
+    pieces = [named.piece for named in inputs]
+    predicted = predicted_columns(pieces, info, replace(task, rename=()), predict)
+    there = {column.name for named in inputs for column in named.columns or ()}
+    if job.keep == "all":
+        for named in inputs[:1]:
+            batch = source_of(named.piece.path).first(named.piece, SAMPLE_RECORDS)
+            there.update(*batch.records().records)
+    check_rename(job.rename, [column.name for column in predicted], job.keep, there)
 
 
 def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:

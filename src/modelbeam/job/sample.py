@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -33,7 +34,7 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     """
     warm_formats(task.formats, model.info.style)
     batch = source_of(piece.path).first(piece, records, wanted(task, model.info))
-    outcome = outcome_of(batch, model, task.keep, task.batch_size)
+    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)
     formats.find("jsonl").writer(bare).write(replace(outcome, kept=None))
@@ -45,5 +46,12 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
             (next(iter(batch.position(f.row)._asdict().values()), 0), f.stage, f.type, f.error)
             for f in sorted(failures, key=lambda failure: failure.row)
         ],
-        misfits(model.info.output_schema, map(orjson.loads, bare.getvalue().splitlines())),
+        misfits(model.info.output_schema, _as_the_model(bare.getvalue(), task)),
     )
+
+
+def _as_the_model(lines: bytes, task: Task) -> list[dict[str, Any]]:
+    """Predictions by the names that the model gave them."""
+    names = {new: old for old, new in task.rename}
+    rows = map(orjson.loads, lines.splitlines())
+    return [{names.get(name, name): value for name, value in row.items()} for row in rows]

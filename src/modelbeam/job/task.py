@@ -10,6 +10,7 @@ from modelbeam.formats import Format
 from modelbeam.formats.layout import Layout
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Stage
+from modelbeam.predicting.renaming import Rename
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Task:
         max_crashes: how many records may kill their process there, or run out of time.
         layout: the output's columns, where all of its records have the same.
         single: whether the output is one file.
+        rename: other names of what is predicted.
     """
 
     state: str
@@ -39,6 +41,7 @@ class Task:
     max_crashes: int = 10
     layout: Layout | None = None
     single: bool = False
+    rename: Rename = ()
     formats: tuple[str, ...] = ()
     """All that the job reads and writes, so that what they need is imported in time."""
 

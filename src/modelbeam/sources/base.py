@@ -58,6 +58,7 @@ class Source(ABC):
         input_format: formats.Format | None,
         earlier: Sequence[Split] | None,
         reading: Reading = AS_IT_SAYS,
+        limit: int | None = None,
     ) -> tuple[list[Split], int]:
         """Cut inputs into splits.
 
@@ -67,6 +68,7 @@ class Source(ABC):
             input_format: of all inputs, if it was given.
             earlier: the plan of the run that is resumed: what did not change stays as it was cut.
             reading: how they are to be read, where they do not say it.
+            limit: how many records are read, the first ones; no more is looked at than need be.
 
         Returns:
             The splits, and the size that they were cut by.

@@ -66,7 +66,7 @@ def _look(info: FileInfo, asked: Format | None, reading: Reading) -> _Look:
         named = Format(formats.find(named.name, reading).really(text, whole))
     if certain is not None and asked is None:
         named = Format(certain)
-    elif certain is not None and certain != named.name:
+    elif certain not in (None, named.name, formats.find(named.name).like):
         said = f"is of format {certain}, and --input-format says {named.name}"
         return _Look(Format(named.name, real), said)
     problem = detect.foreign(text) or formats.find(named.name, reading).problem(text, whole)

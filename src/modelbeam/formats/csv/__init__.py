@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import BinaryIO, cast
 
 from modelbeam.errors import InputReadError
@@ -55,7 +55,7 @@ class Csv(FileFormat):
                 return str(error)
         return None
 
-    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Sequence[Cut]:
+    def cuts(self, file: FileInfo, compression: str | None, size: int) -> Iterable[Cut]:
         """Ranges of bytes between records; what is compressed or behind a URL is one piece."""
         from modelbeam.formats.csv.blocks import cuts
 

@@ -62,6 +62,11 @@ class CsvBatch(LinesBatch):
             failures = _first_each(failures)
         return Decoded(records, rows, failures)
 
+    def count(self) -> int:
+        """How many records there are, whatever they hold."""
+        fields, _, failures = self._fields()
+        return len(fields) + len(failures)
+
     def _converted(
         self, column: Column, records: list[dict[str, Any]], rows: list[int]
     ) -> list[Failure]:

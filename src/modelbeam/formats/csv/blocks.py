@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
@@ -219,32 +219,30 @@ def dialect_in(path: str, packed: str | None, told: Reading) -> Dialect | None:
             return opened_dialect(path, packed, told, handle)[0]
 
 
-def cuts(file: FileInfo, size: int, told: Reading) -> list[Cut]:
+def cuts(file: FileInfo, size: int, told: Reading) -> Iterator[Cut]:
     """The pieces of about ``size`` bytes of a file that is not compressed, cut between records.
 
     It is read from its beginning for that, since nothing else tells where a record ends.
     """
     pieces = max(1, round(file.size / size))
-    whole = [Cut(0, None, file.size)]
-    if pieces == 1 or storage.is_url(file.path):
-        return whole
-    try:
-        with storage.open_read(file.path) as handle:
+    start = 0
+    if pieces > 1 and not storage.is_url(file.path):
+        # a file that cannot be read: its reader says why
+        with suppress(OSError, InputReadError), storage.open_read(file.path) as handle:
             dialect, _, _, stream = opened_dialect(file.path, None, told, handle)
-            if dialect is None:
-                return whole
-            stream.seek(dialect.start)
-            targets = [file.size * number // pieces for number in range(1, pieces)]
-            borders = _borders(stream, dialect, [t for t in targets if t > dialect.start])
-    except (OSError, InputReadError):
-        return whole  # its reader says why
-    ends = [0, *(border for border in borders if border < file.size), file.size]
-    return [Cut(start, end, end - start) for start, end in itertools.pairwise(ends)]
+            if dialect is not None:
+                stream.seek(dialect.start)
+                targets = [file.size * number // pieces for number in range(1, pieces)]
+                targets = [target for target in targets if target > dialect.start]
+                for border in _borders(stream, dialect, targets):
+                    if border < file.size:
+                        yield Cut(start, border, border - start)
+                        start = border
+    yield Cut(start, file.size if start else None, file.size - start)
 
 
-def _borders(stream: BinaryIO, dialect: Dialect, targets: list[int]) -> list[int]:
+def _borders(stream: BinaryIO, dialect: Dialect, targets: list[int]) -> Iterator[int]:
     """The first end of a record at or after each target; each place once."""
-    borders: list[int] = []
     position, rest = dialect.start, b""
     while targets and len(rest) <= LONGEST_SCANNED:
         data = stream.read(SCANNED)
@@ -258,7 +256,6 @@ def _borders(stream: BinaryIO, dialect: Dialect, targets: list[int]) -> list[int
             cut = int(ends[-1]) if len(ends) else 0
             while targets and targets[0] <= position + cut:
                 border = position + int(ends[np.searchsorted(ends, targets[0] - position)])
-                borders.append(border)
+                yield border
                 targets = [target for target in targets if target > border]
         position, rest = position + cut, data[cut:]
-    return borders

@@ -7,6 +7,7 @@ from typing import Any
 
 from modelbeam import formats, storage
 from modelbeam.formats import compression
+from modelbeam.formats.binary import created
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.storage import write_all
 
@@ -32,9 +33,7 @@ class ArrayWriter(LinesWriter):
 
 def join(parts: Sequence[str], target: str) -> None:
     """Put the elements of several arrays, which :class:`ArrayWriter` wrote, into one."""
-    packed = formats.compression_of(target)
-    with storage.create(target) as handle:
-        into = handle if packed is None else compression.compressed(handle, packed)
+    with created(target) as into:
         begun = False
         for part in parts:
             for number, piece in enumerate(_inside(part)):
@@ -43,8 +42,6 @@ def join(parts: Sequence[str], target: str) -> None:
                 write_all(into, piece)
                 begun = True
         write_all(into, _END if begun else _EMPTY)
-        if into is not handle:
-            into.close()
 
 
 def _inside(part: str) -> Iterator[bytes]:

@@ -42,6 +42,12 @@ class Parquet(FileFormat):
             return [Cut(0, None, file.size)]
         return cuts(file, size)
 
+    def count(self, piece: Piece, most: int) -> int:
+        """What the footer says."""
+        from modelbeam.formats.parquet.reader import count
+
+        return min(most, count(piece))
+
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""
         from modelbeam.formats.parquet.reader import ParquetReader

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from modelbeam import formats, storage
-from modelbeam.formats.base import Piece
+from modelbeam import formats
+from modelbeam.formats.binary import created, path_only
 from modelbeam.formats.layout import Layout
 from modelbeam.formats.parquet.reader import opened
 from modelbeam.formats.typed import TypedWriter, WholeWrites
@@ -42,14 +42,12 @@ def join(parts: Sequence[str], target: str) -> None:
     from pyarrow import parquet
 
     writer = None
-    with storage.create(target) as handle:
+    with created(target) as handle:
         for part in parts:
-            packed = formats.compression_of(part)
-            with opened(Piece(part, 0, None, 0, 0, packed, "parquet", 0)) as file:
+            with opened(path_only(part, formats.compression_of(part), "parquet")) as file:
                 if writer is None:
-                    writer = parquet.ParquetWriter(
-                        WholeWrites(handle), file.schema_arrow, compression="zstd"
-                    )
+                    schema = file.schema_arrow
+                    writer = parquet.ParquetWriter(WholeWrites(handle), schema, compression="zstd")
                 for group in range(file.num_row_groups):
                     writer.write_table(file.read_row_group(group), GROUP_ROWS)
         if writer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from typing import BinaryIO
@@ -20,6 +21,13 @@ from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
 from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 from modelbeam.text import as_utf8
+
+DAMAGED = "damaged"
+"""In a job's state: the paths of inputs that could not be read, each in a file."""
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
 
 
 class Files(Sink):
@@ -48,6 +56,13 @@ class Files(Sink):
         """Begin an attempt; nothing is written yet."""
         part = split.index if self._single else 0
         return FilesAttempt(self._state, split, self._output, self._fingerprint, self._layout, part)
+
+    def note_damaged(self, path: str) -> None:
+        """Note it in the job's state; see :func:`.state.check_resumable`."""
+        note = join(self._state, DAMAGED, _digest(path))
+        with contextlib.suppress(OSError):  # the run fails anyway, over the file
+            storage.make_directory(join(self._state, DAMAGED))
+            storage.write_atomically(note, os.fsencode(path))
 
     def committed(self, split: Split) -> Manifest | None:
         """The split's manifest, if it is of this job, of this state of its files, and complete."""

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from modelbeam import storage
 from modelbeam.errors import OutputExistsError, OutputWriteError, ResumeError
+from modelbeam.sinks.files.attempt import DAMAGED
 from modelbeam.sinks.files.manifest import to_json
 from modelbeam.sinks.files.output import Output
 from modelbeam.sources.splits import PLAN_FILE, Split, from_lines, to_lines
@@ -84,8 +85,9 @@ def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | N
 def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished: bool) -> None:
     """Refuse to mix two different jobs.
 
-    An input that changed is no obstacle as long as nothing of it was committed: that is how a
-    damaged file is repaired.
+    An input that changed is no obstacle as long as nothing of it was committed, or if it could not
+    be read: that is how a damaged file is repaired. All of its splits are done again, since the
+    manifests carry its state.
 
     Raises:
         ResumeError: the model, a setting or an input differs; the message says which and how.
@@ -100,7 +102,7 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
     differences += [f"input {path} is gone" for path in sorted(before.keys() - after.keys())]
     differences += [f"input {path} is new" for path in sorted(after.keys() - before.keys())]
     changed = [p for p in before.keys() & after.keys() if before[p] != after[p]]
-    done = set(changed) if finished else _committed_of(output, changed)
+    done = set(changed) if finished else _committed_of(output, changed) - _damaged(output)
     for path in sorted(changed):
         if path in done:
             was, now_is = before[path], after[path]
@@ -143,6 +145,13 @@ def _committed_of(output: Output, paths: Collection[str]) -> set[str]:
     return {piece.path for split in done for piece in split.pieces}
 
 
+def _damaged(output: Output) -> set[str]:
+    """The inputs that could not be read."""
+    notes = join(output.state, DAMAGED)
+    names = storage.names_in(notes) if storage.exists(notes) else []
+    return {os.fsdecode(storage.read_bytes(join(notes, name))) for name in names}
+
+
 def _show(value: Any) -> str:
     return str(value) if value or value == 0 else "nothing"
 
@@ -169,7 +178,7 @@ class State:
             if fresh:
                 files = ("publish.json", "job.json", PLAN_FILE)
                 storage.remove([join(output.state, name) for name in files])
-                for name in ("manifests", "attempts", "deaths", "ready"):
+                for name in ("manifests", "attempts", "deaths", "ready", DAMAGED):
                     storage.remove_tree(join(output.state, name))
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
