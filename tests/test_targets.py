@@ -149,13 +149,14 @@ def test_others_are_not_asked_for_a_class(monkeypatch):
     assert models.kind_of(Target.parse("a.b:C")).name == "MLModel"
 
 
-def test_a_target_of_no_kind_is_told_what_there_is(monkeypatch):
+def test_a_target_of_no_kind_is_told_what_there_is(monkeypatch, here):
+    (here / "iris.weights").write_text("1")
     installed(monkeypatch, _Entry("x", KIND), _Entry("y", ValueError("no z")), _Entry("w", "text"))
     with pytest.raises(NotAModelError) as error:
-        models.load("iris.onnx")
+        models.load("./iris.weights")
     message = str(error.value)
-    assert "MLModel classes" in message
-    assert "and X (some-package's x)" in message
+    assert "MLModel (module:name)" in message
+    assert ", X (some-package's x)" in message
     assert "'y' of the installed package some-package is broken: ValueError: no z" in message
     assert "'w' of the installed package some-package is broken: TypeError: it is a str" in message
 

@@ -14,7 +14,7 @@ from modelbeam.models.base import LoadedModel
 def acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
     def load() -> LoadedModel:
         with collector_paused():
-            loaded = models.load(model.target, model.name, model.arguments)
+            loaded = models.load(model.target, model.name, model.arguments, model.options)
             warm_up(loaded.info)
             return loaded
 

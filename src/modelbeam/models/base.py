@@ -72,6 +72,10 @@ class ModelInfo:
         return described
 
 
+class WrongNumberOfPredictionsError(Exception):
+    """A model returned more or fewer predictions than it was given records."""
+
+
 class SchemaValidationError(Exception):
     """A record does not fit the columns that a model needs."""
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from modelbeam.errors import ModelLoadError, NotAModelError
+from modelbeam.models import libraries
 from modelbeam.models.target import Target
 
 GROUP = "modelbeam.models"
@@ -34,6 +36,10 @@ class ModelKind:
         suffixes: of the files (also behind URIs) that it takes, in lower case: ``(".onnx",)``.
         contents: it takes a directory that holds one of these files: ``("MLmodel",)``.
         schemes: of the URIs that it takes: ``("models",)``.
+        options: those of :class:`~modelbeam.models.options.Options` that it takes; if there are
+            any, ``load`` is called with the options as a third argument.
+        takes_what: what such a model is, in a few words.
+        tested: what its tests run.
     """
 
     name: str
@@ -43,6 +49,9 @@ class ModelKind:
     suffixes: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    takes_what: str = ""
+    tested: str = ""
 
     def takes(self, target: Target) -> bool:
         """Whether a target is of this kind."""
@@ -55,11 +64,18 @@ class ModelKind:
         )
 
     @property
+    def forms(self) -> str:
+        """What its targets look like, in a few words."""
+        words = ["module:name"] if self.classes else []
+        words += [*self.suffixes, *(f"a directory with {name}" for name in self.contents)]
+        return ", ".join([*words, *(f"{scheme}:/…" for scheme in self.schemes)])
+
+    @property
     def module(self) -> str:
         """The module that loads it."""
         return self.load.partition(":")[0]
 
-    def loader(self) -> Callable[[Target, dict[str, Any]], Any]:
+    def loader(self) -> Callable[..., Any]:
         """Import the function that loads it.
 
         Raises:
@@ -67,9 +83,7 @@ class ModelKind:
         """
         module, _, name = self.load.partition(":")
         try:
-            found: Callable[[Target, dict[str, Any]], Any] = getattr(
-                importlib.import_module(module), name
-            )
+            found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         except ImportError as error:
             remedy = f" Install it with: {self.install}." if self.install else ""
             raise ModelLoadError(
@@ -78,7 +92,25 @@ class ModelKind:
         return found
 
 
-KINDS = (ModelKind("MLModel", "modelbeam.models.mlmodel:load", classes=True),)
+KINDS = (
+    ModelKind(
+        "MLModel",
+        "modelbeam.models.mlmodel:load",
+        classes=True,
+        takes_what="a class of one's own, of either generation",
+        tested="both generations; by record, list and table",
+    ),
+    ModelKind(
+        "scikit-learn",
+        "modelbeam.models.sklearn:load",
+        install="pip install scikit-learn",
+        suffixes=(".joblib", ".pkl", ".pickle", ".skops"),
+        options=("features", "proba", "trusted_types", "allow_version_mismatch"),
+        takes_what="a fitted object with predict: estimators, pipelines, searches",
+        tested="linear models, forests, boosting, networks, support vectors, clusters; pipelines "
+        "with encoders, imputers and vectorizers; several outputs",
+    ),
+)
 """The kinds that modelbeam brings."""
 
 
@@ -107,11 +139,18 @@ def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     if target.suffix == ".py":
         module = target.path.rpartition("/")[2].removesuffix(".py")
         return f"--model {target} is Python code; name the class in it: '{module}:Class'."
-    also = "".join(f", and {kind.name} ({package})" for package, kind in others.items())
+    strange = libraries.foreign(target.path) if target.form == "file" else None
+    if strange is not None:
+        return f"--model {target} is {strange}."
+    if target.form in ("file", "directory") and not os.path.exists(target.path):
+        return f"--model {target}: there is no such {target.form}."
+    ours = ", ".join(f"{kind.name} ({kind.forms})" for kind in KINDS)
+    also = "".join(f", {kind.name} ({package})" for package, kind in others.items())
     return (
-        f"--model {target}: this version loads MLModel classes, given as 'module:Class'{also}; "
-        f"nothing that is installed loads this {'model' if target.form == 'uri' else target.form}. "
-        f"Write a class around it (docs/models.md) or a kind of model (docs/extending.md)."
+        f"--model {target}: nothing that is installed loads this "
+        f"{'model' if target.form == 'uri' else target.form}. What is loaded: {ours}{also}. "
+        f"Write a function or a class around it (docs/models.md) or a kind of model "
+        f"(docs/extending.md)."
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modelbeam.errors import TooManyCrashesError
-from modelbeam.models.base import Apart, LoadedModel
+from modelbeam.models.base import Apart, LoadedModel, WrongNumberOfPredictionsError
 from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.counts import masked
@@ -48,10 +48,6 @@ CONFIRMED_OF_A_KIND = 3
 MODEL_ERRORS = BaseException
 """What a model may raise for a record without ending the job: everything but the user's Ctrl-C
 (:func:`is_ctrl_c`), since extensions in Rust raise their panics outside of ``Exception``."""
-
-
-class WrongNumberOfPredictionsError(Exception):
-    """A model returned more or fewer predictions than it was given records."""
 
 
 @dataclass(slots=True)
