@@ -9,7 +9,7 @@ from typing import Any
 from modelbeam.errors import ModelbeamError, NotAModelError
 from modelbeam.models import fingerprint
 from modelbeam.models.base import LoadedModel, ModelInfo, raise_load_error
-from modelbeam.models.kinds import ModelKind, kind_of
+from modelbeam.models.kinds import ModelKind, kind_of, options_of
 from modelbeam.models.options import NONE, Options
 from modelbeam.models.target import Target
 
@@ -36,12 +36,13 @@ def load(
     parsed = Target.parse(target)
     kind = kind_of(parsed)
     try:
-        refused = options.refused(kind.options)
+        taken = options_of(kind)
+        refused = options.refused(taken)
         if refused:
             raise NotAModelError(
                 f"{refused} is not for models of the kind {kind.name}, such as --model {parsed}."
             )
-        more = (options,) if kind.options else ()
+        more = (options,) if taken else ()
         loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}), *more)
     except ModelbeamError:
         raise

@@ -95,10 +95,18 @@ class ModelKind:
 KINDS = (
     ModelKind(
         "MLModel",
-        "modelbeam.models.mlmodel:load",
+        "modelbeam.models.named:load",
         classes=True,
         takes_what="a class of one's own, of either generation",
         tested="both generations; by record, list and table",
+    ),
+    ModelKind(
+        "function",
+        "modelbeam.models.named:load",
+        classes=True,
+        options=("features",),
+        takes_what="a plain function over a record, a list or a table; or one that makes a model",
+        tested="records, lists, tables of Arrow, pandas and Polars; what they return",
     ),
     ModelKind(
         "scikit-learn",
@@ -112,6 +120,13 @@ KINDS = (
     ),
 )
 """The kinds that modelbeam brings."""
+
+
+def options_of(kind: ModelKind) -> tuple[str, ...]:
+    """The options that a kind takes; of what ``module:name`` names it is told once it is there."""
+    if not kind.classes:
+        return kind.options
+    return tuple(dict.fromkeys(name for one in KINDS if one.classes for name in one.options))
 
 
 def kind_of(target: Target) -> ModelKind:
