@@ -38,6 +38,8 @@ class ModelKind:
         schemes: of the URIs that it takes: ``("models",)``.
         options: those of :class:`~modelbeam.models.options.Options` that it takes; if there are
             any, ``load`` is called with the options as a third argument.
+        beside: ``package.module:function``; given the path of a file, it returns the names of the
+            files beside it that belong to the model.
         takes_what: what such a model is, in a few words.
         tested: what its tests run.
     """
@@ -50,6 +52,7 @@ class ModelKind:
     contents: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    beside: str = ""
     takes_what: str = ""
     tested: str = ""
 
@@ -74,6 +77,14 @@ class ModelKind:
     def module(self) -> str:
         """The module that loads it."""
         return self.load.partition(":")[0]
+
+    def files_beside(self, path: str) -> list[str]:
+        """The paths of the files that belong to a model beside its own."""
+        if not self.beside or not os.path.isfile(path):
+            return []
+        module, _, name = self.beside.partition(":")
+        names = getattr(importlib.import_module(module), name)(path)
+        return [os.path.join(os.path.dirname(path), one) for one in names]
 
     def loader(self) -> Callable[..., Any]:
         """Import the function that loads it.
@@ -117,6 +128,17 @@ KINDS = (
         takes_what="a fitted object with predict: estimators, pipelines, searches",
         tested="linear models, forests, boosting, networks, support vectors, clusters; pipelines "
         "with encoders, imputers and vectorizers; several outputs",
+    ),
+    ModelKind(
+        "ONNX",
+        "modelbeam.models.onnx:load",
+        install="pip install onnxruntime",
+        suffixes=(".onnx",),
+        options=("features", "proba"),
+        beside="modelbeam.models.onnx_files:external",
+        takes_what="a graph for ONNX Runtime, on the processor",
+        tested="scikit-learn's models by skl2onnx; several inputs and outputs, text, ZipMap, fixed "
+        "batches, weights in another file",
     ),
 )
 """The kinds that modelbeam brings."""

@@ -206,10 +206,11 @@ def series(column: Any) -> Any:
 # What becomes of the results
 
 
-def array_of(values: Any, name: str = PREDICTION) -> Any:
+def array_of(values: Any, name: str = PREDICTION, one_is_plain: bool = True) -> Any:
     """What a library returned for some rows, as an Arrow array: one value or list a row.
 
-    Rows count by their position, whatever an index says. A column of one is no list.
+    Rows count by their position, whatever an index says. A column of one is no list, if
+    ``one_is_plain``.
 
     Raises:
         TypeError: it is nothing that columns hold.
@@ -226,15 +227,15 @@ def array_of(values: Any, name: str = PREDICTION) -> Any:
     values = np.asarray(values)
     if values.ndim == 0:
         raise TypeError(f"the model returned one {type(values.item()).__name__} for all records")
-    if values.ndim == 2 and values.shape[1] == 1:
+    if one_is_plain and values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:
         return _flat(values, name)
-    inner = values.reshape(len(values), values.shape[1], -1) if values.ndim > 3 else values
-    made = _flat(np.ascontiguousarray(inner).reshape(-1), name)
-    for width in reversed(inner.shape[1:]):
-        ends = np.arange(len(made) // width + 1 if width else len(values) + 1, dtype=np.int32)
-        made = pa.ListArray.from_arrays(pa.array(ends * np.int32(width)), made)
+    made = _flat(np.ascontiguousarray(values).reshape(-1), name)
+    for depth in range(values.ndim - 1, 0, -1):
+        lists = int(np.prod(values.shape[:depth], dtype=np.int64))
+        ends = np.arange(lists + 1, dtype=np.int64) * values.shape[depth]
+        made = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), made)
     return made
 
 
