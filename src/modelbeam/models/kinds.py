@@ -140,6 +140,33 @@ KINDS = (
         tested="scikit-learn's models by skl2onnx; several inputs and outputs, text, ZipMap, fixed "
         "batches, weights in another file",
     ),
+    ModelKind(
+        "XGBoost",
+        "modelbeam.models.xgboost:load",
+        install="pip install xgboost",
+        suffixes=(".json", ".ubj"),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="classes, numbers, several targets, ranks; categories, early stopping, linear",
+    ),
+    ModelKind(
+        "LightGBM",
+        "modelbeam.models.lightgbm:load",
+        install="pip install lightgbm",
+        suffixes=(".txt",),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="numbers, two and several classes; categories of pandas; pickled classifiers",
+    ),
+    ModelKind(
+        "CatBoost",
+        "modelbeam.models.catboost:load",
+        install="pip install catboost",
+        suffixes=(".cbm",),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="numbers, two and several classes, several targets; categories of text and integers",
+    ),
 )
 """The kinds that modelbeam brings."""
 
@@ -186,8 +213,8 @@ def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     return (
         f"--model {target}: nothing that is installed loads this "
         f"{'model' if target.form == 'uri' else target.form}. What is loaded: {ours}{also}. "
-        f"Write a function or a class around it (docs/models.md) or a kind of model "
-        f"(docs/extending.md)."
+        f"A class or function of your own is named as 'module:Class' (docs/models.md); a kind of "
+        f"model can be added (docs/extending.md)."
     )
 
 

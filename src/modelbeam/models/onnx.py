@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from modelbeam import storage
 from modelbeam.errors import ModelLoadError, NotAModelError
-from modelbeam.machine import available_cores
+from modelbeam.machine import call_threads
 from modelbeam.models import fingerprint, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of, foreign
@@ -65,7 +65,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     files = [path, *_beside(target, path)]
     trees = mentions(path, b"TreeEnsemble")
     settings = ort.SessionOptions()
-    settings.intra_op_num_threads = threads(at_least=2 if trees else 1)
+    settings.intra_op_num_threads = max(call_threads(), 2 if trees else 1)
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3
@@ -75,13 +75,6 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     except Exception as error:
         _refuse(target, error)
     return OnnxModel(target, session, options, files, trees)
-
-
-def threads(at_least: int = 1) -> int:
-    """Threads of one call: cores by workers, as the model's process was told."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    found = int(told) if told.isdigit() and int(told) else available_cores()
-    return max(found, at_least)
 
 
 def _beside(target: Target, path: str) -> list[str]:

@@ -45,7 +45,7 @@ def wrap(
         NotAModelError: it is none, or does not know its columns.
     """
     top = type(found).__module__.partition(".")[0]
-    if top in _BOOSTERS and not hasattr(found, "get_params"):
+    if top in _BOOSTERS and _is_booster(found):
         booster: tabular.TableModel = importlib.import_module(
             f"modelbeam.models.{top}"
         ).from_object(target, found, options)
@@ -54,8 +54,13 @@ def wrap(
     return Estimator(target, found, options, tuple(notes))
 
 
-_BOOSTERS = ("xgboost", "lightgbm")
-"""Libraries whose own objects have another interface; see the modules of these names."""
+_BOOSTERS = ("xgboost", "lightgbm", "catboost")
+"""Libraries of boosting, whose categories need care; see the modules of these names."""
+
+
+def _is_booster(found: Any) -> bool:
+    names = ("get_booster", "booster_", "num_boosted_rounds", "num_trees", "is_fitted")
+    return any(hasattr(type(found), name) for name in names)
 
 
 class Estimator(tabular.TableModel):
