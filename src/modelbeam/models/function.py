@@ -92,16 +92,16 @@ class Function(LoadedModel):
         """Call it with one record."""
         given = record if self._input is None else self._input.model_validate(record)
         made = self._function(given)
-        return made if type(made) is dict else _row(made)
+        return made if type(made) is dict else row(made)
 
     def predict_batch(self, records: list[dict[str, Any]]) -> list[Any]:
         """Call it with some records."""
         made = self._function(records)
-        return [one if type(one) is dict else _row(one) for one in _listed(made)]
+        return [one if type(one) is dict else row(one) for one in _listed(made)]
 
     def predict_table(self, batch: Any) -> Any:
         """Call it with a table."""
-        return _as_table(self._function(_MAKERS[str(self._table)](batch)))
+        return as_table(self._function(_MAKERS[str(self._table)](batch)))
 
     def validate(self, record: dict[str, Any]) -> dict[str, Any]:
         """Validate a record as the pydantic model or ``--features`` say."""
@@ -264,7 +264,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
 # What it returns
 
 
-def _row(made: Any) -> Any:
+def row(made: Any) -> Any:
     """One prediction: a bare value stands in the column ``prediction``."""
     if made is None:
         raise EmptyPredictionError("the function returned None; it has to return a prediction")
@@ -293,7 +293,7 @@ def _listed(made: Any) -> Any:
     return made
 
 
-def _as_table(made: Any) -> Any:
+def as_table(made: Any) -> Any:
     """The predictions of a table as Arrow columns, by position."""
     import pyarrow as pa
 
@@ -303,6 +303,8 @@ def _as_table(made: Any) -> Any:
         return made
     if hasattr(made, "to_arrow") and hasattr(made, "get_columns"):  # a frame of Polars
         return made.to_arrow()
+    if isinstance(made, list) and made and all(isinstance(one, Mapping) for one in made):
+        return pa.Table.from_pylist([dict(one) for one in made])
     if hasattr(made, "columns") and hasattr(made, "iloc"):  # a frame of pandas
         columns = [(str(name), made.iloc[:, at]) for at, name in enumerate(made.columns)]
     elif isinstance(made, Mapping):

@@ -62,8 +62,8 @@ class ModelKind:
             return self.classes
         return (
             (target.form != "directory" and target.suffix in self.suffixes)
-            or any(target.contains(name) for name in self.contents)
             or (target.form == "uri" and target.scheme in self.schemes)
+            or any(target.contains(name) for name in self.contents)
         )
 
     @property
@@ -120,6 +120,16 @@ KINDS = (
         tested="records, lists, tables of Arrow, pandas and Polars; what they return",
     ),
     ModelKind(
+        "Beam ModelHandler",
+        "modelbeam.models.named:load",
+        install="pip install apache-beam",
+        classes=True,
+        options=("features",),
+        takes_what="a ModelHandler of Beam's: a function that makes one, an object, a class",
+        tested="Beam's own for scikit-learn (NumPy and pandas) and ONNX; keyed, with "
+        "preprocessing; one of one's own",
+    ),
+    ModelKind(
         "scikit-learn",
         "modelbeam.models.sklearn:load",
         install="pip install scikit-learn",
@@ -166,6 +176,17 @@ KINDS = (
         options=("features", "proba"),
         takes_what="what save_model writes",
         tested="numbers, two and several classes, several targets; categories of text and integers",
+    ),
+    ModelKind(
+        "MLflow",
+        "modelbeam.models.mlflow:load",
+        install="pip install mlflow-skinny pandas",
+        contents=("MLmodel",),
+        schemes=("models", "runs", "mlflow-artifacts"),
+        options=("features", "proba", "allow_version_mismatch"),
+        takes_what="a directory that MLflow has saved, or a URI of its tracking store",
+        tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
+        "store",
     ),
 )
 """The kinds that modelbeam brings."""

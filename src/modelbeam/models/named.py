@@ -81,6 +81,10 @@ def _as_object(target: Target, found: Any, options: Options) -> LoadedModel | No
     """A model of an object that is one already; else ``None``."""
     if inspect.isroutine(found):
         return None
+    if _is_handler(type(found)):
+        from modelbeam.models import handlers
+
+        return handlers.Handler(target, found, options)
     if callable(getattr(found, "predict", None)) and not mlmodel.has_shape(found):
         from modelbeam.models import sklearn
 

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,8 +23,9 @@ from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of, foreign
 from modelbeam.models.onnx_files import external, mentions
 from modelbeam.models.options import Options
-from modelbeam.models.signature import Column, Kind
+from modelbeam.models.signature import Kind
 from modelbeam.models.target import Target
+from modelbeam.models.tensors import Tensor
 from modelbeam.text import describe
 
 _TYPES: dict[str, tuple[Any, Kind]] = {
@@ -121,30 +121,6 @@ def _short(text: str) -> str:
     return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", text).rstrip(". ")[:300]
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """An input of the graph.
-
-    Attributes:
-        name: in the graph.
-        dtype: NumPy's.
-        kind: of a column that holds its values.
-        rest: its dimensions but for the batch; ``None`` for one that is open.
-        columns: the columns that it is made of; several for a matrix of named features.
-    """
-
-    name: str
-    dtype: Any
-    kind: Kind
-    rest: tuple[int | None, ...]
-    columns: tuple[str, ...]
-
-    @property
-    def lists(self) -> bool:
-        """Whether a record's value is a list."""
-        return len(self.columns) == 1 and self.rest not in ((), (1,))
-
-
 class OnnxModel(tabular.TableModel):
     """A session behind the one protocol.
 
@@ -192,7 +168,7 @@ class OnnxModel(tabular.TableModel):
         # an open size is a list, also where it happens to be one
         self._lists = {n for n, _, s in self._outputs if len(s) > 1 and list(s[1:]) != [1]}
         nulls = mentions(files[0], b"Imputer")
-        columns = [column for one in self._inputs for column in _columns(one, nulls)]
+        columns = [column for one in self._inputs for column in one.make_columns(nulls)]
         signature = tabular.signature_of(columns)
         meta = session.get_modelmeta()
         version = str(meta.version) if meta.version else "unknown"
@@ -214,7 +190,7 @@ class OnnxModel(tabular.TableModel):
 
     def predict_rows(self, batch: Any) -> list[tuple[str, Any]]:
         """Run the session; an output of lists of dicts (ZipMap) is a column for each class."""
-        feed = {one.name: _fed(one, batch) for one in self._inputs}
+        feed = {one.name: one.fed(batch) for one in self._inputs}
         made: list[tuple[str, Any]] = []
         results = self._session.run(self._wanted, feed)
         for name, values in zip(self._wanted, results, strict=True):
@@ -241,7 +217,7 @@ class OnnxModel(tabular.TableModel):
         return tabular.object_schema(columns)
 
 
-def _inputs(target: Target, given: Sequence[Any], options: Options) -> list[_Input]:
+def _inputs(target: Target, given: Sequence[Any], options: Options) -> list[Tensor]:
     """The inputs, and the columns that each is made of."""
     made = []
     for one in given:
@@ -256,78 +232,17 @@ def _inputs(target: Target, given: Sequence[Any], options: Options) -> list[_Inp
                 f"a record. Export the model with this value as a constant."
             )
         rest = tuple(size if isinstance(size, int) else None for size in one.shape[1:])
-        made.append(_Input(one.name, *_TYPES[kind], rest, (one.name,)))
+        made.append(Tensor(one.name, *_TYPES[kind], rest, (one.name,)))
     alone = len(made) == 1 and len(made[0].rest) <= 1
     single = made[0].rest in ((), (1,)) if alone else False
     if alone and (not single or options.features is not None):
         count = 1 if single else made[0].rest[0]
         names = tabular.feature_names(target, None, count, options)
         [one] = made
-        return [_Input(one.name, one.dtype, one.kind, one.rest, names)]
+        return [Tensor(one.name, one.dtype, one.kind, one.rest, names)]
     if options.features is not None:
         tabular.feature_names(target, [one.name for one in made], len(made), options)
     return made
-
-
-def _columns(one: _Input, nulls: bool) -> list[Column]:
-    if one.lists:
-        inner: Any = one.kind
-        for _ in one.rest:
-            inner = ("list", inner)
-        return [Column(one.columns[0], "any", shape=inner)]
-    if one.kind == "float":
-        return [tabular.number(name, nulls) for name in one.columns]
-    if one.kind == "int":
-        ends = np.iinfo(one.dtype)
-        small = ends.bits < 64 or ends.min == 0
-        low = float(ends.min) if small else None
-        high = float(ends.max) if ends.bits < 64 else None
-        return [Column(name, "int", at_least=low, at_most=high) for name in one.columns]
-    return [Column(name, one.kind) for name in one.columns]
-
-
-def _fed(one: _Input, batch: Any) -> Any:
-    """The tensor that an input is given."""
-    rows = batch.num_rows
-    if one.lists:
-        return _nested(batch.column(one.columns[0]), one)
-    shape = (rows, *([len(one.columns)] if one.rest else []))
-    if len(one.columns) == 1:
-        return _values(batch.column(one.columns[0]), one).reshape(shape)
-    made = np.empty(shape, one.dtype)
-    for at, name in enumerate(one.columns):
-        made[:, at] = _values(batch.column(name), one)
-    return made
-
-
-def _values(column: Any, one: _Input) -> Any:
-    if one.kind == "str":
-        return np.array(column.to_pylist(), np.object_)
-    if one.kind == "float":
-        with np.errstate(over="raise"):
-            return tabular.floats(column, one.dtype)
-    return column.to_numpy(zero_copy_only=False).astype(one.dtype, copy=False)
-
-
-def _nested(column: Any, one: _Input) -> Any:
-    """Lists of one length as a tensor."""
-    import pyarrow as pa
-
-    sizes = [len(column)]
-    for wanted in one.rest:
-        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-            break
-        lengths = np.diff(np.asarray(column.offsets))
-        width = int(lengths[0]) if len(lengths) else wanted or 0
-        if column.null_count or (lengths != width).any():
-            raise ValueError(f"'{one.columns[0]}' has lists of several lengths, or null for one")
-        if wanted is not None and width != wanted:
-            raise ValueError(f"'{one.columns[0]}' must have {wanted} values, not {width}")
-        sizes.append(width)
-        column = column.flatten()
-    if column.null_count:
-        raise ValueError(f"'{one.columns[0]}' has null in a list")
-    return _values(column, one).reshape(sizes)
 
 
 def _of_maps(values: list[Any]) -> list[tuple[str, Any]]:

@@ -39,7 +39,18 @@ def read(target: Target, options: Options) -> tuple[Any, list[str]]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         found = _from_skops(target, path, options) if skops else _from_pickle(target, path)
-    versions, others = _versions(told)
+    versions, others = versions_of(told)
+    return found, accept(target, versions, others, options)
+
+
+def accept(
+    target: Target, versions: tuple[str, str] | None, others: list[str], options: Options
+) -> list[str]:
+    """What the user should know of a model that was saved with some version.
+
+    Raises:
+        ModelLoadError: it is another one than is installed, and that was not allowed.
+    """
     if versions is not None and not options.allow_version_mismatch:
         raise ModelLoadError(
             f"--model {target} was saved with scikit-learn {versions[0]}, and {versions[1]} is "
@@ -50,7 +61,7 @@ def read(target: Target, options: Options) -> tuple[Any, list[str]]:
     if versions is not None:
         text = f"the model was saved with scikit-learn {versions[0]}; {versions[1]} is installed"
         others.insert(0, text)
-    return found, others
+    return others
 
 
 def _from_skops(target: Target, path: str, options: Options) -> Any:
@@ -188,7 +199,7 @@ def _saved_with(path: str) -> str:
     )
 
 
-def _versions(told: Iterable[Any]) -> tuple[tuple[str, str] | None, list[str]]:
+def versions_of(told: Iterable[Any]) -> tuple[tuple[str, str] | None, list[str]]:
     """The versions that saved a model and that reads it, if they differ; and other warnings."""
     versions, others = None, []
     for one in told:

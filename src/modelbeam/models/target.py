@@ -86,7 +86,10 @@ class Target:
         return os.path.splitext(self.path.rstrip("/"))[1].lower()
 
     def contains(self, name: str) -> bool:
-        """Whether it is a directory on this machine that has a file of that name."""
+        """Whether it is a directory, here or behind a URL, that has a file of that name."""
+        if self.form == "uri":
+            plain = self.path.rstrip("/")
+            return storage.is_url(plain) and not self.suffix and storage.exists(f"{plain}/{name}")
         return self.form == "directory" and os.path.exists(os.path.join(self.path, name))
 
     @property
