@@ -223,6 +223,7 @@ class PredictSplit(_WorkerFn):
                         *("load", spec.target, spec.name, spec.arguments, spec.options, 1),
                         storage.configuration(),
                         None,
+                        None,
                     ),
                     Careful(task.record_timeout, task.max_crashes, task.max_crashes),
                 )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -74,6 +76,7 @@ class _Worker:
                     *("load", model.target, model.name, model.keywords(), model.options),
                     slots,
                     storage.configuration(),  # by this socket, since it may hold secrets
+                    pool.scratch,
                     careful,
                 )
             )
@@ -253,6 +256,9 @@ class WorkerPool:
         self._wanted = 0
         self._bytes = 0
         self._reason = ""
+        # processes that are killed do not clean up after themselves
+        behind_url = model.target.form == "uri"
+        self.scratch = tempfile.mkdtemp(prefix="modelbeam-") if behind_url else None
         pools[self.name] = self
         self._add(_Worker(self, model, workers))
 
@@ -510,6 +516,8 @@ class WorkerPool:
                 self.failure = _Stopped("The job was stopped.")
             self._changed.notify_all()
         self._end_workers(kill)
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _end_workers(self, kill: bool) -> None:
         for worker in self._workers:

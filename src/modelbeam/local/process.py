@@ -3,7 +3,8 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, options, slots, storage flags, careful),
+    in   ("load", target, name, arguments, options, slots, storage flags, where files are fetched
+         to, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
          ("validate", number, record)
@@ -36,6 +37,7 @@ from modelbeam.machine import collector_paused
 from modelbeam.models.options import Options
 from modelbeam.models.target import Target
 from modelbeam.models.turns import at_work, sign_of_life
+from modelbeam.storage import fetched
 from modelbeam.text import describe
 
 BEAT = 0.5
@@ -79,9 +81,13 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, options, slots, flags, careful = self._connection.recv()
+            _, target, name, arguments, options, slots, flags, place, careful = (
+                self._connection.recv()
+            )
             storage.configure(flags)
-            if not self._load(target, name, arguments, options, careful, slots, flags):
+            if place is not None:
+                fetched.keep_in(place)
+            if not self._load(target, name, arguments, options, careful, slots, flags, place):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -29,6 +28,7 @@ from modelbeam.models.options import Options
 from modelbeam.models.signature import Column
 from modelbeam.models.target import Target
 from modelbeam.models.tensors import Tensor, kind_of_dtype
+from modelbeam.storage import fetched
 from modelbeam.text import describe
 
 
@@ -61,7 +61,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
 
 @functools.cache
 def _downloaded(uri: str) -> str:
-    place = tempfile.mkdtemp(prefix="modelbeam-")
+    place = fetched.new_folder()
     return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
 
 

@@ -13,6 +13,19 @@ from modelbeam.storage.base import Store
 _lock = threading.Lock()
 _fetched: dict[tuple[int, str], str] = {}
 _CHUNK = 8 << 20
+_place: list[str] = []
+
+
+def keep_in(directory: str) -> None:
+    """Fetch into a directory of the process that started this one, which removes it at its end."""
+    _place[:] = [directory]
+
+
+def new_folder() -> str:
+    """An empty directory for what is fetched, of the user alone; it goes with the process."""
+    folder = tempfile.mkdtemp(prefix="modelbeam-", dir=_place[0] if _place else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def local_copy(store: Store, url: str) -> str:
@@ -26,8 +39,7 @@ def local_copy(store: Store, url: str) -> str:
 
 def _fetch(store: Store, url: str) -> str:
     plain = url.rstrip("/")
-    folder = tempfile.mkdtemp(prefix="modelbeam-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder()
     target = os.path.join(folder, plain.rsplit("/", 1)[-1])
     try:
         if not url.endswith("/"):
