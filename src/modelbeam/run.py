@@ -95,6 +95,10 @@ class Settings(TypedDict, total=False):
     max_record_size: int | str | None
     packages: bool
     beam_options: list[str] | None
+    features: list[str] | None
+    proba: bool
+    trusted_types: list[str] | None
+    allow_version_mismatch: bool
     on_progress: Callable[[Totals], None] | None
 
 
@@ -137,6 +141,10 @@ def predict(
     detach: bool = False,
     packages: bool = True,
     beam_options: list[str] | None = None,
+    features: list[str] | None = None,
+    proba: bool = False,
+    trusted_types: list[str] | None = None,
+    allow_version_mismatch: bool = False,
     on_progress: Callable[[Totals], None] | None = None,
 ) -> Run | Submitted:
     """Run a model over files; the same as ``modelbeam predict``.
@@ -169,6 +177,10 @@ def predict(
         detach: submit to an engine and return at once.
         packages: whether an engine's workers are sent what the model needs.
         beam_options: flags for Beam's ``PipelineOptions``.
+        features: the model's columns in its order, where the model does not know them.
+        proba: whether class probabilities stand beside the class.
+        trusted_types: types in a ``.skops`` file that may be built.
+        allow_version_mismatch: whether a model of another version of its library is run.
         on_progress: called ten times a second with the totals so far.
 
     Returns:
@@ -205,6 +217,10 @@ def predict(
             "detach": detach,
             "packages": packages,
             "beam_options": beam_options,
+            "features": features,
+            "proba": proba or None,
+            "trusted_types": trusted_types,
+            "allow_version_mismatch": allow_version_mismatch or None,
         }
     )
     watcher = Silent()

@@ -18,7 +18,7 @@ settings.options_of_this_worker = options_of_this_worker
 def acquire(shared: Shared, model: ModelSpec) -> LoadedModel:
     def load() -> LoadedModel:
         with collector_paused():
-            loaded = models.load(model.target, model.name, model.arguments)
+            loaded = models.load(model.target, model.name, model.arguments, model.options)
             warm_up(loaded.info)
             return loaded
 

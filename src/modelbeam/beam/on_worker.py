@@ -239,7 +239,7 @@ class PredictSplit(_WorkerFn):
             if apart and self._apart is None:
                 self._apart = CarefulModel(
                     (
-                        *("load", spec.target, spec.name, spec.arguments, 1),
+                        *("load", spec.target, spec.name, spec.arguments, spec.options, 1),
                         storage.configuration(),
                         None,
                     ),

@@ -15,12 +15,13 @@ from modelbeam.text import printable
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Print what a model says of itself."""
+    from modelbeam.job.description import spec_of
     from modelbeam.report.check import describe_model
 
     if rest:
         known = [f for f in flags_of("describe") if f.startswith("--")]
         raise RequestError(f"unknown flag {rest[0]}{did_you_mean(rest[0], known) or '.'}")
-    info = describe_model(flags.model)
+    info = describe_model(spec_of(flags.model, vars(flags)))
     if flags.json:
         print_json(info.to_dict())
         return 0

@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     predict = _parser(commands, "predict", "Run a model over files and write the predictions.")
     _job_flags(predict)
+    _model_flags(predict)
     _talk_flags(predict, progress=True)
     check = _parser(
         commands,
@@ -107,11 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
         "Everything but the run: load the model, try the first records, print the plan.",
     )
     _job_flags(check)
+    _model_flags(check)
     _talk_flags(check, progress=True)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
     describe.add_argument("-m", "--model", metavar="TARGET", required=True, help=_MODEL_HELP)
+    _model_flags(describe)
     _talk_flags(describe, progress=False)
     package = _parser(
         commands, "package", "Show what workers need for a model, and how each of it travels."
@@ -120,13 +123,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TARGET", help=_MODEL_HELP + "; repeatable")  # fmt: skip
     package.add_argument("-o", "--output", metavar="DIR",
         help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
+    _model_flags(package)
     _talk_flags(package, progress=False)
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser
 
 
-_MODEL_HELP = "the model's class as module:Class (or module.Class)"
+_MODEL_HELP = "a class or function as module:name, a model file, a directory or a URL"
 
 
 def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -195,6 +199,19 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="bytes per split (64MB); default: by the size of the input, 1MB to 64MB")  # fmt: skip
     add("--max-record-size", metavar="SIZE",
         help="a longer line is a failed record; default: 32MB")  # fmt: skip
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the model").add_argument
+    add("--features", metavar="COL,COL",
+        help="the model's columns in its order, for a model that does not know them")  # fmt: skip
+    add("--proba", action="store_true", default=None,
+        help="class probabilities beside the class")  # fmt: skip
+    add("--trusted-type", dest="trusted_types", action="append", metavar="NAME",
+        help="a type in a .skops file that may be built, though skops does not know it; "
+        "repeatable")  # fmt: skip
+    add("--allow-version-mismatch", action="store_true", default=None,
+        help="run a model that another version of its library has saved")  # fmt: skip
 
 
 def _talk_flags(parser: argparse.ArgumentParser, *, progress: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
+from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
 from modelbeam.predicting.renaming import Rename, parse_rename
 
@@ -29,6 +31,7 @@ class ModelSpec(BaseModel):
     name: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the constructor of the model's class."""
+    options: Options = Options()
 
     def keywords(self) -> dict[str, Any]:
         """The arguments with the values of the environment variables that they name.
@@ -54,9 +57,14 @@ class ModelSpec(BaseModel):
         if isinstance(value, ModelSpec):
             return value
         if isinstance(value, dict):
-            for key in value.keys() - cls.model_fields.keys():
-                raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
-            return cls.model_validate(value)
+            known = [*(cls.model_fields.keys() - {"options"}), *FLAGS]
+            for key in value.keys() - set(known):
+                raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), known)}")
+            chosen = {key: value[key] for key in FLAGS if key in value}
+            if "features" in chosen:
+                chosen["features"] = names_of(chosen["features"])
+            rest = {key: one for key, one in value.items() if key not in FLAGS}
+            return cls.model_validate({**rest, "options": chosen})
         if not isinstance(value, str):
             cls_ = value if isinstance(value, type) else type(value)
             raise ValueError(
@@ -67,6 +75,28 @@ class ModelSpec(BaseModel):
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
         return cls(name=match[1], target=Target.parse(match[2]))
+
+
+def spec_of(model: str, chosen: Mapping[str, Any]) -> ModelSpec:
+    """A model as a command line names it.
+
+    Args:
+        model: ``[NAME=]TARGET``.
+        chosen: what was given of :data:`.options.FLAGS`, by name; ``None`` for nothing.
+
+    Raises:
+        RequestError: it is not written as a model is, or a flag is wrong.
+    """
+    given = {name: chosen[name] for name in FLAGS if chosen.get(name) is not None}
+    try:
+        spec = ModelSpec.parse(model)
+        if "features" in given:
+            given["features"] = names_of(given["features"])
+        return ModelSpec.model_validate({**dict(spec), "options": given})
+    except ValidationError as error:
+        raise RequestError(f"--model {model}: {error.errors()[0]['msg']}.") from None
+    except ValueError as error:
+        raise RequestError(f"--model {model}: {error}.") from None
 
 
 class Job(BaseModel):
@@ -100,6 +130,10 @@ class Job(BaseModel):
     packages: bool = True
     """Whether an engine's workers are sent what the model needs; they may have it already."""
     beam_options: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
+    proba: bool = False
+    trusted_types: tuple[str, ...] = ()
+    allow_version_mismatch: bool = False
 
     @field_validator("models", mode="before")
     @classmethod
@@ -172,6 +206,16 @@ class Job(BaseModel):
                 raise ValueError("name each column of the file, in order and once: A,B,C")
         return names
 
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features(cls, value: object) -> object:
+        return names_of(value)
+
+    @field_validator("trusted_types", mode="before")
+    @classmethod
+    def _trusted_types(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
     @field_validator("batch_size")
     @classmethod
     def _batch_size(cls, value: int | str) -> int | str:
@@ -198,8 +242,12 @@ class Job(BaseModel):
 
     @property
     def model(self) -> ModelSpec:
-        """The one model of this job."""
-        return self.models[0]
+        """The one model of this job, with what the job's own flags say of it."""
+        one = self.models[0]
+        options = Options(
+            self.features, self.proba, self.trusted_types, self.allow_version_mismatch
+        )
+        return one.model_copy(update={"options": options.over(one.options)})
 
     @property
     def reading(self) -> Reading:
@@ -240,6 +288,20 @@ class Job(BaseModel):
             if value is not None:
                 formats.parse(value, flag)
         return self
+
+
+def names_of(value: object) -> object:
+    """Names of columns: ``"A,B"`` or a list of them.
+
+    Raises:
+        ValueError: one of them is there twice, or is nothing.
+    """
+    names = tuple(value.split(",")) if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)) and (
+        not names or "" in names or len(set(map(str, names))) < len(names)
+    ):
+        raise ValueError("name each of the model's columns, in its order and once: A,B,C")
+    return names
 
 
 def _absolute(path: str) -> str:

@@ -25,6 +25,7 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
+from modelbeam.models.options import FLAGS
 from modelbeam.models.signature import missing_columns
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.renaming import check_rename
@@ -181,6 +182,7 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "model version": info.version,
         "model code and files": info.fingerprint,
         "model arguments": job.model.arguments,
+        **{FLAGS[name]: value for name, value in job.model.options.given().items()},
         "--keep": list(job.keep) if job.keep != "all" else "all",
         "--output-format": plan.output.format.suffix,
         "--batch-size": job.batch_size,

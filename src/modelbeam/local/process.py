@@ -3,7 +3,7 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, slots, storage flags, careful),
+    in   ("load", target, name, arguments, options, slots, storage flags, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
          ("validate", number, record)
@@ -35,6 +35,7 @@ from modelbeam.job.task import Progress, Sample
 from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
+from modelbeam.models.options import Options
 from modelbeam.models.target import Target
 from modelbeam.models.turns import at_work, seconds_in_calls, sign_of_life
 from modelbeam.text import describe
@@ -81,9 +82,9 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, slots, flags, careful = self._connection.recv()
+            _, target, name, arguments, options, slots, flags, careful = self._connection.recv()
             storage.configure(flags)
-            if not self._load(target, name, arguments, careful, slots, flags):
+            if not self._load(target, name, arguments, options, careful, slots, flags):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
@@ -99,6 +100,7 @@ class _Server:
         target: Target,
         name: str | None,
         arguments: dict[str, Any],
+        options: Options,
         careful: Careful | None,
         *rest: Any,
     ) -> bool:
@@ -107,9 +109,9 @@ class _Server:
         before = _resident_bytes()
         try:
             if careful is None:
-                self._model = models.load(target, name, arguments)
+                self._model = models.load(target, name, arguments, options)
             else:
-                load = ("load", target, name, arguments, *rest, None)
+                load = ("load", target, name, arguments, options, *rest, None)
                 self._model = CarefulModel(load, careful)
             self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
         except ModelbeamError as error:

@@ -97,7 +97,8 @@ class Worker:
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
             self._connection.send(
                 (
-                    *("load", model.target, model.name, model.keywords(), slots),
+                    *("load", model.target, model.name, model.keywords(), model.options),
+                    slots,
                     storage.configuration(),  # by this socket, since it may hold secrets
                     careful,
                 )

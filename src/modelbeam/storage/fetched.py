@@ -83,7 +83,7 @@ def _take(descriptor: int) -> bool | None:
     return True
 
 
-def _make_folder() -> str:
+def new_folder() -> str:
     """A folder that all others leave alone as long as this process lives."""
     while True:
         folder = tempfile.mkdtemp(prefix=PREFIX)
@@ -106,7 +106,7 @@ def _remove(folder: str, process: int) -> None:
 
 def _fetch(store: Store, url: str) -> str:
     plain = url.rstrip("/")
-    folder = _make_folder()
+    folder = new_folder()
     target = os.path.join(folder, plain.rsplit("/", 1)[-1])
     try:
         if not url.endswith("/"):
