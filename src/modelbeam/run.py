@@ -15,8 +15,10 @@ from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
+from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
+from modelbeam.local.stream import Streamed, StreamRun
 
 
 def run_job(
@@ -54,6 +56,28 @@ def run_job(
     if running is not None:
         raise busy(plan.output, running)
     return LocalRun(plan, watcher or Silent(), now, started).run()
+
+
+def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Streamed:
+    """Run a job whose output is a topic.
+
+    Args:
+        job: what to do.
+        watcher: told how it goes.
+        started: a process for the model that was started ahead.
+
+    Raises:
+        RequestError: the request is wrong; nothing ran.
+        JobError: it failed; what is committed stays, and the same job goes on from there.
+    """
+    now = time.time()
+    engines.check_flags(job.beam_options)
+    if engines.engine_of(job.beam_options) is not None:
+        raise RequestError(
+            "--runner: a run into a topic is done on this machine in this version; start the same "
+            "command on several machines, and Kafka shares the partitions out among them."
+        )
+    return StreamRun(job, watcher, now, started).run()
 
 
 def _planned(job: Job) -> Plan:

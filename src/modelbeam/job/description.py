@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,16 @@ class Job(BaseModel):
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)
     max_record_size: int = Field(default=32 * MIB, ge=1)
+    errors: str | None = None
+    errors_format: Literal["original", "json"] = "original"
+    streaming: bool = False
+    stop_after: float | None = Field(default=None, gt=0)
+    stop_when_idle: float | None = Field(default=None, gt=0)
+    start_from: str = "earliest"
+    group: str | None = None
+    kafka_config: str | None = None
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    on_data_loss: Literal["fail", "earliest"] = "fail"
     detach: bool = False
     packages: bool = True
     """Whether an engine's workers are sent what the model needs; they may have it already."""
@@ -188,6 +199,25 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
+    @field_validator("stop_after", "stop_when_idle", mode="before")
+    @classmethod
+    def _durations(cls, value: object) -> object:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _start_from(cls, value: object) -> object:
+        text = str(value)
+        if text not in ("earliest", "latest") and not text.isdigit():
+            try:
+                datetime.fromisoformat(text.replace("Z", "+00:00"))
+            except ValueError:
+                raise ValueError(
+                    "give earliest, latest, a time (2026-11-27T12:00:00Z) or milliseconds since "
+                    "the epoch"
+                ) from None
+        return text
+
     @property
     def model(self) -> ModelSpec:
         """The one model of this job."""
@@ -239,6 +269,19 @@ def _absolute(path: str) -> str:
     if storage.is_url(path):
         return path
     return os.path.abspath(path) + ("/" if path.endswith("/") else "")
+
+
+def parse_duration(text: str) -> float:
+    """Read ``"5s"``, ``"500ms"``, ``"2m"``, ``"1h"`` or ``"5"`` as seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"'{text}' is not a duration; write it as 30s, 5m or 1h")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(match[1]) * units[match[2] or "s"]
 
 
 def parse_size(text: str) -> int:

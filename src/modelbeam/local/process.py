@@ -6,7 +6,7 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
     in   ("load", target, name, arguments, slots, storage flags, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
-         ("validate", number, record)
+         ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
          ("done", number, result), ("failed", number, error)
@@ -71,6 +71,7 @@ class _Server:
         self._sending = threading.Lock()
         self._model: Any = None
         self._meter: Meter | None = None
+        self._stopping = threading.Event()
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -89,6 +90,9 @@ class _Server:
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
+            if kind == "stop":
+                self._stopping.set()
+                continue
             threads.submit(self._answer, kind, number, rest)
 
     def _load(
@@ -152,6 +156,8 @@ class _Server:
             return self._sample(*rest)
         if kind == "validate":
             return self._validate(*rest)
+        if kind == "lane":
+            return self._lane(number, *rest)
         from modelbeam.predicting.predictor import picklable, predict
 
         return picklable(predict(self._model, *rest))
@@ -188,6 +194,21 @@ class _Server:
             return manifest
         finally:
             meter.end()
+
+    def _lane(self, number: int, job: Any, turns: int | None) -> Any:
+        """How far it came, and how many records killed a careful model's process."""
+        from modelbeam.kafka.lane import Lane
+
+        def report(progress: Any) -> None:
+            self._send("progress", number, progress)
+
+        lane = Lane(job, self._model, report, self._stopping.is_set)
+        if not isinstance(self._model, CarefulModel):
+            return lane.run(turns), 0
+        self._model.place = f"a transaction of {job.input.url}"
+        progress = lane.run(turns)
+        self._model.close()
+        return progress, self._model.blamed
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

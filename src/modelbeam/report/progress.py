@@ -237,12 +237,28 @@ def summary(run: Run) -> str:
         lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
     if description.get("already_finished"):
         lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
-    for kind in run.failures:
+    lines += failure_lines(description)
+    where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
+    lines.append(f"predictions in {where}")
+    if run.errors:
+        lines.append(
+            f"failed records in {run.errors[0]}"
+            + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
+        )
+    return "\n".join(lines)
+
+
+def failure_lines(description: dict[str, Any]) -> list[str]:
+    """What failed, by kind with the first of each; and which processes died."""
+    lines = []
+    for kind in description["failures"]:
         words = " ".join(kind["error"].split())
         words = words if len(words) <= 160 else words[:157] + "..."
         stage = f" ({kind['stage']})" if kind["stage"] else ""
         number = kind.get("line", kind.get("row"))
         place = kind["source"] if number is None else f"{kind['source']}:{number}"
+        if "partition" in kind:
+            place += f", partition {kind['partition']}, offset {kind['offset']}"
         where = f" [{kind['where']}]" if kind.get("where") else ""
         lines.append(
             f"  {kind['count']:,} x {kind['type']}{stage}, first at {place}: {words}{where}"
@@ -254,14 +270,7 @@ def summary(run: Run) -> str:
         )
     for crash in description.get("crashes", ()):
         lines.append("  " + _crash(crash))
-    where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
-    lines.append(f"predictions in {where}")
-    if run.errors:
-        lines.append(
-            f"failed records in {run.errors[0]}"
-            + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
-        )
-    return "\n".join(lines)
+    return lines
 
 
 def _crash(crash: dict[str, Any]) -> str:
