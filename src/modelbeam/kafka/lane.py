@@ -292,9 +292,10 @@ class Lane:
     def _turn(self) -> bool:
         """Some messages from consuming to commit; whether there were any."""
         began = time.monotonic()
-        messages = self._messages(self._consumer.consume(self._size, WAIT_SECONDS))
+        consumed = self._consumer.consume(self._size, WAIT_SECONDS)
         if self._loss is not None:
             raise self._loss
+        messages = self._messages(consumed)
         if not messages and not self._begun:
             return False
         if not messages:

@@ -136,7 +136,8 @@ class _Server:
 
     def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
         try:
-            with at_work():
+            # a lane has a thread of its own for the model's work
+            with contextlib.nullcontext() if kind == "lane" else at_work():
                 made = self._made(kind, number, rest)
             self._send("done", number, made)
         except ModelbeamError as error:
