@@ -160,7 +160,12 @@ def test_rows_of_tables_are_predicted_once(values: list[float], batch_size: int 
 def stub(**calls: Callable[..., Any]) -> Any:
     """A loaded model of one call, whose records are all valid."""
     return SimpleNamespace(
-        validate_many=lambda records: records, turns=Turns(), trusted=None, apart=None, **calls
+        validate_many=lambda records: records,
+        turns=Turns(),
+        trusted=None,
+        apart=None,
+        validates_itself=False,
+        **calls,
     )
 
 

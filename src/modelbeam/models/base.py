@@ -93,12 +93,14 @@ class LoadedModel:
         trusted: whether what it returns is in nobody else's hands, ``None`` until that is known;
             see :mod:`modelbeam.predicting.results`.
         apart: for a model that is in another process, what predicts there.
+        validates_itself: whether ``predict`` applies the input schema; else it is applied before.
     """
 
     info: ModelInfo
     turns: Turns
     trusted: bool | None = None
     apart: Apart | None = None
+    validates_itself: bool = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""
