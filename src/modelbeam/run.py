@@ -19,6 +19,7 @@ from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
 from modelbeam.local.stream import Streamed, StreamRun
+from modelbeam.sources import source_of
 
 
 def run_job(
@@ -55,7 +56,9 @@ def run_job(
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
-    return LocalRun(plan, watcher or Silent(), now, started).run()
+    run = LocalRun(plan, watcher or Silent(), now, started).run()
+    source_of(job.inputs[0]).finished(plan.inputs)
+    return run
 
 
 def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Streamed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
+from modelbeam.kafka.address import is_topic
 from modelbeam.models.target import Target
+from modelbeam.sources.kafka import Asked
 
 MIB = 1 << 20
 
@@ -229,6 +232,31 @@ class Job(BaseModel):
         return Reading(self.delimiter, self.encoding, self.columns)
 
     @property
+    def asked(self) -> Asked | None:
+        """What the source of topics is told."""
+        if not is_topic(self.inputs[0]):
+            return None
+        config = os.path.abspath(self.kafka_config) if self.kafka_config else None
+        return Asked(config, self.consumer_group, self.begin, self.on_data_loss == "earliest")
+
+    @property
+    def begin(self) -> str | int:
+        """Where a group without offsets begins: a word, or milliseconds since the epoch."""
+        text = self.start_from
+        return text if text in ("earliest", "latest") else _milliseconds(text)
+
+    @property
+    def consumer_group(self) -> str:
+        """The consumer group: made of the model's name and the output, the same at every start."""
+        if self.group:
+            return self.group
+        spec = self.model
+        where = self.output if is_topic(self.output) else _absolute(self.output)
+        words = [spec.name or str(spec.target).rpartition(":")[2], where.rpartition("/")[2]]
+        digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(["modelbeam", *words, digest]))
+
+    @property
     def single_file(self) -> bool:
         """Whether the output is one file (it has a data suffix) and not a directory of shards."""
         return not self.output.endswith("/") and formats.from_suffix(self.output) is not None
@@ -269,6 +297,14 @@ def _absolute(path: str) -> str:
     if storage.is_url(path):
         return path
     return os.path.abspath(path) + ("/" if path.endswith("/") else "")
+
+
+def _milliseconds(text: str) -> int:
+    """A time as ``--from`` has it, in milliseconds since the epoch."""
+    if text.isdigit():
+        return int(text)
+    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
 def parse_duration(text: str) -> float:

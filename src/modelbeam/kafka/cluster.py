@@ -199,6 +199,28 @@ class Cluster:
             consumer.close()
         return {place.partition: place.offset for place in answers if place.offset >= 0}
 
+    def commit(self, group: str, places: list[Any]) -> None:
+        """Commit offsets for a group that has no members now.
+
+        Raises:
+            RequestError: it has, or the cluster does not answer.
+        """
+        consumer = self._made(
+            self._kafka.Consumer, {"group.id": group, "enable.auto.commit": False}
+        )
+        try:
+            for place in consumer.commit(offsets=places, asynchronous=False):
+                if place.error is not None:
+                    raise self._kafka.KafkaException(place.error)
+        except self._kafka.KafkaException as error:
+            raise RequestError(
+                f"The predictions are published, and the offsets of the group {group} could not be "
+                f"committed: {error.args[0].str()}. Does something else read with this group? The "
+                f"same command with --resume commits them."
+            ) from None
+        finally:
+            consumer.close()
+
     def offsets_at(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int]:
         """The first offset at or after a time, of the partitions that have one."""
         consumer = self._made(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -84,15 +83,14 @@ class StreamRun:
                 input=source,
                 output=target,
                 errors=errors,
-                group=job.group or default_group(info, target.name),
+                group=job.consumer_group,
                 settings=settings,
                 keep=job.keep,
                 batch_size=None if job.batch_size == "auto" else job.batch_size,
                 longest=job.max_record_size,
                 exactly_once=job.delivery == DEFAULT_DELIVERY,
                 form=job.errors_format,
-                begin=job.start_from if job.start_from in ("earliest", "latest")
-                else _milliseconds(job.start_from),
+                begin=job.begin,
                 skip_lost=job.on_data_loss == "earliest",
                 ends=self._ends,
                 limits=(limits[target.name], limits[errors.name]),
@@ -201,21 +199,3 @@ class StreamRun:
             "seconds": round(seconds, 3),
         }
         return Streamed(counts.read, counts.predicted, counts.failed, seconds, description)
-
-
-def default_group(info: ModelInfo, output: str) -> str:
-    """The consumer group of a model and an output: the same at every start."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", info.name).strip("-") or "model"
-    return f"modelbeam-{name}-{output}"
-
-
-def _milliseconds(text: str) -> int:
-    """A time as ``--from`` has it, in milliseconds since the epoch."""
-    from datetime import datetime, timezone
-
-    if text.isdigit():
-        return int(text)
-    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return int(when.timestamp() * 1000)

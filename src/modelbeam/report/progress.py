@@ -10,7 +10,7 @@ from modelbeam import engines
 from modelbeam.engines.run import Submitted
 from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
-from modelbeam.job.result import Run
+from modelbeam.job.result import Run, place_of
 from modelbeam.job.task import Totals
 from modelbeam.text import count, duration, printable, size
 
@@ -255,13 +255,10 @@ def failure_lines(description: dict[str, Any]) -> list[str]:
         words = " ".join(kind["error"].split())
         words = words if len(words) <= 160 else words[:157] + "..."
         stage = f" ({kind['stage']})" if kind["stage"] else ""
-        number = kind.get("line", kind.get("row"))
-        place = kind["source"] if number is None else f"{kind['source']}:{number}"
-        if "partition" in kind:
-            place += f", partition {kind['partition']}, offset {kind['offset']}"
         where = f" [{kind['where']}]" if kind.get("where") else ""
         lines.append(
-            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place}: {words}{where}"
+            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place_of(kind)}: "
+            f"{words}{where}"
         )
     if recovered := description.get("recovered"):
         lines.append(
