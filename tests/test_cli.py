@@ -208,7 +208,7 @@ def test_an_unknown_flag_before_the_command_is_refused(refused, flag):
         (job("--max-record-size", "0"), "--max-record-size"),
         (job("--output-format", "xml"), "--output-format 'xml': no such format"),
         (job("--input-format", "jsonk"), "did you mean 'json"),
-        (job(output="out.parquet"), "'parquet' is not in this version"),
+        (job(output="out.avro"), "'avro' is not in this version"),
         (job("--keep"), "--keep: expected one argument"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
+import pyarrow as pa
 import pytest
 from commands import pip_install
+from pyarrow import parquet
 
 from modelbeam import formats
 from modelbeam.errors import RequestError
@@ -46,6 +50,111 @@ class TestJsonLines(FormatContract):
     @pytest.fixture
     def records(self) -> list[dict[str, Any]]:
         return LOGGED
+
+
+class TestJson(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "json"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return json.dumps(LOGGED, indent=2).encode()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestCsv(FormatContract):
+    typed = False
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "csv"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return b'at,x,"a,b"\ninfo,1.5,"/a ""b"\nwarn,"2\n",\n" ",,""\n\nq"u,001,\xc3\xa9'
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"at": "info", "x": "1.5", "a,b": '/a "b'},
+            {"at": "warn", "x": "2\n", "a,b": None},
+            {"at": " ", "x": None, "a,b": ""},
+            {"at": 'q"u', "x": "001", "a,b": "\u00e9"},
+        ]
+
+
+TABLE = pa.Table.from_pylist(
+    LOGGED,
+    pa.schema(
+        [("at", pa.string()), ("x", pa.float64()), ("path", pa.string()), ("ok", pa.bool_())]
+    ),
+)
+
+
+class TestParquet(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "parquet"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        parquet.write_table(TABLE, made, row_group_size=1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestAvro(FormatContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return "avro"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        types = {"at": "string", "x": "double", "path": "string", "ok": ["boolean", "null"]}
+        fields = [{"name": name, "type": kind} for name, kind in types.items()]
+        schema = {"type": "record", "name": "Row", "fields": fields}
+        fastavro.writer(made, schema, LOGGED, sync_interval=1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestArrow(FormatContract):
+    new: Any = staticmethod(pa.ipc.new_file)
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "arrow"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        made = io.BytesIO()
+        with self.new(made, TABLE.schema) as writer:
+            writer.write_table(TABLE, 1)
+        return made.getvalue()
+
+    @pytest.fixture
+    def records(self) -> list[dict[str, Any]]:
+        return LOGGED
+
+
+class TestArrowStream(TestArrow):
+    new: Any = staticmethod(pa.ipc.new_stream)
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "arrows"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from modelbeam.job.description import build_job
 from modelbeam.job.prepare import Plan, make_plan
 from modelbeam.sources.files import find_inputs
 from modelbeam.sources.looking import formats_of
-from modelbeam.sources.splits import plan_splits
+from modelbeam.sources.splits import plan_splits, planned_again
 
 try:
     from compression import zstd
@@ -71,9 +71,6 @@ def test_a_file_that_is_damaged_from_its_first_byte_on_is_taken_for_what_it_is_c
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"PAR1\x15\x04", "is Parquet"),
-        (b"Obj\x01\x04", "is Avro"),
-        (b"ARROW1\x00\x00", "is Arrow IPC"),
         (b"\xfd7zXZ\x00\x00", "is xz"),
         (b"PK\x03\x04rest", "is a zip archive"),
         (b"SQLite format 3\x00", "is an SQLite database"),
@@ -86,9 +83,6 @@ def test_a_file_that_is_damaged_from_its_first_byte_on_is_taken_for_what_it_is_c
         (RECORDS.decode().encode("utf-32"), "is UTF-32"),
         (RECORDS.decode().encode("utf-32-le"), "is UTF-32LE"),
         (RECORDS.decode().encode("utf-32-be"), "is UTF-32BE"),
-        (b'[{"x":1},{"x":2}]', r"one JSON array.*jq -c '\.\[\]' in"),
-        (b'[\n{"x":1},\n{"x":2}\n]\n', "one JSON array"),
-        (b'[\n  {\n    "x": 1\n  }\n]\n', "one JSON array"),
         (b'{\n  "x": 1\n}\n{\n  "x": 2\n}\n', "objects over several lines"),
         (b'{"x":1}{"x":2}{"x":3}', "several on a line"),
         (b'{"x":1}, {"x":2}', "several on a line"),
@@ -116,7 +110,7 @@ def test_one_record_among_the_first_lines_is_enough_to_be_json_lines(
 
 @pytest.mark.parametrize(
     "content",
-    [b'[1,2]\n{"x":1}\n', b'{"x":1\n{"x":2}\n', b"no json\n", b'[1,2\n{"x":1}\n', b"null\n", b"["],
+    [b'[1,2]\n{"x":1}\n', b'{"x":1\n{"x":2}\n', b"no json\n", b'[1,2\n{"x":1}\n', b"null\n"],
 )
 def test_a_bad_line_is_an_error_line_and_no_reason_to_refuse_a_file(content: bytes) -> None:
     assert problem(content, whole=True) is None
@@ -141,7 +135,7 @@ def test_an_errors_file_says_how_its_records_are_tried_again() -> None:
 
 
 def test_a_directory_is_its_data_files_and_its_partitions_and_the_rest_is_said() -> None:
-    for name in ("day=1/part-0.json", "day=2/hour=3/part-0.json", "a.jsonl", "notes.csv", "b.txt"):
+    for name in ("day=1/part-0.json", "day=2/hour=3/part-0.json", "a.jsonl", "notes.md", "b.txt"):
         Path("tree", name).parent.mkdir(parents=True, exist_ok=True)
         Path("tree", name).write_bytes(RECORDS)
     for name in ("_SUCCESS", ".part-0.json.crc", "day=1/.part-0.json.crc", "run.json"):
@@ -154,7 +148,7 @@ def test_a_directory_is_its_data_files_and_its_partitions_and_the_rest_is_said()
         "tree/day=2/hour=3/part-0.json",
     ]
     several, folders = plan.notes
-    assert several.startswith("tree: 3 of 5 files are read; b.txt, notes.csv have no suffix")
+    assert several.startswith("tree: 3 of 5 files are read; b.txt, notes.md have no suffix")
     assert folders.startswith("tree: the files in its 1 directory (old) are not read.")
 
 
@@ -275,7 +269,7 @@ def test_a_repaired_file_does_not_change_which_files_share_a_split() -> None:
     files = [storage.FileInfo(f"{n:03}.jsonl", 10 + n % 3, 1) for n in range(300)]
     before = plan_splits(files, 1 << 20)
     repaired = [*files[:7], files[7]._replace(size=5000, mtime_ns=2), *files[8:]]
-    after = plan_splits(repaired, 1 << 20, packed_as=files)
+    after = planned_again(before, repaired, 1 << 20)
     assert {split.key for split in before} - {split.key for split in after} == {
         split.key for split in before if any(p.path == "007.jsonl" for p in split.pieces)
     }

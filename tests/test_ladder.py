@@ -52,9 +52,7 @@ BEAM_AT_ONCE = {
 }
 BEAM_WHEN_CALLED = {
     "modelbeam.engines.dataflow",
-    "modelbeam.engines.portable",
-    "modelbeam.engines.remote_job",
-    "modelbeam.job.flags",
+    "modelbeam.beam.options",
     "modelbeam.report.doctor",
     "modelbeam.storage.base",
     "modelbeam.storage.beam",

@@ -14,17 +14,20 @@ from typing import Any
 
 import nasty_models
 import numpy as np
+import pyarrow as pa
 import pytest
 from commands import environment, read_lines, shards, write_lines
 from crashing import wait_until
 
 import modelbeam
-from modelbeam import cli, models
+from modelbeam import cli, formats, models
 from modelbeam.formats import compression
+from modelbeam.formats.layout import OutputColumn
 from modelbeam.local.mode import Meter, Shares, processes_pay
 from modelbeam.models import turns
 from modelbeam.models.turns import Turns, alone, at_work, turns_of
 from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.outcome import Outcome
 from modelbeam.predicting.predictor import CONFIRMED_OF_A_KIND, confirmed, predict_records
 
 ROWS = 20_000
@@ -282,6 +285,20 @@ from modelbeam.sources.splits import plan_splits
 loaded = models.load(sys.argv[1], None, {})
 warm_up(loaded.info)
 import nasty_models
+from modelbeam.formats.layout import OutputColumn
+for name in sys.argv[3:]:
+    import pyarrow
+    every = tuple(sys.argv[3:])
+    layout = (OutputColumn("x", pyarrow.string()), OutputColumn("y"))
+    state = Path(sys.argv[2], "state-" + name)
+    for folder in ("attempts", "manifests"):
+        (state / folder).mkdir(parents=True)
+    task = Task(str(state), "", Format(name), ("x",), None, 1 << 20, layout=layout, formats=every)
+    for file in find_inputs([sys.argv[2] + "/others"], any_suffix=False)[0]:
+        known = {file.path: Format(file.path.rsplit(".", 1)[1])}
+        for split in plan_splits([file], 1 << 20, known=known):
+            with at_work():
+                predict_split(split, task, loaded)
 for suffix, keep in [("", ()), ("zstd", "all"), ("gzip", ("x",)), ("bzip2", ())]:
     state = Path(sys.argv[2], "state-" + suffix)
     for name in ("attempts", "manifests"):
@@ -292,6 +309,21 @@ for suffix, keep in [("", ()), ("zstd", "all"), ("gzip", ("x",)), ("bzip2", ())]
             predict_split(split, task, loaded)
 print(json.dumps(nasty_models.late_imports()))
 """
+
+
+def write_others(folder: Path) -> list[str]:
+    """Files of all other formats, with records that fail too; returns the formats' names."""
+    folder.mkdir()
+    values = [{"x": 1.0, "s": "a"}, {"x": -1.0, "s": None}, {"x": None, "s": ""}]
+    found = [name for name in formats.NAMES if name != "jsonl"]
+    for name in found:
+        layout = (OutputColumn("x", pa.float64()), OutputColumn("s", pa.string()))
+        with (folder / f"in.{name}").open("wb") as handle:
+            writer = formats.find(name).writer(handle, layout)
+            assert writer.write(Outcome(3, values, False, None, None, [])) == []
+            writer.close()
+    (folder / "odd.csv").write_bytes(b'x,s\n1,"a\n1,2,3\n\xff,2\n"a"b,c\n')
+    return found
 
 
 @pytest.mark.parametrize("model", ["Watched", "WatchedBatch", "WatchedRecord"])
@@ -309,13 +341,23 @@ def test_nothing_of_ours_is_imported_after_the_models_first_call(
         path = tmp_path / "in" / f"8.jsonl.{ending}"
         with path.open("wb") as handle, compression.compressed(handle, name) as stream:
             stream.write(b'{"x": 1.0}\n')
+    others = write_others(tmp_path / "others")
     # what Arrow would import, where it is installed, when it is first given values of Python
     (tmp_path / "pandas").mkdir()
     (tmp_path / "pandas" / "__init__.py").write_text('__version__ = "0.0"\n')
     env = environment()
     env["PYTHONPATH"] += os.pathsep + str(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WORKER, f"nasty_models:{model}", str(tmp_path)],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            WORKER,
+            f"nasty_models:{model}",
+            str(tmp_path),
+            *others,
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -101,7 +101,14 @@ class JobError(ModelbeamError):
 
 
 class InputReadError(JobError):
-    """An input file vanished, changed during the run or cannot be read."""
+    """An input file vanished, changed during the run or cannot be read.
+
+    Attributes:
+        damaged: whether it cannot be read as it is; then it may be another one when the run is
+            resumed.
+    """
+
+    damaged: bool = False
 
 
 class OutputWriteError(JobError):

@@ -8,11 +8,9 @@ from typing import Any, Literal, overload
 
 from typing_extensions import Required, TypedDict, Unpack
 
-from modelbeam import storage
-from modelbeam.engines import remote_job
+from modelbeam import engines, storage
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
-from modelbeam.job import flags as options
 from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
@@ -41,11 +39,12 @@ def run_job(
         KeyboardInterrupt: Ctrl-C; all processes are gone when this is raised.
     """
     now = time.time()
-    options.check_flags(job.beam_options)
+    engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
-    if not options.is_local(job.beam_options):
-        check_places(job)
-        added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
+    engine = engines.engine_of(job.beam_options)
+    if engine is not None:
+        check_places(job, engine.title, engine.example_url)
+        added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
         return RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
     if job.detach:
@@ -77,7 +76,12 @@ class Settings(TypedDict, total=False):
     output: Required[str]
     input_format: str | None
     output_format: str | None
+    delimiter: str | None
+    encoding: str | None
+    columns: list[str] | None
     keep: Literal["all"] | list[str] | None
+    rename: dict[str, str] | list[str] | None
+    limit: int | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
     worker_mode: Literal["auto", "threads", "processes"] | None
@@ -117,7 +121,12 @@ def predict(
     output: str,
     input_format: str | None = None,
     output_format: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    columns: list[str] | None = None,
     keep: Literal["all"] | list[str] | None = None,
+    rename: dict[str, str] | list[str] | None = None,
+    limit: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
     worker_mode: Literal["auto", "threads", "processes"] | None = None,
@@ -146,7 +155,12 @@ def predict(
         output: one file if it has a data suffix, else a directory of shards.
         input_format: by default read off the suffixes.
         output_format: by default read off the suffix, else JSON Lines.
+        delimiter: between fields of CSV; found out by default.
+        encoding: of CSV; UTF-8 by default.
+        columns: of CSV files without a header.
         keep: input columns that stand beside the predictions.
+        rename: names of predicted columns in the output, by the name that the model gives them.
+        limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
         workers: cores to use; all by default.
         worker_mode: threads or processes; what pays for this model by default.
@@ -183,7 +197,12 @@ def predict(
             "output": output,
             "input_format": input_format,
             "output_format": output_format,
+            "delimiter": delimiter,
+            "encoding": encoding,
+            "columns": columns,
             "keep": keep,
+            "rename": rename,
+            "limit": limit,
             "batch_size": batch_size,
             "workers": workers,
             "worker_mode": worker_mode,

@@ -22,6 +22,7 @@ import pytest
 from modelbeam import formats, models
 from modelbeam.errors import ModelError
 from modelbeam.formats.base import Piece, Wanted
+from modelbeam.formats.layout import Layout, of_rows, together
 from modelbeam.models import LoadedModel, Target
 from modelbeam.predicting.conform import misfits
 from modelbeam.predicting.dicts import DictsBatch
@@ -137,7 +138,12 @@ class FormatContract:
         name: the format's, which is its suffix as well.
         content: a file of at least four records, the same as :attr:`records`.
         records: what it holds, as dicts of text, numbers, booleans and null.
+
+    Attributes:
+        typed: whether the format knows numbers from text without being told.
     """
+
+    typed = True
 
     @pytest.fixture
     def path(self, tmp_path: Path, name: str, content: bytes) -> Path:
@@ -203,11 +209,13 @@ class FormatContract:
         written_to = tmp_path / f"out.{name}"
         rows = 0
         with written_to.open("wb") as handle:
-            writer = formats.find(formats.parse(name, "name").name).writer(handle)
+            writer = formats.find(formats.parse(name, "name").name).writer(
+                handle, _layout(records, {"predicted": "", "score": 0.5})
+            )
             for batch in source_of(piece.path).reader(piece, Wanted("record")):
                 decoded = batch.records()
                 kept = batch.keep("all", decoded.rows)
-                values = [{"predicted": f"a b={n}", "score": 0.5} for n in range(len(kept))]
+                values = [{"predicted": f"a b={rows + n}", "score": 0.5} for n in range(len(kept))]
                 made = Outcome(len(kept), values, False, None, kept, [])
                 assert writer.write(made) == []
                 rows += len(kept)
@@ -215,33 +223,51 @@ class FormatContract:
                 assert [failure.row for failure in writer.write(bad)] == [0]
             writer.close()
         assert writer.rows == rows == len(records)
-        read = [
-            record
-            for piece in _pieces(written_to, 1 << 30)
-            for batch in source_of(piece.path).reader(piece, Wanted("record"))
-            for record in batch.records().records
-        ]
+        read = _read(written_to)
         assert [record.pop("predicted") for record in read] == [f"a b={n}" for n in range(rows)]
-        assert [record.pop("score") for record in read] == [0.5] * rows
+        assert [record.pop("score") for record in read] == [0.5 if self.typed else "0.5"] * rows
         assert read == records
 
     def test_parts_are_joined_in_order(
-        self, tmp_path: Path, name: str, content: bytes, records: list[dict[str, Any]]
+        self, tmp_path: Path, name: str, path: Path, records: list[dict[str, Any]]
     ) -> None:
+        found = formats.find(formats.parse(name, "name").name)
         parts = []
-        for number in range(2):
+        for number in range(3):
             part = tmp_path / f"part-{number}.{name}"
-            part.write_bytes(content)
-            parts.append((str(part), len(content)))
+            with part.open("wb") as handle:
+                writer = found.writer(handle, _layout(records, {"part": ""}), number)
+                for batch in source_of(str(path)).reader(_pieces(path, 1 << 30)[0], _WANTED):
+                    if number == 1:
+                        continue  # one that has no records
+                    kept = batch.keep("all", batch.records().rows)
+                    values = [{"part": f"part {number}"}] * len(kept)
+                    assert writer.write(Outcome(len(kept), values, False, None, kept, [])) == []
+                writer.close()
+            parts.append((str(part), part.stat().st_size))
         whole = tmp_path / f"whole.{name}"
-        formats.find(formats.parse(name, "name").name).join(parts, str(whole))
-        read = [
-            record
-            for piece in _pieces(whole, 1 << 30)
-            for batch in source_of(piece.path).reader(piece, Wanted("record"))
-            for record in batch.records().records
+        found.join(parts, str(whole))
+        assert _read(whole) == [
+            {**record, "part": f"part {number}"} for number in (0, 2) for record in records
         ]
-        assert read == records * 2
+
+
+_WANTED = Wanted("record")
+
+
+def _layout(records: list[dict[str, Any]], predicted: dict[str, Any]) -> Layout:
+    """The columns of an output that keeps all of the records beside what is predicted."""
+    return together(of_rows(records), of_rows([predicted]))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """All records of a file."""
+    return [
+        record
+        for piece in _pieces(path, 1 << 30)
+        for batch in source_of(piece.path).reader(piece, _WANTED)
+        for record in batch.records().records
+    ]
 
 
 _FAILURE = Failure(0, "predict", "E", "why")

@@ -47,3 +47,26 @@ class TableDoubler(Doubler):
         if (x < 0).any():
             raise ValueError(f"x is negative: {x[x < 0][0]}")
         return pa.RecordBatch.from_arrays([pa.array(2 * x)], names=["y"])
+
+
+class TextDoubler(Doubler):
+    """Takes numbers that are text."""
+
+    qualified_name = "text_doubler"
+    input_schema = Schema({"x": str}, ignore_extra_keys=True)
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        return super().predict({"x": float(data["x"])})
+
+
+class Unsaid(Doubler):
+    """Does not say what it predicts, and of records with n > 100 it is another column."""
+
+    qualified_name = "unsaid"
+    output_schema = None
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        other = "late" if data["n"] > 100 else "n"
+        return {**super().predict(data), other: data["n"]}

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from modelbeam.formats.base import Writer
 from modelbeam.formats.jsonl.encode import plain_rows
+from modelbeam.formats.layout import Layout
 from modelbeam.formats.lines import LineBlock, LinesBatch, LinesFormat
 from modelbeam.predicting.batch import Batch, Decoded, Keep
 from modelbeam.predicting.failures import Failure
@@ -25,7 +26,7 @@ class Logfmt(LinesFormat):
         """The records of a block of lines."""
         return LogfmtBatch(block)
 
-    def writer(self, handle: BinaryIO) -> Writer:
+    def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:  # noqa: ARG002
         """Write such lines."""
         return LogfmtWriter(handle)
 

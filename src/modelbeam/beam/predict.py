@@ -8,10 +8,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
-from apache_beam.utils.windowed_value import WindowedValue
 
 from modelbeam import models
 from modelbeam.beam.loading import acquire
+from modelbeam.beam.private import WindowedValue
 from modelbeam.job.description import ModelSpec
 from modelbeam.models.turns import at_work
 from modelbeam.predicting.dicts import DictsBatch

@@ -125,11 +125,18 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="PATH",
         help="with a data suffix (.jsonl, .jsonl.gz ...) one file, else a directory")  # fmt: skip
     add("--input-format", metavar="FORMAT",
-        help="jsonl (also ldjson, ndjson); by default read off the suffix")  # fmt: skip
+        help="jsonl (ldjson, ndjson), json, csv ...; by default read off the suffix")  # fmt: skip
     add("--output-format", metavar="FORMAT",
-        help="jsonl, jsonl.gz, jsonl.bz2 or jsonl.zst; by default read off the suffix")  # fmt: skip
+        help="jsonl, json, csv, parquet, csv.gz ...; by default read off the suffix")  # fmt: skip
+    add("--delimiter", metavar="CHAR",
+        help="CSV: what separates fields (';', tab ...); by default found out")  # fmt: skip
+    add("--encoding", metavar="NAME", help="CSV: latin-1, cp1252 ...; default: UTF-8")
+    add("--columns", metavar="A,B,C", help="CSV: the columns of files without a header")
     add("--keep", metavar="all|COL,COL",
         help="input columns carried into the output beside the predictions")  # fmt: skip
+    add("--rename", action="append", metavar="OLD=NEW",
+        help="another name for a predicted column; repeatable")  # fmt: skip
+    add("--limit", metavar="N", type=int, help="only the first N records of the input: a trial run")
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
     add("--record-timeout", metavar="SECONDS", type=float,

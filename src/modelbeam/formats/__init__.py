@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.formats.reading import Reading
 
 if TYPE_CHECKING:
     from modelbeam.formats.base import FileFormat
@@ -15,11 +16,41 @@ if TYPE_CHECKING:
 COMPRESSIONS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
 """Suffix to the name of the compression."""
 
-_FORMATS = {"jsonl": "modelbeam.formats.jsonl:JsonLines"}
+_FORMATS = {
+    "jsonl": "modelbeam.formats.jsonl:JsonLines",
+    "json": "modelbeam.formats.json:Json",
+    "csv": "modelbeam.formats.csv:Csv",
+    "parquet": "modelbeam.formats.parquet:Parquet",
+    "arrow": "modelbeam.formats.arrow:Arrow",
+    "arrows": "modelbeam.formats.arrow:ArrowStream",
+    "avro": "modelbeam.formats.avro:Avro",
+}
 """Name to the class of the format, imported when it is used."""
 
-_NAMES = {"jsonl": "jsonl", "ldjson": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
-_PLANNED = ("csv", "parquet", "avro", "arrow")
+NAMES = tuple(_FORMATS)
+"""The formats that modelbeam itself brings."""
+
+_SUFFIXES = {
+    "jsonl": "jsonl",
+    "ldjson": "jsonl",
+    "ndjson": "jsonl",
+    "json": "jsonl",
+    "csv": "csv",
+    "tsv": "csv",
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "ipc": "arrow",
+    "arrows": "arrows",
+    "avro": "avro",
+}
+"""What a file's suffix says of its format; its first bytes may say another thing."""
+
+_NAMES = {**_SUFFIXES, **{name: name for name in _FORMATS}}
+"""What a flag says."""
+
+_INSTALL = {"avro": 'pip install "modelbeam[avro]"'}
+"""What to do where the library of a format is missing."""
 
 ENTRY_POINTS = "modelbeam.formats"
 """The group of entry points by which a package adds formats; the name is the suffix as well."""
@@ -38,8 +69,12 @@ class Format(NamedTuple):
         return f".{self.name}" + (f".{ends[self.compression]}" if self.compression else "")
 
 
-def find(name: str) -> FileFormat:
+def find(name: str, reading: Reading | None = None) -> FileFormat:
     """The format of that name.
+
+    Args:
+        name: as :class:`Format` has it.
+        reading: how its files are to be read.
 
     Raises:
         RequestError: its library, or the package that brings it, is not installed.
@@ -47,7 +82,7 @@ def find(name: str) -> FileFormat:
     found = _found.get(name)
     if found is None:
         found = _found[name] = _load(name)
-    return found
+    return found.told(reading) if reading and any(reading) else found
 
 
 _found: dict[str, FileFormat] = {}
@@ -61,7 +96,8 @@ def _load(name: str) -> FileFormat:
     try:
         made: FileFormat = getattr(importlib.import_module(module), attribute)()
     except ImportError as error:
-        raise RequestError(f"The format '{name}' cannot be used: {error}.") from error
+        hint = f": {_INSTALL[name]}" if name in _INSTALL else "."
+        raise RequestError(f"The format '{name}' cannot be used: {error}{hint}") from error
     return made
 
 
@@ -89,11 +125,11 @@ def forget() -> None:
         del _found[name]
 
 
-def _name_of(ending: str) -> str | None:
+def _name_of(ending: str, known: Mapping[str, str]) -> str | None:
     """The format that a suffix or a flag names."""
-    if ending in _NAMES:
-        return _NAMES[ending]
-    return ending if ending and ending not in _PLANNED and ending in _others() else None
+    if ending in known:
+        return known[ending]
+    return ending if ending and ending in _others() else None
 
 
 def _split(path: str) -> tuple[str, str | None]:
@@ -104,15 +140,9 @@ def _split(path: str) -> tuple[str, str | None]:
 
 
 def from_suffix(path: str) -> Format | None:
-    """The format that a path's ending names, or ``None`` if it names none.
-
-    Raises:
-        RequestError: it names a format that this version does not read or write.
-    """
+    """The format that a path's ending names, or ``None`` if it names none."""
     ending, compression = _split(path)
-    if ending in _PLANNED:
-        return _planned(ending, path)
-    name = _name_of(ending)
+    name = _name_of(ending, _SUFFIXES)
     return Format(name, compression) if name else None
 
 
@@ -130,22 +160,13 @@ def parse(name: str, flag: str) -> Format:
         RequestError: no such format.
     """
     ending, compression = _split("x." + name)
-    if ending in _PLANNED:
-        return _planned(ending, f"{flag} {name}")
-    found = _name_of(ending)
+    found = _name_of(ending, _NAMES)
     if found:
         return Format(found, compression)
-    raise RequestError(
-        f"{flag} '{name}': no such format{did_you_mean(name, _NAMES) or '; there is: jsonl.'}"
-    )
+    there = did_you_mean(name, _NAMES) or f"; there are: {', '.join(_FORMATS)}."
+    raise RequestError(f"{flag} '{name}': no such format{there}")
 
 
 def compression_of(path: str) -> str | None:
     """The compression that a path's last suffix names, whatever comes before it."""
     return COMPRESSIONS.get(path.rsplit(".", 1)[-1].lower())
-
-
-def _planned(name: str, where: str) -> Format:
-    raise RequestError(
-        f"{where}: the format '{name}' is not in this version, which reads and writes JSON Lines."
-    )

@@ -13,9 +13,6 @@ HEAD = 64 << 10
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"PAR1", "Parquet", ""),
-    (b"Obj\x01", "Avro", ""),
-    (b"ARROW1", "Arrow IPC", ""),
     (b"ORC", "ORC", ""),
     (b"\xfd7zXZ\x00", "xz", "unpack it (xz -d), or pack it with gzip or zstd"),
     (b"\x04\x22\x4d\x18", "lz4", "unpack it (lz4 -d), or pack it with gzip or zstd"),
@@ -38,6 +35,15 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"<html", "a web page", "perhaps what was downloaded is an error or a login page"),
 )
 
+_FORMATS = {
+    b"PAR1": "parquet",
+    b"PARE": "parquet",
+    b"ARRO": "arrow",
+    b"FEA1": "arrow",
+    b"\xff\xff\xff\xff": "arrow",
+    b"Obj\x01": "avro",
+}
+
 _UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -49,6 +55,11 @@ def compression_of(head: bytes) -> str | None:
             return name
     skippable = len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
     return "zstd" if skippable else None
+
+
+def format_of(head: bytes) -> str | None:
+    """The name of the format whose files begin like this, if only its files do."""
+    return _FORMATS.get(head[:4])
 
 
 def unpacked(head: bytes, compression: str) -> tuple[bytes, bool]:

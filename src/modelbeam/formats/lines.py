@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -78,13 +78,15 @@ class LineBlock:
 class LongLine(NamedTuple):
     """A line that is longer than a record may be; only its beginning was kept.
 
-    ``line`` counts from 0 in its piece; ``length`` is in bytes, without the newline.
+    ``line`` counts from 0 in its piece; ``length`` is in bytes, without the newline; ``lines`` is
+    more than one where a record may have several.
     """
 
     line: int
     offset: int
     length: int
     head: bytes
+    lines: int = 1
 
 
 class BlockReader:
@@ -106,22 +108,32 @@ class BlockReader:
 
     def __iter__(self) -> Iterator[LineBlock | LongLine]:
         piece = self._piece
-        with _reading(piece):
-            _check_unchanged(piece)
+        with reading(piece):
+            check_unchanged(piece)
             if not piece.size:
                 return  # not even the frame of a compression
             handle = storage.open_read(piece.path, piece.end or piece.size)
         with handle:
-            with _reading(piece):
-                reader = _Reader(piece, handle)
+            with reading(piece):
+                reader = self._open(handle)
             while True:
-                with _reading(piece):  # not around the yield: what the caller raises is not ours
+                with reading(piece):  # not around the yield: what the caller raises is not ours
                     block = reader.next_block(self._longest, self.size)
                 if block is None:
                     break
                 yield block
-        with _reading(piece):
-            _check_unchanged(piece)
+        with reading(piece):
+            check_unchanged(piece)
+
+    def _open(self, handle: BinaryIO) -> BlockCutter:
+        return _Reader(self._piece, handle)
+
+
+class BlockCutter(Protocol):
+    """Cuts what it reads of a piece into blocks."""
+
+    def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
+        """The next lines, or ``None`` after the last one that belongs to the piece."""
 
 
 def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlock:
@@ -132,7 +144,7 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
     """
     piece = Piece(path, 0, None, 0, 0, compression_name, "jsonl", 0)
     first = LineBlock(b"", 0, 0, 0)
-    with _reading(piece):
+    with reading(piece):
         if storage.stat(path).size:
             with storage.open_read(path) as handle:
                 reader = _Reader(piece, handle)
@@ -151,7 +163,7 @@ def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlo
 
 
 @contextmanager
-def _reading(piece: Piece) -> Iterator[None]:
+def reading(piece: Piece) -> Iterator[None]:
     """Turn what reading may raise into one message that names the file."""
     try:
         yield
@@ -164,17 +176,20 @@ def _reading(piece: Piece) -> Iterator[None]:
         if isinstance(error, InputReadError) or not _is_reading_error(error):
             raise
         damaged = f" ({piece.compression}: truncated or damaged)" if piece.compression else ""
-        raise InputReadError(
+        found = InputReadError(
             f"The input {piece.path} cannot be read{damaged}: {error}. Fix it and run the same "
             f"command with --resume."
-        ) from error
+        )
+        found.damaged = True
+        raise found from error
 
 
 def _is_reading_error(error: Exception) -> bool:
     return isinstance(error, (OSError, EOFError, zlib.error)) or type(error).__name__ == "ZstdError"
 
 
-def _check_unchanged(piece: Piece) -> None:
+def check_unchanged(piece: Piece) -> None:
+    """Raise :class:`InputReadError` if the file is not as it was when the plan was made."""
     now = storage.stat(piece.path)
     if (now.size, now.mtime_ns) != (piece.size, piece.mtime_ns):
         raise InputReadError(
@@ -296,18 +311,25 @@ class LinesReader(Reader):
         piece: what to read.
         wanted: how.
         batch: makes a batch of a block.
+        blocks: yields the blocks.
     """
 
-    def __init__(self, piece: Piece, wanted: Wanted, batch: Callable[[LineBlock], Batch]) -> None:
+    def __init__(
+        self,
+        piece: Piece,
+        wanted: Wanted,
+        batch: Callable[[LineBlock], Batch],
+        blocks: type[BlockReader] = BlockReader,
+    ) -> None:
         self._piece, self._wanted, self._batch = piece, wanted, batch
-        self._blocks = BlockReader(piece, wanted.longest, _FIRST_BLOCK[wanted.style])
+        self._blocks = blocks(piece, wanted.longest, _FIRST_BLOCK[wanted.style])
         self._last: LineBlock | LongLine | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches in order."""
         for block in self._blocks:
             self._last = block
-            self.units = block.line + (1 if isinstance(block, LongLine) else block.count)
+            self.units = block.line + (block.lines if isinstance(block, LongLine) else block.count)
             yield (
                 LongLineBatch(block, self._wanted.longest)
                 if isinstance(block, LongLine)
@@ -376,8 +398,8 @@ class LongLineBatch(Batch):
             0,
             "decode",
             "RecordTooLongError",
-            f"the line has {line.length} bytes, more than --max-record-size ({longest}); "
-            f"'record' is its beginning",
+            f"the {'line' if line.lines == 1 else 'record'} has {line.length} bytes, more than "
+            f"--max-record-size ({longest}); 'record' is its beginning",
         )
 
     def records(self) -> Decoded:
@@ -432,7 +454,9 @@ class LinesFormat(FileFormat):
         """Read a piece."""
         return LinesReader(piece, wanted, lambda block: self.batch(block, wanted.keep))
 
-    def first(self, path: str, compression: str | None, records: int) -> Batch:
+    def first(
+        self, path: str, compression: str | None, records: int, wanted: Wanted | None = None
+    ) -> Batch:
         """The first lines of a file."""
         return self.batch(first_block(path, compression, records))
 

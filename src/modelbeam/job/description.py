@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
+from modelbeam.predicting.renaming import Rename, parse_rename
 
 MIB = 1 << 20
 
@@ -106,7 +109,12 @@ class Job(BaseModel):
     output: str
     input_format: str | None = None
     output_format: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    columns: tuple[str, ...] | None = None
     keep: Literal["all"] | tuple[str, ...] = ()
+    rename: Rename = ()
+    limit: int | None = Field(default=None, ge=1)
     batch_size: int | Literal["auto"] = "auto"
     workers: int | None = Field(default=None, ge=1, le=1024)
     worker_mode: Literal["auto", "threads", "processes"] = "auto"
@@ -180,6 +188,34 @@ class Job(BaseModel):
     def _trusted_types(cls, value: object) -> object:
         return tuple(value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("rename", mode="before")
+    @classmethod
+    def _rename(cls, value: object) -> object:
+        return parse_rename(value)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter(cls, value: str | None) -> str | None:
+        value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+        if value is not None and (len(value) != 1 or not value.isascii() or value in '"\r\n'):
+            raise ValueError("a delimiter is one ASCII character, or 'tab'")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding(cls, value: str | None) -> str | None:
+        return None if value is None else plain_encoding(value)
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        if isinstance(names, (list, tuple)):
+            twice = [name for name in names if names.count(name) > 1]
+            if not names or "" in names or twice:
+                raise ValueError("name each column of the file, in order and once: A,B,C")
+        return names
+
     @field_validator("batch_size")
     @classmethod
     def _batch_size(cls, value: int | str) -> int | str:
@@ -214,6 +250,11 @@ class Job(BaseModel):
         return one.model_copy(update={"options": options.over(one.options)})
 
     @property
+    def reading(self) -> Reading:
+        """How the input files are to be read, where they do not say it."""
+        return Reading(self.delimiter, self.encoding, self.columns)
+
+    @property
     def single_file(self) -> bool:
         """Whether the output is one file (it has a data suffix) and not a directory of shards."""
         return not self.output.endswith("/") and formats.from_suffix(self.output) is not None
@@ -246,7 +287,6 @@ class Job(BaseModel):
         ):
             if value is not None:
                 formats.parse(value, flag)
-        formats.from_suffix(self.output)
         return self
 
 
@@ -280,6 +320,27 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"'{text}' is not a size; write it as 64MB")
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]]
+
+
+def plain_encoding(name: str) -> str:
+    """An encoding by its usual name, if it is one in which ASCII is ASCII.
+
+    Raises:
+        ValueError: there is no such encoding, or the bytes of separators may be other characters.
+    """
+    try:
+        found = codecs.lookup(name).name
+        ascii_ = bytes(range(128))
+        plain = ascii_.decode(found) == ascii_.decode("ascii")
+    except UnicodeError:
+        plain = False
+    except LookupError:
+        raise ValueError("there is no such encoding") from None
+    if not plain:
+        raise ValueError(
+            f"files are cut at ASCII characters, so convert it: iconv -f {name} -t UTF-8"
+        )
+    return found
 
 
 def build_job(settings: dict[str, Any], config: str | None = None) -> Job:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import (
@@ -14,8 +15,12 @@ from modelbeam.errors import (
     TooManyErrorsError,
     did_you_mean,
 )
+from modelbeam.formats.base import Wanted
+from modelbeam.formats.layout import Layout
+from modelbeam.formats.named import names_problem
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
+from modelbeam.job.layout import Named, Predict, columns_of, layout_of, predicted_columns
 from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
@@ -23,9 +28,15 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.models.options import FLAGS
 from modelbeam.models.signature import missing_columns
 from modelbeam.predicting.batch import Batch
+from modelbeam.predicting.renaming import check_rename
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication, allowed_errors
-from modelbeam.sinks.files.state import JobRecord, check_resumable, earlier_record
+from modelbeam.sinks.files.state import (
+    JobRecord,
+    check_resumable,
+    earlier_plan,
+    earlier_record,
+)
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
 from modelbeam.storage import FileInfo
@@ -84,6 +95,8 @@ class Plan:
     workers: int
     notes: tuple[str, ...] = ()
     """What a person should know of it: files that were left out."""
+    layout: Layout | None = None
+    """The output's columns, where all of its records have the same."""
 
     @property
     def bytes(self) -> int:
@@ -91,21 +104,26 @@ class Plan:
         return sum(info.size for info in self.inputs)
 
 
-def check_places(job: Job) -> None:
+def check_places(job: Job, engine: str, example: str) -> None:
     """Refuse local paths where it is certain that the workers are on other machines.
 
     Of other engines the workers find out, and ``modelbeam check`` asks them.
 
+    Args:
+        job: what is to run.
+        engine: its name for people.
+        example: where files must be, such as ``gs://my-bucket``; empty if that is not certain.
+
     Raises:
-        RequestError: a path is local and the engine is Dataflow.
+        RequestError: a path is local and must not be.
     """
-    if options.engine_of(job.beam_options) != "dataflow":
+    if not example:
         return
     for flag, path in [*(("--input", path) for path in job.inputs), ("--output", job.output)]:
         if not storage.is_url(path):
             raise RequestError(
-                f"{flag} {path} is on this machine, where Dataflow's workers do not see it. "
-                f"Use a URL such as gs://my-bucket/{path.strip('./').rsplit('/', 1)[-1]}."
+                f"{flag} {path} is on this machine, where {engine}'s workers do not see it. "
+                f"Use a URL such as {example}/{path.strip('./').rsplit('/', 1)[-1]}."
             )
 
 
@@ -142,9 +160,14 @@ def make_plan(job: Job) -> Plan:
         inputs,
         (earlier.split_size if earlier else None) or job.split_size,
         input_format=asked,
-        earlier=earlier.inputs if earlier else None,
+        earlier=earlier_plan(output) if earlier else None,
+        reading=job.reading,
+        limit=job.limit,
     )
     workers = job.workers or available_cores()
+    if job.limit is not None:
+        used = {piece.path for split in splits for piece in split.pieces}
+        inputs = [info for info in inputs if info.path in used]
     return Plan(job, tuple(inputs), splits, split_size, output, workers, tuple(notes))
 
 
@@ -163,8 +186,18 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "--output-format": plan.output.format.suffix,
         "--batch-size": job.batch_size,
         "--max-record-size": job.max_record_size,
+        **{flag: value for flag, value in job.reading.flags.items() if value is not None},
+        **({"--rename": [f"{old}={new}" for old, new in job.rename]} if job.rename else {}),
+        **({"--limit": job.limit} if job.limit is not None else {}),
+        **_columns_of(plan.layout),
     }
     return JobRecord(settings, plan.split_size, plan.inputs)
+
+
+def _columns_of(layout: Layout | None) -> dict[str, Any]:
+    if layout is None:
+        return {}
+    return {"output columns": [[name, str(kind) if kind else None] for name, kind in layout]}
 
 
 def make_task(plan: Plan, record: JobRecord) -> Task:
@@ -179,11 +212,15 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         max_record_size=job.max_record_size,
         record_timeout=job.record_timeout,
         max_crashes=job.max_crashes,
+        layout=plan.layout,
+        single=plan.output.single,
+        rename=job.rename,
+        formats=_formats(plan),
     )
 
 
 def make_publication(
-    plan: Plan, record: JobRecord, info: ModelInfo, started: float, resumed: int = 0
+    plan: Plan, record: JobRecord, info: ModelInfo, started: float, where: str, resumed: int = 0
 ) -> Publication:
     """What publishing is told."""
     runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
@@ -193,27 +230,79 @@ def make_publication(
         model=info.to_dict(),
         max_errors=plan.job.max_errors,
         runner=runner.rsplit(".", 1)[-1],
-        workers=options.title_of(plan.job.beam_options),
+        workers=where,
         started=started,
         resumed=resumed,
         notes=plan.notes,
     )
 
 
-def noted(plan: Plan, info: ModelInfo) -> Plan:
-    """The plan with all that a person should know of it, once the model is loaded.
+def noted(plan: Plan, info: ModelInfo, predict: Predict) -> Plan:
+    """The plan with all that is known once the model is loaded.
+
+    Args:
+        plan: as it was made by sizes.
+        info: of the model.
+        predict: predicts the first records of a piece, with the model.
 
     Raises:
         SchemaMismatchError: the model's columns are not those of the data.
+        RequestError: the output's columns cannot be known.
     """
     warnings = [f"{warning}." for warning in info.warnings]
-    return replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
+    starts = [p for split in plan.splits for p in split.pieces if p.start == 0]
+    task = make_task(plan, make_record(plan, info))
+    inputs = columns_of(starts, task)
+    check_names(inputs, plan.job, info)
+    if plan.job.rename:
+        check_renamed(inputs, plan.job, info, task, predict)
+    plan = replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
+    layout = layout_of(inputs, info, task, predict)
+    problem = formats.find(plan.output.format.name).layout_problem(layout or ())
+    if problem is not None:
+        raise RequestError(f"--output {plan.output.path}: {problem}.")
+    return replace(plan, layout=layout)
+
+
+def check_names(inputs: Sequence[Named], job: Job, info: ModelInfo) -> None:
+    """Refuse inputs with columns of one name, or without a name, where these are needed.
+
+    Raises:
+        RequestError: a file has such columns.
+    """
+    needed = Wanted(info.style, signature=info.signature).needed
+    for piece, columns in inputs:
+        problem = names_problem([c.name for c in columns or ()], needed, job.keep)
+        if problem is not None:
+            raise RequestError(f"--input {piece.path} {problem}.")
+
+
+def check_renamed(
+    inputs: Sequence[Named], job: Job, info: ModelInfo, task: Task, predict: Predict
+) -> None:
+    """Refuse ``--rename`` of what is not predicted, or to a name that another column has.
+
+    Raises:
+        RequestError: which name it is.
+    """
+    pieces = [named.piece for named in inputs]
+    predicted = predicted_columns(pieces, info, replace(task, rename=()), predict)
+    there = {column.name for named in inputs for column in named.columns or ()}
+    if job.keep == "all":
+        for named in inputs[:1]:
+            batch = source_of(named.piece.path).first(named.piece, SAMPLE_RECORDS)
+            there.update(*batch.records().records)
+    check_rename(job.rename, [column.name for column in predicted], job.keep, there)
 
 
 def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:
     """What workers need beside the model's package: what it named, and packages with formats."""
+    return (*info.requires, *formats.brought_by(_formats(plan)))
+
+
+def _formats(plan: Plan) -> tuple[str, ...]:
     used = {piece.format for split in plan.splits for piece in split.pieces}
-    return (*info.requires, *formats.brought_by({*used, plan.output.format.name}))
+    return tuple(sorted({*used, plan.output.format.name}))
 
 
 def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
@@ -231,13 +320,14 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
     if not starts:
         return []
     found = _Columns(plan.job, info)
-    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS))
+    wanted = Wanted("record", keep=plan.job.keep)
+    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS, wanted))
     missing, looked = found.missing(), found.records
     if not missing or not looked:
         return []
     for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
         source = source_of(piece.path)
-        found.look(source.first(piece, SAMPLE_RECORDS))
+        found.look(source.first(piece, SAMPLE_RECORDS, wanted))
         for batch in source.elsewhere(piece):
             found.look(batch)
     columns = sorted(found.names)
@@ -247,10 +337,18 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
             f"{what} {shown}, which none of the {found.records} records that were looked at has, "
             f"the first of them in {starts[0].path}. Their columns are {', '.join(columns)}."
         )
+    said = [c.name for c in info.signature.null_without(())] if info.signature else []
+    whole = formats.find(starts[0].format, starts[0].reading).same_columns
     return [
         f"{what} {', '.join(map(repr, names))}, which none of the first {looked} records of "
         f"{starts[0].path} has."
-        + ("" if "--keep" in what else " Records that lack it become error lines.")
+        + (
+            ""
+            if "--keep" in what
+            else " It is null in files that lack it."
+            if whole and set(names) <= set(said)
+            else " Records that lack it become error lines."
+        )
         for what, names in missing.items()
     ]
 

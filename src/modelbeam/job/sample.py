@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece
+from modelbeam.job.split import wanted
 from modelbeam.job.task import Sample, Task
+from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.conform import misfits
 from modelbeam.predicting.failures import moved
@@ -29,8 +32,9 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
     Raises:
         InputReadError: the file cannot be read.
     """
-    batch = source_of(piece.path).first(piece, records)
-    outcome = outcome_of(batch, model, task.keep, task.batch_size)
+    warm_formats(task.formats, model.info.style)
+    batch = source_of(piece.path).first(piece, records, wanted(task, model.info))
+    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)
     formats.find("jsonl").writer(bare).write(replace(outcome, kept=None))
@@ -42,5 +46,12 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
             (next(iter(batch.position(f.row)._asdict().values()), 0), f.stage, f.type, f.error)
             for f in sorted(failures, key=lambda failure: failure.row)
         ],
-        misfits(model.info.output_schema, map(orjson.loads, bare.getvalue().splitlines())),
+        misfits(model.info.output_schema, _as_the_model(bare.getvalue(), task)),
     )
+
+
+def _as_the_model(lines: bytes, task: Task) -> list[dict[str, Any]]:
+    """Predictions by the names that the model gave them."""
+    names = {new: old for old, new in task.rename}
+    rows = map(orjson.loads, lines.splitlines())
+    return [{names.get(name, name): value for name, value in row.items()} for row in rows]

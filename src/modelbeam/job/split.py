@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
-from modelbeam.errors import OutputWriteError, ReconciliationError
+from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.task import Progress, Report, Task
+from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts
@@ -34,7 +36,10 @@ def predict_split(
     Raises:
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
-    attempt = sink_of(task.state, task.output, task.fingerprint).attempt(split)
+    warm_formats(task.formats, model.info.style)
+    attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
+        split
+    )
     try:
         counts, units = _predict_into(attempt, split, task, model, report)
         return attempt.commit(counts, units)
@@ -58,7 +63,7 @@ def _predict_into(
     units = done = 0
     for piece in split.pieces:
         reader = source_of(piece.path).reader(piece, wanted(task, model.info))
-        for batch in reader:
+        for batch in _noting(reader, piece, task):
             if report is not None:  # before the batch: should the model kill the process, we know
                 read, offset = reader.progress()
                 report(Progress(counts, done + read, piece.path, offset))
@@ -70,12 +75,24 @@ def _predict_into(
     return counts, units
 
 
+def _noting(reader: Reader, piece: Piece, task: Task) -> Iterator[Batch]:
+    """The batches; that a file is damaged is noted, so that it may be mended and resumed."""
+    try:
+        yield from reader
+    except InputReadError as error:
+        if error.damaged:
+            sink_of(task.state, task.output, task.fingerprint).note_damaged(piece.path)
+        raise
+
+
 def wanted(task: Task, info: ModelInfo) -> Wanted:
     """What a reader is asked for, for this model."""
     columns = None
     if info.signature is not None and info.signature.exact:
         columns = tuple(column.name for column in info.signature.columns)
-    return Wanted(info.style, task.batch_size, task.max_record_size, columns, task.keep)
+    return Wanted(
+        info.style, task.batch_size, task.max_record_size, columns, task.keep, info.signature
+    )
 
 
 def _predict_batch(
@@ -87,7 +104,7 @@ def _predict_batch(
     batch: Batch,
     counts: Counts,
 ) -> None:
-    outcome = outcome_of(batch, model, task.keep, task.batch_size)
+    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     written, unwritten = attempt.write(outcome)
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in unwritten]
     failures.sort(key=lambda failure: failure.row)

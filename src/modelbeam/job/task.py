@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modelbeam.formats import Format
+from modelbeam.formats.layout import Layout
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Stage
+from modelbeam.predicting.renaming import Rename
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Task:
         max_record_size: bytes that a record may have.
         record_timeout: seconds that a record may take on an engine's worker, or ``None``.
         max_crashes: how many records may kill their process there, or run out of time.
+        layout: the output's columns, where all of its records have the same.
+        single: whether the output is one file.
+        rename: other names of what is predicted.
     """
 
     state: str
@@ -34,6 +39,11 @@ class Task:
     max_record_size: int
     record_timeout: float | None = None
     max_crashes: int = 10
+    layout: Layout | None = None
+    single: bool = False
+    rename: Rename = ()
+    formats: tuple[str, ...] = ()
+    """All that the job reads and writes, so that what they need is imported in time."""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import math
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 from modelbeam import formats
@@ -17,7 +19,7 @@ from modelbeam.formats import compression
 from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.formats.lines import LineBlock
-from modelbeam.models.base import ModelInfo
+from modelbeam.models.base import ModelInfo, Style
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Kept
 from modelbeam.predicting.failures import error_line
@@ -57,6 +59,19 @@ def warm_up(info: ModelInfo) -> None:
         _write([{"y": 0.5}, {"y": {"a": [math.nan, object()]}}], False, kept)
         if info.style == "table":
             _write_tables(kept)
+
+
+_warm: set[str] = set()
+_warming = threading.Lock()
+
+
+def warm_formats(names: Iterable[str], style: Style) -> None:
+    """Import what some formats need beside that; once, while all other threads wait."""
+    with _warming:
+        for name in names:
+            if name not in _warm:
+                formats.find(name).warm_up(style)
+                _warm.add(name)
 
 
 def _write(values: list[Any], table: bool, kept: Kept | None) -> None:

@@ -3,14 +3,14 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, options, slots, storage flags, where files are fetched
-         to, careful),
+    in   ("load", target, name, arguments, options, slots, storage flags, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
          ("validate", number, record)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
-         ("done", number, result), ("failed", number, error)
+         ("spent", seconds) before a split's ("done", number, result), ("failed", number, error),
+         ("ending", reason) if it ends itself
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from modelbeam import storage, streams
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
+from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
 from modelbeam.models.options import Options
 from modelbeam.models.target import Target
-from modelbeam.models.turns import at_work, sign_of_life
-from modelbeam.storage import fetched
+from modelbeam.models.turns import at_work, seconds_in_calls, sign_of_life
 from modelbeam.text import describe
 
 BEAT = 0.5
@@ -74,6 +74,7 @@ class _Server:
         self._sending = threading.Lock()
         self._model: Any = None
         self._meter: Meter | None = None
+        self._began: float | None = None
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -81,13 +82,9 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, options, slots, flags, place, careful = (
-                self._connection.recv()
-            )
+            _, target, name, arguments, options, slots, flags, careful = self._connection.recv()
             storage.configure(flags)
-            if place is not None:
-                fetched.keep_in(place)
-            if not self._load(target, name, arguments, options, careful, slots, flags, place):
+            if not self._load(target, name, arguments, options, careful, slots, flags):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
@@ -131,8 +128,9 @@ class _Server:
                 time.sleep(BEAT)
         except OSError:  # the other end is gone
             return
-        except BaseException:  # without a sign of life nobody can tell work from a hang
-            traceback.print_exc()
+        except BaseException as error:  # without it nobody can tell work from a hang
+            with contextlib.suppress(Exception):
+                self._send("ending", f"{type(error).__name__}: {error}")
             os._exit(70)
 
     def _measured(self, shares: Shares) -> None:
@@ -187,15 +185,20 @@ class _Server:
             manifest = predict_split(split, task, self._model, report)
             self._model.close()
             return manifest, self._model.blamed
-        if meter is None:
-            return predict_split(split, task, self._model, report)
-        meter.begin()
+        if meter is not None:
+            self._began = time.perf_counter()
+            meter.begin()
         try:
             manifest = predict_split(split, task, self._model, report)
-            meter.note(split.bytes)
-            return manifest
+            if meter is not None:
+                meter.note(split.bytes)
         finally:
-            meter.end()
+            if meter is not None:
+                meter.end()
+        if self._began is not None:
+            seconds = time.perf_counter() - self._began
+            self._send("spent", Spent(calls=seconds_in_calls(), all=seconds))
+        return manifest
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

@@ -7,7 +7,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
@@ -158,6 +158,14 @@ class Signature:
     def required(self) -> list[str]:
         """The names of the columns that every record must have."""
         return [column.name for column in self.columns if column.required]
+
+    def null_without(self, names: Collection[str]) -> list[Column]:
+        """The columns that are null in a file whose records have only columns of these names.
+
+        A file that says which columns it has says of the others that nothing is known. What the
+        schema fills by itself is left to it.
+        """
+        return [c for c in self.columns if c.nullable and c.required and c.name not in names]
 
     @property
     def fills(self) -> bool:

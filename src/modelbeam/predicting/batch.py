@@ -135,6 +135,10 @@ class Batch(ABC):
             records = [{name: one[name] for name in names if name in one} for one in records]
         return KeptDicts(records)
 
+    def count(self) -> int:
+        """How many records there are, those that cannot be read included."""
+        return self.records().read
+
     @abstractmethod
     def position(self, row: int) -> Place:
         """Where the record of a row is in its source."""

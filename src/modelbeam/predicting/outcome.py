@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
+from modelbeam.predicting.renaming import Rename, new_names, twice_of
 
 
 @dataclass(slots=True)
@@ -36,7 +37,13 @@ class Outcome:
     recovered: int = 0
 
 
-def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | None) -> Outcome:
+def outcome_of(
+    batch: Batch,
+    model: LoadedModel,
+    keep: Keep,
+    batch_size: int | None,
+    rename: Rename = (),
+) -> Outcome:
     """Decode a batch as the model takes it, and predict.
 
     Args:
@@ -44,6 +51,7 @@ def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | N
         model: loaded and ready.
         keep: which input columns stand beside the predictions.
         batch_size: records per call, or ``None`` for the model's best.
+        rename: other names of predicted columns.
     """
     table = model.info.style == "table"
     decoded = _decoded(batch, model)
@@ -56,7 +64,7 @@ def outcome_of(batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | N
         kept = kept.take(made.rows)
     rows = composed(decoded.rows, made.rows)
     outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, made.recovered)
-    return _without_clashes(outcome)
+    return _without_clashes(_renamed(outcome, rename))
 
 
 def _decoded(batch: Batch, model: LoadedModel) -> Decoded:
@@ -67,6 +75,46 @@ def _decoded(batch: Batch, model: LoadedModel) -> Decoded:
     if signature is None or not signature.exact:
         return model.turns.use(batch.table, signature, model.validate)
     return batch.table(signature, lambda record: model.turns.use(model.validate, record))
+
+
+def _renamed(outcome: Outcome, rename: Rename) -> Outcome:
+    """The same with other names of what is predicted.
+
+    A prediction that has a column by the new name already is a failure; where the columns are known
+    before the run, it is refused instead.
+    """
+    names = dict(rename)
+    if not names or not outcome.values:
+        return outcome
+    values: list[Any] = []
+    good: list[int] = []
+    failures: list[Failure] = []
+    at = 0
+    for one in outcome.values:
+        size = len(one) if outcome.table else 1
+        after = new_names(one.schema.names if outcome.table else one, names)
+        name = twice_of(after)
+        if name is not None:
+            said = f"column '{name}' is predicted, and is the new name of another column"
+            failures += [
+                Failure(row, "encode", "ColumnClashError", said) for row in range(at, at + size)
+            ]
+        else:
+            if outcome.table:
+                values.append(one.rename_columns(after))
+            else:
+                values.append(dict(zip(after, one.values(), strict=True)))
+            good += range(at, at + size)
+        at += size
+    if not failures:
+        return replace(outcome, values=values)
+    return replace(
+        outcome,
+        values=values,
+        rows=composed(outcome.rows, good),
+        kept=None if outcome.kept is None else outcome.kept.take(good),
+        failures=outcome.failures + [moved(failure, outcome.rows) for failure in failures],
+    )
 
 
 def _without_clashes(outcome: Outcome) -> Outcome:

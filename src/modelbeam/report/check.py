@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from modelbeam import storage
-from modelbeam.engines import remote_job
+from modelbeam import engines, storage
 from modelbeam.errors import RequestError
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job, ModelSpec
@@ -83,7 +82,7 @@ class Check:
         """For people."""
         info, plan = self.info, self.plan
         takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
-        title = options.title_of(plan.job.beam_options)
+        title = engines.title_of(plan.job.beam_options)
         lines = [
             f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
             f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
@@ -129,17 +128,17 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     Raises:
         RequestError: what a run would refuse as well.
     """
-    options.check_flags(job.beam_options)
+    engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
-    local = options.is_local(job.beam_options)
-    if not local:
-        check_places(job)
-        remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
-    plan = make_plan(job if local else job.on_any_machine())
+    engine = engines.engine_of(job.beam_options)
+    if engine is not None:
+        check_places(job, engine.title, engine.example_url)
+        engine.preflight(job.beam_options)
+    plan = make_plan(job if engine is None else job.on_any_machine())
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
-        plan = noted(plan, info)
+        plan = noted(plan, info, pool.sample)
         task = make_task(plan, make_record(plan, info))
         samples = []
         for piece in (piece for split in plan.splits for piece in split.pieces):
@@ -150,9 +149,8 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
                 break
     finally:
         pool.close()
-    return Check(
-        info, plan, samples, None if local else examine(plan, note, distributions(plan, info))
-    )
+    examination = None if engine is None else examine(plan, note, distributions(plan, info))
+    return Check(info, plan, samples, examination)
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:

@@ -6,11 +6,13 @@ import sys
 import time
 from typing import Any
 
+from modelbeam import engines
 from modelbeam.engines.run import Submitted
-from modelbeam.job.flags import is_local, title_of
+from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
+from modelbeam.local.hints import HINT
 from modelbeam.text import count, duration, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -104,11 +106,14 @@ class Lines:
             print(f"modelbeam: {_loading(seconds)}", file=sys.stderr, flush=True)
 
     def begin(self, plan: Plan) -> None:
-        """Say what is about to run."""
+        """Say what is about to run, once."""
+        begun = self._due > 0
         self._plan = plan
         self._due = time.monotonic() + SECONDS_BETWEEN_LINES
+        if begun:
+            return
         flags = plan.job.beam_options
-        where = count(plan.workers, "worker") if is_local(flags) else title_of(flags)
+        where = count(plan.workers, "worker") if is_local(flags) else engines.title_of(flags)
         print(
             f"modelbeam: {count(len(plan.inputs), 'file')}, {size(plan.bytes)}, "
             f"{count(len(plan.splits), 'split')}, {where}",
@@ -250,6 +255,7 @@ def summary(run: Run) -> str:
         )
     for crash in description.get("crashes", ()):
         lines.append("  " + _crash(crash))
+    lines += [f"  {note}" for note in description.get("notes", ()) if note.startswith(HINT)]
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
     lines.append(f"predictions in {where}")
     if run.errors:

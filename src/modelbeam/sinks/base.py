@@ -65,6 +65,9 @@ class Sink(ABC):
     def attempt(self, split: Split) -> Attempt:
         """Begin an attempt at a split."""
 
+    def note_damaged(self, path: str) -> None:  # noqa: B027 - a sink may have no use for it
+        """Note that an input cannot be read as it is, and will be another one when it is mended."""
+
     @abstractmethod
     def committed(self, split: Split) -> Manifest | None:
         """What was committed of a split, if it was of this job and of this state of its input."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.splits import Split
 from modelbeam.storage import FileInfo
@@ -55,7 +56,9 @@ class Source(ABC):
         split_size: int | None,
         *,
         input_format: formats.Format | None,
-        earlier: Sequence[FileInfo] | None,
+        earlier: Sequence[Split] | None,
+        reading: Reading = AS_IT_SAYS,
+        limit: int | None = None,
     ) -> tuple[list[Split], int]:
         """Cut inputs into splits.
 
@@ -63,7 +66,9 @@ class Source(ABC):
             inputs: in order.
             split_size: bytes per split, about; ``None`` for the source's own choice.
             input_format: of all inputs, if it was given.
-            earlier: the same inputs as they were when a run began which is resumed.
+            earlier: the plan of the run that is resumed: what did not change stays as it was cut.
+            reading: how they are to be read, where they do not say it.
+            limit: how many records are read, the first ones; no more is looked at than need be.
 
         Returns:
             The splits, and the size that they were cut by.
@@ -74,7 +79,7 @@ class Source(ABC):
         """Read a piece."""
 
     @abstractmethod
-    def first(self, piece: Piece, records: int) -> Batch:
+    def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of the input that a piece belongs to, so many or fewer."""
 
     @abstractmethod

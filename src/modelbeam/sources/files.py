@@ -8,14 +8,24 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
-from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.base import FileFormat, Piece, Reader, Wanted
+from modelbeam.formats.limited import LimitedReader
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
 from modelbeam.sources.looking import formats_of
-from modelbeam.sources.splits import Split, default_split_size, plan_splits
+from modelbeam.sources.splits import (
+    Split,
+    default_split_size,
+    named,
+    needed,
+    plan_splits,
+    planned_again,
+)
 from modelbeam.storage import FileInfo
 
 
@@ -26,11 +36,7 @@ class Files(Source):
         self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
     ) -> Found:
         """The files that patterns name."""
-        found = find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
-        if not any_suffix:
-            for info in found.inputs:
-                formats.from_suffix(info.path)  # a format that cannot be read is an error
-        return found
+        return find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)
 
     def plan(
         self,
@@ -38,27 +44,52 @@ class Files(Source):
         split_size: int | None,
         *,
         input_format: formats.Format | None,
-        earlier: Sequence[FileInfo] | None,
+        earlier: Sequence[Split] | None,
+        reading: Reading = AS_IT_SAYS,
+        limit: int | None = None,
     ) -> tuple[list[Split], int]:
         """Cut large files into splits, and put small ones together."""
+        known: dict[str, formats.Format] = {}
+
+        def look(info: FileInfo) -> formats.Format:
+            known.update(formats_of([info], input_format, reading))
+            return known.get(info.path) or named(info, input_format)
+
+        if limit is not None:  # no look at more files than need be
+            inputs, first = needed(inputs, limit, look, reading)
+            size = split_size or default_split_size(inputs)
+            splits = plan_splits(
+                inputs, size, input_format=input_format, known=known, reading=reading, first=first
+            )
+            return splits, size
         size = split_size or default_split_size(inputs)
-        known = formats_of(inputs, input_format)
-        splits = plan_splits(
-            inputs, size, input_format=input_format, known=known, packed_as=earlier
-        )
-        return splits, size
+        known = formats_of(inputs, input_format, reading)
+        settings: dict[str, Any] = {
+            "input_format": input_format,
+            "known": known,
+            "reading": reading,
+        }
+        if earlier is not None:
+            return planned_again(earlier, inputs, size, **settings), size
+        return plan_splits(inputs, size, **settings), size
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
-        return formats.find(piece.format).reader(piece, wanted)
+        reader = _format_of(piece).reader(piece, wanted)
+        return reader if piece.records is None else LimitedReader(reader, piece.records)
 
-    def first(self, piece: Piece, records: int) -> Batch:
+    def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of a file."""
-        return formats.find(piece.format).first(piece.path, piece.compression, records)
+        records = records if piece.records is None else min(records, piece.records)
+        return _format_of(piece).first(piece.path, piece.compression, records, wanted)
 
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Some records from other places of a file."""
-        return formats.find(piece.format).elsewhere(piece)
+        return _format_of(piece).elsewhere(piece) if piece.records is None else iter(())
+
+
+def _format_of(piece: Piece) -> FileFormat:
+    return formats.find(piece.format, piece.reading)
 
 
 def find_inputs(
@@ -158,13 +189,6 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _readable(path: str) -> bool:
-    try:
-        return formats.from_suffix(path) is not None
-    except RequestError:
-        return False
-
-
 def _matches(pattern: str, any_suffix: bool, skip: set[object]) -> tuple[list[FileInfo], list[str]]:
     if storage.is_directory(pattern):
         return _in_directory(pattern, any_suffix, skip)
@@ -226,7 +250,7 @@ def _walk(directory: str, any_suffix: bool) -> tuple[list[FileInfo], list[str], 
     for info in files:
         if _NO_DATA.fullmatch(_name(info.path)):
             continue
-        if any_suffix or _readable(info.path):
+        if any_suffix or formats.from_suffix(info.path):
             data.append(info)
         else:
             others.append(_name(info.path))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from modelbeam import formats
-from modelbeam.formats.base import Piece
+from modelbeam.errors import InputReadError
+from modelbeam.formats.base import Cut, Piece
+from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.storage import FileInfo
 
 MIB = 1 << 20
@@ -21,7 +24,7 @@ COMPRESSED = 4
 """How many times as much work a byte of a compressed file is taken for."""
 
 PLAN_FILE = "plan.jsonl"
-"""In a job's state, where an engine's workers read it: the splits, one a line."""
+"""In a job's state, for an engine's workers and for resuming: the splits, one a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,9 @@ class Split:
     def key(self) -> str:
         """A name that is the same in every plan that holds just these pieces."""
         places = (
-            f"{p.path}\0{p.start}\0{p.end if p.compression is None else ''}" for p in self.pieces
+            f"{p.path}\0{p.start}\0{p.end if p.compression is None else ''}"
+            + ("" if p.records is None else f"\0first {p.records}")
+            for p in self.pieces
         )
         return _digest("\0\0".join(places))
 
@@ -69,7 +74,13 @@ class Split:
     def from_json(cls, text: str) -> Split:
         """Read what :meth:`to_json` wrote."""
         data = json.loads(text)
-        return cls(data["index"], tuple(Piece(**piece) for piece in data["pieces"]))
+        return cls(data["index"], tuple(map(_piece, data["pieces"])))
+
+
+def _piece(data: dict[str, Any]) -> Piece:
+    delimiter, encoding, columns = data["reading"]
+    columns = None if columns is None else tuple(columns)
+    return Piece(**{**data, "reading": Reading(delimiter, encoding, columns)})
 
 
 def _digest(text: str) -> str:
@@ -102,7 +113,8 @@ def plan_splits(
     *,
     input_format: formats.Format | None = None,
     known: Mapping[str, formats.Format] | None = None,
-    packed_as: Sequence[FileInfo] | None = None,
+    reading: Reading = AS_IT_SAYS,
+    first: int | None = None,
 ) -> list[Split]:
     """Cut large files into pieces and put small ones together, in order.
 
@@ -114,22 +126,20 @@ def plan_splits(
         split_size: bytes per split, about.
         input_format: of all files; by default each file's suffix tells.
         known: the format and compression of files that were looked at, by path.
-        packed_as: the same files with the sizes that they had when a run began which is resumed:
-            a file that was repaired must not change which others share a split.
+        reading: how the files are to be read, where they do not say it.
+        first: how many records of the last file are read, which has so many; ``None`` for all.
     """
-
-    def named(info: FileInfo) -> formats.Format:
-        by_suffix = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
-        return formats.Format(by_suffix.name, formats.compression_of(info.path))
-
-    sizes = {info.path: info.size for info in packed_as or files}
-    room = min(split_size, sum(sizes.values()) // SPLITS_WANTED)
+    room = min(split_size, sum(info.size for info in files) // SPLITS_WANTED)
     splits: list[Split] = []
     small: list[Piece] = []
     taken = 0
     for info in files:
-        pieces = _pieces(info, split_size, (known or {}).get(info.path) or named(info))
-        work = sizes.get(info.path, info.size) * (COMPRESSED if pieces[0].compression else 1)
+        kind = (known or {}).get(info.path) or named(info, input_format)
+        found = _pieces(info, split_size, kind, reading)
+        if first is not None and info is files[-1]:
+            found = _first(found, first)
+        pieces = list(found)
+        work = info.size * (COMPRESSED if pieces[0].compression else 1)
         if small and (len(pieces) > 1 or taken + work > room):
             splits.append(Split(len(splits), tuple(small)))
             small, taken = [], 0
@@ -143,9 +153,106 @@ def plan_splits(
     return splits
 
 
-def _pieces(info: FileInfo, size: int, kind: formats.Format) -> list[Piece]:
-    cuts = formats.find(kind.name).cuts(info, kind.compression, size)
-    return [
-        Piece(info.path, start, end, info.size, info.mtime_ns, kind.compression, kind.name, part)
-        for start, end, part in cuts
-    ]
+def named(info: FileInfo, input_format: formats.Format | None) -> formats.Format:
+    """The format of a file by its name."""
+    by_suffix = input_format or formats.from_suffix(info.path) or formats.Format("jsonl")
+    return formats.Format(by_suffix.name, formats.compression_of(info.path))
+
+
+def planned_again(
+    earlier: Sequence[Split],
+    files: Sequence[FileInfo],
+    split_size: int,
+    *,
+    input_format: formats.Format | None = None,
+    known: Mapping[str, formats.Format] | None = None,
+    reading: Reading = AS_IT_SAYS,
+) -> list[Split]:
+    """The plan of a run that is resumed, in which only files that changed are cut again.
+
+    All others stay in the pieces and splits that they were in, also where a file that was repaired
+    has more pieces now. The arguments are those of :func:`plan_splits`, after the earlier plan.
+    """
+    settings: dict[str, Any] = {"input_format": input_format, "known": known, "reading": reading}
+    if [*dict.fromkeys(p.path for s in earlier for p in s.pieces)] != [i.path for i in files]:
+        return plan_splits(files, split_size, **settings)  # another job; resuming will refuse it
+    now = {info.path: info for info in files}
+    again: dict[str, list[Piece]] = {}
+    splits: list[tuple[Piece, ...]] = []
+    for split in earlier:
+        together: list[Piece] = []
+        for piece in split.pieces:
+            info = now[piece.path]
+            if (info.size, info.mtime_ns) == (piece.size, piece.mtime_ns):
+                together.append(piece)
+            elif piece.path not in again:
+                kind = (known or {}).get(piece.path) or named(info, input_format)
+                made = again[piece.path] = list(_pieces(info, split_size, kind, reading))
+                if len(made) == 1:
+                    together += made
+                else:
+                    splits += [tuple(together)] if together else []
+                    splits += [(one,) for one in made]
+                    together = []
+        splits += [tuple(together)] if together else []
+    return [Split(index, pieces) for index, pieces in enumerate(splits)]
+
+
+def needed(
+    files: Sequence[FileInfo],
+    limit: int,
+    kind_of: Callable[[FileInfo], formats.Format],
+    reading: Reading,
+) -> tuple[Sequence[FileInfo], int | None]:
+    """The files that hold the first records.
+
+    Args:
+        files: all of them.
+        limit: how many records are wanted.
+        kind_of: looks at a file.
+        reading: how the files are to be read, where they do not say it.
+
+    Returns:
+        The files, and how many records are wanted of the last one; ``None`` if there are fewer.
+    """
+    for at, info in enumerate(files):
+        kind = kind_of(info)
+        piece = _piece_of(info, kind, reading, Cut(0, None, info.size))
+        try:
+            count = formats.find(kind.name, reading).count(piece, limit) if info.size else 0
+        except InputReadError:  # the run says so, and counts again when it is mended
+            return files[: at + 1], None
+        if count >= limit:
+            return files[: at + 1], limit
+        limit -= count
+    return files, None
+
+
+def _first(pieces: Iterable[Piece], records: int) -> Iterator[Piece]:
+    """The pieces that hold so many records, the last one with how many of it."""
+    for piece in pieces:
+        count = formats.find(piece.format, piece.reading).count(piece, records)
+        if count >= records:
+            yield replace(piece, records=records)
+            return
+        records -= count
+        yield piece
+
+
+def _pieces(info: FileInfo, size: int, kind: formats.Format, reading: Reading) -> Iterator[Piece]:
+    cuts = formats.find(kind.name, reading).cuts(info, kind.compression, size)
+    return (_piece_of(info, kind, reading, cut) for cut in cuts)
+
+
+def _piece_of(info: FileInfo, kind: formats.Format, reading: Reading, cut: Cut) -> Piece:
+    return Piece(
+        info.path,
+        cut.start,
+        cut.end,
+        info.size,
+        info.mtime_ns,
+        kind.compression,
+        kind.name,
+        cut.bytes,
+        reading,
+    )

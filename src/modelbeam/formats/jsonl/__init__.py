@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from modelbeam.formats.base import Writer
+from modelbeam.formats.layout import Layout
 from modelbeam.formats.lines import LineBlock, LinesFormat
 from modelbeam.predicting.batch import Batch, Keep
 
@@ -25,6 +26,12 @@ class JsonLines(LinesFormat):
     """One JSON object a line."""
 
     name = "jsonl"
+
+    def really(self, head: bytes, whole: bool) -> str:
+        """One array is ``json``."""
+        from modelbeam.formats.jsonl.detect import is_array
+
+        return "json" if is_array(head, whole) else self.name
 
     def problem(self, head: bytes, whole: bool) -> str | None:
         """JSON of another shape is told: an array, objects over several lines."""
@@ -38,7 +45,7 @@ class JsonLines(LinesFormat):
 
         return JsonBatch(block, keep)
 
-    def writer(self, handle: BinaryIO) -> Writer:
+    def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write lines."""
         from modelbeam.formats.jsonl.writer import LinesWriter
 

@@ -40,6 +40,10 @@ class JsonBatch(LinesBatch):
         """The records as dicts."""
         return decode_records(self.block)
 
+    def count(self) -> int:
+        """How many lines are not blank."""
+        return sum(1 for line in self.block.lines if line.strip())
+
     def table(
         self, signature: Signature | None, validate: Callable[[dict[str, Any]], Any]
     ) -> Decoded:
@@ -85,6 +89,8 @@ class JsonBatch(LinesBatch):
 
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The line."""
+        if parsed:
+            return original_text(self.block.lines[row].strip(), parsed)
         return original_text(self.block.raw(row), parsed)
 
 

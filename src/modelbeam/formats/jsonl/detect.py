@@ -32,11 +32,8 @@ def problem(head: bytes, whole: bool) -> str | None:
                 "the data was repaired: jq -c .record FILE > again.jsonl"
             )
         return None
-    if text[:1] == b"[" and _is_array(parsed, complete, whole):
-        return (
-            "is one JSON array, and JSON Lines has an object per line: "
-            "jq -c '.[]' FILE > lines.jsonl"
-        )
+    if is_array(head, whole):
+        return "is one JSON array, and JSON Lines has an object per line: --input-format json"
     if text[:1] == b"{" and not any(isinstance(_parsed(line), dict) for line in complete):
         try:
             end = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))[1]
@@ -51,22 +48,26 @@ def problem(head: bytes, whole: bool) -> str | None:
     return None
 
 
-def _is_array(parsed: object, complete: list[bytes], whole: bool) -> bool:
-    """Whether text that begins with a bracket is one array, not a line that is not an object."""
+def is_array(head: bytes, whole: bool) -> bool:
+    """Whether a file is one array, not lines of which the first is none of an object.
+
+    Args:
+        head: its first bytes, decompressed.
+        whole: whether that is all of it.
+    """
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] != b"[":
+        return False
+    lines = [line for line in map(bytes.strip, text.split(b"\n")) if line]
+    complete = lines if whole else lines[:-1]
+    parsed = _parsed(complete[0]) if complete else None
     if isinstance(parsed, list):  # the first line by itself: a bad record if others follow it
         return whole and len(complete) == 1 and (not parsed or isinstance(parsed[0], dict))
-    if whole:
-        try:
-            return isinstance(json.loads(b"\n".join(complete)), list)
-        except (ValueError, RecursionError):
-            pass
-    if not complete:
-        return not whole
     objects = sum(isinstance(_parsed(line), dict) for line in complete)
     elements = sum(
         line.endswith(b",") and isinstance(_parsed(line.rstrip(b", ")), dict) for line in complete
     )
-    return elements >= objects and (elements > 0 or not whole)
+    return elements >= objects
 
 
 def _parsed(line: bytes) -> object:

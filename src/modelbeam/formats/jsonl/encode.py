@@ -157,12 +157,12 @@ def selected(line: bytes, names: Sequence[str]) -> bytes:
         line: the record's text, which is valid.
         names: the members, in the order of the result; those that it lacks are left out.
     """
-    texts = _member_texts(without_returns(line))
+    texts = member_texts(without_returns(line))
     chosen = [n for n in dict.fromkeys(names) if n in texts]
     return b"{" + b",".join(orjson.dumps(n) + b":" + texts[n] for n in chosen) + b"}"
 
 
-def _member_texts(record: bytes) -> dict[str, bytes]:
+def member_texts(record: bytes) -> dict[str, bytes]:
     """The text of each member's value of a valid record; the last of duplicate keys wins."""
     texts: dict[str, bytes] = {}
     depth, key, start = 0, "", 0

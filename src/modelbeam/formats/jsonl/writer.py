@@ -35,9 +35,13 @@ class LinesWriter(Writer):
             failures += [moved(failure, rows) for failure in encoded.failures]
             if encoded.data:
                 self.rows += count_lines(encoded.data)
-                write_all(self._handle, encoded.data)
+                self.put(encoded.data)
             at += len(piece)
         return failures
+
+    def put(self, lines: Any) -> None:
+        """Write whole lines."""
+        write_all(self._handle, lines)
 
     def close(self) -> None:
         """Nothing belongs at the end."""

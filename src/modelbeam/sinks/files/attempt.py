@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from typing import BinaryIO
@@ -11,6 +12,7 @@ from modelbeam import formats, storage
 from modelbeam.errors import ReconciliationError
 from modelbeam.formats import Format, compression
 from modelbeam.formats.base import Writer
+from modelbeam.formats.layout import Layout
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
@@ -20,6 +22,13 @@ from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 from modelbeam.text import as_utf8
 
+DAMAGED = "damaged"
+"""In a job's state: the paths of inputs that could not be read, each in a file."""
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
+
 
 class Files(Sink):
     """Files in a job's state, which publishing puts in their place.
@@ -28,14 +37,32 @@ class Files(Sink):
         state: the job's state directory.
         output: the format of the predictions.
         fingerprint: of the model and the settings.
+        layout: the output's columns, where all of its records have the same.
+        single: whether the splits are parts of one file.
     """
 
-    def __init__(self, state: str, output: Format, fingerprint: str) -> None:
+    def __init__(
+        self,
+        state: str,
+        output: Format,
+        fingerprint: str,
+        layout: Layout | None = None,
+        single: bool = False,
+    ) -> None:
         self._state, self._output, self._fingerprint = state, output, fingerprint
+        self._layout, self._single = layout, single
 
     def attempt(self, split: Split) -> FilesAttempt:
         """Begin an attempt; nothing is written yet."""
-        return FilesAttempt(self._state, split, self._output, self._fingerprint)
+        part = split.index if self._single else 0
+        return FilesAttempt(self._state, split, self._output, self._fingerprint, self._layout, part)
+
+    def note_damaged(self, path: str) -> None:
+        """Note it in the job's state; see :func:`.state.check_resumable`."""
+        note = join(self._state, DAMAGED, _digest(path))
+        with contextlib.suppress(OSError):  # the run fails anyway, over the file
+            storage.make_directory(join(self._state, DAMAGED))
+            storage.write_atomically(note, os.fsencode(path))
 
     def committed(self, split: Split) -> Manifest | None:
         """The split's manifest, if it is of this job, of this state of its files, and complete."""
@@ -45,7 +72,16 @@ class Files(Sink):
 class FilesAttempt(Attempt):
     """One attempt at a split: two files that nobody else writes, then a manifest or nothing."""
 
-    def __init__(self, state: str, split: Split, output: Format, fingerprint: str) -> None:
+    def __init__(
+        self,
+        state: str,
+        split: Split,
+        output: Format,
+        fingerprint: str,
+        layout: Layout | None,
+        part: int,
+    ) -> None:
+        self._layout, self._part = layout, part
         self._state, self._split, self._fingerprint = state, split, fingerprint
         self._started = time.monotonic()
         base = f"{split.key}-{os.urandom(6).hex()}"
@@ -72,7 +108,8 @@ class FilesAttempt(Attempt):
     def _opened_writer(self) -> Writer:
         if self._writer is None:
             stream = self._open("predictions")
-            self._writer = formats.find(self._output.name).writer(stream)
+            found = formats.find(self._output.name)
+            self._writer = found.writer(stream, self._layout, self._part)
         return self._writer
 
     def write_errors(self, lines: bytes) -> None:

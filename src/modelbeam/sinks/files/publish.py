@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from modelbeam import storage
+from modelbeam import formats, storage
 from modelbeam._version import __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
@@ -316,14 +316,17 @@ def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: b
         predictions = [(join(attempts, s.predictions.name), s.predictions.bytes) for s in shards]
         made = join(ready, "predictions" + output.format.suffix)
         gathered.append((predictions, made, output.path))
+    kind = formats.find(output.format.name)
     moves: list[Move] = []
     for sources, made, target in gathered:
         source = made
         if len(sources) == 1:
             source = sources[0][0]
         else:
-            storage.concatenate(sources, made)
+            (kind.join if target == output.path else storage.concatenate)(sources, made)
         size = sum(size for _, size in sources)
+        if target == output.path and len(sources) > 1:
+            size = storage.stat(made).size  # it need not be the sum of its parts
         moves.append((_inside(output, source), output.name_of(target), size))
     return moves
 
@@ -350,8 +353,10 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
 
     Every line starts with the same bytes up to the number, so it is found without parsing.
     """
-    prefix = orjson.dumps({"source": as_utf8(path), "line": 0})[: -len(b"0}")]
-    at = len(prefix)
+    prefixes = [
+        orjson.dumps({"source": as_utf8(path), number: 0})[: -len(b"0}")]
+        for number in ("line", "row")
+    ]
     rest = b""
     with storage.open_read(source) as handle:
         while chunk := handle.read(1 << 20):
@@ -359,8 +364,10 @@ def _renumber(source: str, target: Any, path: str, first: int) -> None:
             rest = lines.pop()
             out = []
             for line in lines:
-                if not line.startswith(prefix):
+                prefix = next(filter(line.startswith, prefixes), None)
+                if prefix is None:
                     raise ReconciliationError(f"{source} is damaged; run again with --overwrite.")
+                at = len(prefix)
                 comma = line.index(b",", at)
                 out.append(b"%s%d%s\n" % (prefix, int(line[at:comma]) + first, line[comma:]))
             target.write(b"".join(out))

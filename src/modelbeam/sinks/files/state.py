@@ -6,14 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from modelbeam import storage
 from modelbeam.errors import OutputExistsError, OutputWriteError, ResumeError
+from modelbeam.sinks.files.attempt import DAMAGED
 from modelbeam.sinks.files.manifest import to_json
 from modelbeam.sinks.files.output import Output
-from modelbeam.sources.splits import plan_splits
+from modelbeam.sources.splits import PLAN_FILE, Split, from_lines, to_lines
 from modelbeam.storage import FileInfo, join
 
 
@@ -83,8 +85,9 @@ def earlier_record(output: Output) -> tuple[JobRecord | None, dict[str, Any] | N
 def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished: bool) -> None:
     """Refuse to mix two different jobs.
 
-    An input that changed is no obstacle as long as nothing of it was committed: that is how a
-    damaged file is repaired.
+    An input that changed is no obstacle as long as nothing of it was committed, or if it could not
+    be read: that is how a damaged file is repaired. All of its splits are done again, since the
+    manifests carry its state.
 
     Raises:
         ResumeError: the model, a setting or an input differs; the message says which and how.
@@ -99,15 +102,9 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
     differences += [f"input {path} is gone" for path in sorted(before.keys() - after.keys())]
     differences += [f"input {path} is new" for path in sorted(after.keys() - before.keys())]
     changed = [p for p in before.keys() & after.keys() if before[p] != after[p]]
-    committed = set(storage.names_in(join(output.state, "manifests")))
-    done = {
-        piece.path
-        for split in (plan_splits(earlier.inputs, earlier.split_size) if changed else ())
-        for piece in split.pieces
-        if split.key + ".json" in committed
-    }
+    done = set(changed) if finished else _committed_of(output, changed) - _damaged(output)
     for path in sorted(changed):
-        if finished or path in done:
+        if path in done:
             was, now_is = before[path], after[path]
             how = (
                 f"{was.size} bytes then, {now_is.size} now"
@@ -122,6 +119,37 @@ def check_resumable(output: Output, earlier: JobRecord, now: JobRecord, finished
             + ("; …" if len(differences) > 5 else "")
             + ". Run it as it was, or start again with --overwrite."
         )
+
+
+def earlier_plan(output: Output) -> list[Split] | None:
+    """The splits of the unfinished run here; ``None`` if it never came to write them down."""
+    content = storage.read_if_there(join(output.state, PLAN_FILE))
+    try:
+        return None if content is None else from_lines(content)
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(
+            f"{join(output.state, PLAN_FILE)} is damaged, so there is nothing to resume. Start "
+            f"again with --overwrite, or name another --output."
+        ) from None
+
+
+def _committed_of(output: Output, paths: Collection[str]) -> set[str]:
+    """Those of some files of which something was committed."""
+    if not paths:
+        return set()
+    committed = set(storage.names_in(join(output.state, "manifests")))
+    plan = earlier_plan(output)
+    if plan is None:
+        return set(paths) if committed else set()
+    done = (split for split in plan if split.key + ".json" in committed)
+    return {piece.path for split in done for piece in split.pieces}
+
+
+def _damaged(output: Output) -> set[str]:
+    """The inputs that could not be read."""
+    notes = join(output.state, DAMAGED)
+    names = storage.names_in(notes) if storage.exists(notes) else []
+    return {os.fsdecode(storage.read_bytes(join(notes, name))) for name in names}
 
 
 def _show(value: Any) -> str:
@@ -148,8 +176,9 @@ class State:
             storage.make_directory(output.state)
             self._lock = _lock(output)
             if fresh:
-                storage.remove([join(output.state, name) for name in ("publish.json", "job.json")])
-                for name in ("manifests", "attempts", "ready"):
+                files = ("publish.json", "job.json", PLAN_FILE)
+                storage.remove([join(output.state, name) for name in files])
+                for name in ("manifests", "attempts", "deaths", "ready", DAMAGED):
                     storage.remove_tree(join(output.state, name))
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
@@ -160,6 +189,10 @@ class State:
                 f"--output {output.path} cannot be written: {error.strerror or error} "
                 f"({error.filename or output.state}). Fix it or name another --output."
             ) from error
+
+    def write_plan(self, splits: Sequence[Split]) -> None:
+        """Write down how the inputs were cut, before anything is committed."""
+        storage.write_atomically(join(self._output.state, PLAN_FILE), to_lines(splits))
 
     def discard_if_empty(self) -> None:
         """After a failure, leave nothing behind unless there is something to resume."""

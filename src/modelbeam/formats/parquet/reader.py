@@ -1,0 +1,125 @@
+"""Row groups of a file, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from modelbeam import storage
+from modelbeam.errors import InputReadError
+from modelbeam.formats.base import Cut, Piece, Wanted
+from modelbeam.formats.binary import path_only, rows_a_batch, seekable, whole
+from modelbeam.formats.lines import reading
+from modelbeam.formats.rows import Rows, RowsBatch, RowsReader
+from modelbeam.predicting.batch import Batch
+from modelbeam.predicting.dicts import DictsBatch
+from modelbeam.storage import FileInfo
+
+
+@contextmanager
+def opened(piece: Piece) -> Iterator[Any]:
+    """A file as ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        InputReadError: it cannot be read, or is damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with whole(piece, "Parquet"), seekable(piece) as handle:
+        yield parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
+
+
+def cuts(file: FileInfo, size: int) -> list[Cut]:
+    """The pieces of about ``size`` bytes of a file: some row groups each."""
+    one = [Cut(0, None, file.size)]
+    try:
+        with opened(path_only(file.path, None, "parquet")) as opened_file:
+            footer = opened_file.metadata
+            sizes = [_stored(footer.row_group(n)) for n in range(footer.num_row_groups)]
+    except InputReadError:
+        return one  # its reader says why
+    pieces: list[Cut] = []
+    start = held = 0
+    for group, stored in enumerate(sizes):
+        if held and held + stored / 2 > size:
+            pieces.append(Cut(start, group, held))
+            start, held = group, 0
+        held += stored
+    pieces.append(Cut(start, len(sizes), held))
+    return pieces if len(pieces) > 1 else one
+
+
+def _stored(group: Any) -> int:
+    """Bytes of a row group as it is stored."""
+    return sum(group.column(n).total_compressed_size for n in range(group.num_columns))
+
+
+def count(piece: Piece) -> int:
+    """The rows of a piece."""
+    if not piece.size:
+        return 0
+    with opened(piece) as file:
+        footer = file.metadata
+        groups = range(footer.num_row_groups)[piece.start : piece.end]
+        return sum(footer.row_group(group).num_rows for group in groups)
+
+
+def schema_of(path: str, packed: str | None) -> Any | None:
+    """The Arrow schema of a file; ``None`` if it is empty."""
+    if not storage.stat(path).size:
+        return None
+    with opened(path_only(path, packed, "parquet")) as file:
+        return file.schema_arrow
+
+
+def first_rows(path: str, packed: str | None, records: int, wanted: Wanted) -> Batch:
+    """The first rows of a file, so many or fewer."""
+    piece = path_only(path, packed, "parquet")
+    with reading(piece):
+        if not storage.stat(path).size:
+            return DictsBatch([])
+    with opened(piece) as file:
+        for rows in file.iter_batches(batch_size=records):
+            if rows.num_rows:
+                rows.validate(full=True)
+                return RowsBatch(rows, 0, wanted)
+    return DictsBatch([])
+
+
+class ParquetReader(RowsReader):
+    """Reads some row groups of a file, only the columns that are needed."""
+
+    what = "Parquet"
+
+    def _rows(self) -> Iterator[Rows]:
+        piece = self._piece
+        with opened(piece) as file:
+            names = self._needed(file.schema_arrow.names)
+            for group in range(file.metadata.num_row_groups)[piece.start : piece.end]:
+                about = file.metadata.row_group(group)
+                size = rows_a_batch(about.total_byte_size, about.num_rows, self._wanted)
+                first = 0
+                for rows in file.iter_batches(size, [group], names):
+                    others = None if names is None else _Whole(piece, group, size, first)
+                    first += rows.num_rows
+                    # Arrow reads 'a.b' as well for 'a'
+                    yield rows if names is None else rows.select(names), others
+                self._done += _stored(about)
+
+
+class _Whole:
+    """All columns of the rows of one batch, read when one of them failed."""
+
+    def __init__(self, piece: Piece, group: int, size: int, first: int) -> None:
+        self._piece, self._group, self._size, self._first = piece, group, size, first
+
+    def __call__(self) -> Any:
+        at = 0
+        with opened(self._piece) as file:
+            for rows in file.iter_batches(self._size, [self._group]):
+                if at == self._first:
+                    return rows
+                at += rows.num_rows
+        return None

@@ -1,0 +1,54 @@
+"""Predictions, beside what is kept of their records, as a file of Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from modelbeam import formats
+from modelbeam.formats.binary import created, path_only
+from modelbeam.formats.layout import Layout
+from modelbeam.formats.parquet.reader import opened
+from modelbeam.formats.typed import TypedWriter, WholeWrites
+
+GROUP_ROWS = 1 << 17
+GROUP_BYTES = 64 << 20
+"""Rows and bytes after which a row group is written."""
+
+
+class ParquetFileWriter(TypedWriter):
+    """Writes row groups.
+
+    Args:
+        handle: where to.
+        layout: the columns.
+    """
+
+    def __init__(self, handle: BinaryIO, layout: Layout) -> None:
+        from pyarrow import parquet
+
+        super().__init__(layout, GROUP_ROWS, GROUP_BYTES)
+        self._file = parquet.ParquetWriter(WholeWrites(handle), self._schema, compression="zstd")
+
+    def _write(self, table: Any) -> None:
+        self._file.write_table(table, max(1, len(table)))
+
+    def _end(self) -> None:
+        self._file.close()
+
+
+def join(parts: Sequence[str], target: str) -> None:
+    """Write the rows of several files, which have one schema, into one; memory stays bounded."""
+    from pyarrow import parquet
+
+    writer = None
+    with created(target) as handle:
+        for part in parts:
+            with opened(path_only(part, formats.compression_of(part), "parquet")) as file:
+                if writer is None:
+                    schema = file.schema_arrow
+                    writer = parquet.ParquetWriter(WholeWrites(handle), schema, compression="zstd")
+                for group in range(file.num_row_groups):
+                    writer.write_table(file.read_row_group(group), GROUP_ROWS)
+        if writer is not None:
+            writer.close()
