@@ -224,7 +224,10 @@ def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     if target.suffix == ".py":
         module = target.path.rpartition("/")[2].removesuffix(".py")
         return f"--model {target} is Python code; name the class in it: '{module}:Class'."
-    strange = libraries.foreign(target.path) if target.form == "file" else None
+    is_file = target.form == "file" and os.path.exists(target.path)
+    strange = libraries.foreign(target.path) if is_file else None
+    if is_file or target.form == "uri":
+        strange = strange or libraries.foreign_suffix(target.suffix)
     if strange is not None:
         return f"--model {target} is {strange}."
     if target.form in ("file", "directory") and not os.path.exists(target.path):
