@@ -188,6 +188,15 @@ KINDS = (
         tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
         "store",
     ),
+    ModelKind(
+        "Hugging Face",
+        "modelbeam.models.huggingface:load",
+        install="pip install onnxruntime tokenizers",
+        contents=("tokenizer.json", "config.json", "modules.json"),
+        options=("features", "proba"),
+        takes_what="a directory of transformers or sentence-transformers with an ONNX file",
+        tested="embeddings and text classification with a small graph and tokenizer",
+    ),
 )
 """The kinds that modelbeam brings."""
 
