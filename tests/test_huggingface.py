@@ -179,7 +179,7 @@ def test_what_is_missing_or_for_another_task_is_told(tmp_path):
         models.load(str(path), options=TEXT)
     (path / "onnx" / "model.onnx").unlink()
     (path / "model.safetensors").touch()
-    with pytest.raises(NotAModelError, match=r"weights of PyTorch .* optimum-cli export onnx"):
+    with pytest.raises(NotAModelError, match=r"weights of PyTorch .*optimum-cli export onnx"):
         models.load(str(path), options=TEXT)
 
 
