@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelbeam.cli.parser import build_parser
+from modelbeam.cli.parser import HelpFormatter, build_parser
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
 
@@ -23,7 +23,7 @@ what is written where is in [output.md](output.md).
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class _Formatter(HelpFormatter):
     """Formats alike whatever the terminal and the version of Python."""
 
     def __init__(self, prog: str) -> None:

@@ -37,7 +37,7 @@ def read(
 ) -> tuple[list[dict[str, Any]], list[tuple[int, int, str]], list[tuple[int, int]]]:
     """All records, the failures with their places, and the places of the records."""
     source = source_of(str(path))
-    files, _ = source.discover([str(path)], any_suffix=False, excluded=())
+    files, *_ = source.discover([str(path)], any_suffix=False, excluded=())
     splits, _ = source.plan(files, size, input_format=None, earlier=None, reading=reading)
     records, failures, places = [], [], []
     lines = 0
@@ -322,7 +322,7 @@ def test_the_header_again_is_told(tmp_path: Path) -> None:
 
 def source_batches(path: Path, wanted: Wanted) -> list[Any]:
     source = source_of(str(path))
-    files, _ = source.discover([str(path)], any_suffix=False, excluded=())
+    files, *_ = source.discover([str(path)], any_suffix=False, excluded=())
     splits, _ = source.plan(files, 1 << 30, input_format=None, earlier=None)
     return [b for s in splits for p in s.pieces for b in source.reader(p, wanted)]
 

@@ -25,7 +25,7 @@ from modelbeam.sources import source_of
 
 def pieces(path: Path, asked: Format | None = None) -> list[Any]:
     source = source_of(str(path))
-    files, _ = source.discover([str(path)], any_suffix=asked is not None, excluded=())
+    files, *_ = source.discover([str(path)], any_suffix=asked is not None, excluded=())
     splits, _ = source.plan(files, 1 << 30, input_format=asked, earlier=None)
     return [piece for split in splits for piece in split.pieces]
 

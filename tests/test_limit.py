@@ -47,7 +47,7 @@ def planned(inputs: list[Path], limit: int | None, size: int | None = None) -> A
     source = source_of(str(inputs[0]))
     asked = formats.Format("json") if inputs[0].suffix == ".json" else None
     patterns = [str(path) for path in inputs]
-    files, _ = source.discover(patterns, any_suffix=asked is not None, excluded=())
+    files, *_ = source.discover(patterns, any_suffix=asked is not None, excluded=())
     return source.plan(files, size, input_format=asked, earlier=None, limit=limit)[0]
 
 

@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_pickled_runs_in_processes(tmp_path):
         worker_mode="processes",
     )
     assert (run.predicted, run.failed) == (1000, 0)
-    assert run.description["workers"] == "2 processes"
+    assert run.description["workers"] == "2 workers: processes"
 
 
 # What is not a model

@@ -34,7 +34,7 @@ def write(path: Path, table: Any, **settings: Any) -> Path:
 
 def pieces(path: Path, size: int = 1 << 30) -> list[Any]:
     source = source_of(str(path))
-    files, _ = source.discover([str(path)], any_suffix=False, excluded=())
+    files, *_ = source.discover([str(path)], any_suffix=False, excluded=())
     splits, _ = source.plan(files, size, input_format=None, earlier=None)
     return [piece for split in splits for piece in split.pieces]
 

@@ -162,8 +162,8 @@ def predict(
         rename: names of predicted columns in the output, by the name that the model gives them.
         limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
-        workers: cores to use; all by default.
-        worker_mode: threads or processes; what pays for this model by default.
+        workers: on this machine; by default one a core.
+        worker_mode: what they are: threads or processes; by default what pays for this model.
         record_timeout: seconds that a record may take; one that takes longer is a failed record.
         max_crashes: how many records may kill the model's process or run out of time; 10 by
             default.

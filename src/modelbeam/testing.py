@@ -276,6 +276,6 @@ _FAILURE = Failure(0, "predict", "E", "why")
 def _pieces(path: Path, size: int) -> list[Piece]:
     """The pieces of a file when splits have so many bytes."""
     source = source_of(str(path))
-    files, _ = source.discover([str(path)], any_suffix=False, excluded=())
+    files, *_ = source.discover([str(path)], any_suffix=False, excluded=())
     splits, _ = source.plan(files, size, input_format=None, earlier=None)
     return [piece for split in splits for piece in split.pieces]

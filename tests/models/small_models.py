@@ -70,3 +70,37 @@ class Unsaid(Doubler):
         """Double one."""
         other = "late" if data["n"] > 100 else "n"
         return {**super().predict(data), other: data["n"]}
+
+
+class Monthly(Doubler):
+    """Takes a number ``month`` as well, and predicts it."""
+
+    qualified_name = "monthly"
+    input_schema = Schema({"x": float, "month": int}, ignore_extra_keys=True)
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Multiply one."""
+        self.input_schema.validate(data)
+        return {"y": data["x"] * data["month"]}
+
+
+class TableMonthly(Monthly):
+    """The same in columns."""
+
+    qualified_name = "table_monthly"
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Multiply two columns."""
+        y = batch.column("x").to_numpy() * batch.column("month").to_numpy()
+        return pa.RecordBatch.from_arrays([pa.array(y)], names=["y"])
+
+
+class Strict(Doubler):
+    """Takes x and nothing else."""
+
+    qualified_name = "strict"
+    input_schema = Schema({"x": float})
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        return super().predict(self.input_schema.validate(data))

@@ -36,7 +36,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         files = [str(path) for path in written]
         print_json({**packages.to_dict(), **({"written": files} if files else {})})
         return 0
-    say(packages.to_text())
+    say(packages.to_text(), 4)
     for path in written:
         print(f"written  {os.path.relpath(path)}", file=sys.stderr)
     return 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from modelbeam._version import __version__
 from modelbeam.errors import RequestError
+from modelbeam.text import fold
 
 _EPILOGS = {
     "modelbeam": """\
 examples:
-  modelbeam predict --model iris_model.iris_predict:IrisModel \\
-      --input data/input.json --output predictions.jsonl
+  modelbeam predict --model iris_model.iris_predict:IrisModel \
+--input data/input.json --output predictions.jsonl
   modelbeam check --model iris_model.iris_predict:IrisModel --input 'data/*.jsonl' --output out/
   modelbeam describe --model iris_model.iris_predict:IrisModel
   eval "$(modelbeam completion bash)"
@@ -45,10 +47,38 @@ examples:
 """,
     "completion": """\
 example:
-  eval "$(modelbeam completion bash)"        # in ~/.bashrc
-  eval "$(modelbeam completion zsh)"         # in ~/.zshrc, after compinit
+  eval "$(modelbeam completion bash)"
+
+It goes into ~/.bashrc; with zsh instead of bash, into ~/.zshrc, after compinit.
 """,
 }
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps where the terminal does: sentences between words, commands as a shell takes them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        del indent
+        return "\n".join(
+            part
+            for block in re.split(r"\n(?=\n|  )|\n(?<=\n\n)", text.rstrip())
+            for part in _folded(block, width)
+        )
+
+
+def _folded(block: str, width: int) -> list[str]:
+    """A sentence or two, or a command with two spaces before it, in lines that fit."""
+    if not block.startswith("  "):
+        return [fold(" ".join(block.split()), width)]
+    if len(block) <= width:
+        return [block]
+    lines: list[str] = []
+    for piece in re.split(r" (?=-)", block):  # a flag stays with its value
+        if lines and len(lines[-1]) + len(piece) + 3 <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(f"      {piece}" if lines else piece)
+    return [" \\\n".join(lines)]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,7 +137,7 @@ def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     settings: dict[str, Any] = {
         "description": summary,
         "epilog": _EPILOGS[name],
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "formatter_class": HelpFormatter,
         "allow_abbrev": False,
     }
     if commands is None:
@@ -161,9 +191,10 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
         help="records per model call, for models that take batches; default: auto")  # fmt: skip
-    add("--workers", metavar="N", type=int, help="cores to use on this machine; default: all")
-    add("--worker-mode", choices=["auto", "threads", "processes"],
-        help="default: auto, the one that pays for this model")  # fmt: skip
+    add("--workers", metavar="N", type=int, help="workers on this machine; default: one a core")
+    add("--worker-mode", choices=["auto", "threads", "processes"], metavar="MODE",
+        help="what workers on this machine are: threads, processes, or auto (the default), "
+        "what pays for this model")  # fmt: skip
     add("--split-size", metavar="SIZE",
         help="bytes per split (64MB); default: by the size of the input, 1MB to 64MB")  # fmt: skip
     add("--max-record-size", metavar="SIZE",

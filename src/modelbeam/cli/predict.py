@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 from modelbeam.cli.job import job_of
-from modelbeam.cli.output import print_json
+from modelbeam.cli.output import print_json, tell
 from modelbeam.cli.signals import end_the_job, on_stop, stop_again
 from modelbeam.errors import InterruptedRunError
-from modelbeam.text import printable
 
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
@@ -39,12 +38,12 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         if flags.json:
             print_json(done.to_dict())
         if not flags.quiet:
-            print(printable(left_running(done)), file=sys.stderr)
+            tell(left_running(done))
         return 0
     if flags.json:
         print_json(done.description)
     if not flags.quiet:
-        print(printable(summary(done)), file=sys.stderr)
+        tell(summary(done))
     return 0
 
 

@@ -37,6 +37,7 @@ class Piece:
         bytes: how much of the file, as it is stored, this piece is.
         reading: how it is to be read, where the file does not say it.
         records: how many of its records are read; ``None`` for all.
+        partition: columns that the directories of the file say, with their values.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Piece:
     bytes: int
     reading: Reading = AS_IT_SAYS
     records: int | None = None
+    partition: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def place(self) -> str:

@@ -63,6 +63,10 @@ class RowsBatch(Batch):
         values = zip(*columns.values(), strict=True) if columns else [()] * len(self._rows)
         return Decoded([dict(zip(names, one, strict=True)) for one in values], None, [])
 
+    def names(self) -> list[str]:
+        """The columns that were read."""
+        return list(self._rows.schema.names)
+
     def count(self) -> int:
         """How many rows there are."""
         return int(self._rows.num_rows)

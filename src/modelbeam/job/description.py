@@ -178,16 +178,6 @@ class Job(BaseModel):
             return "all" if value == "all" else tuple(c for c in value.split(",") if c)
         return value
 
-    @field_validator("features", mode="before")
-    @classmethod
-    def _features(cls, value: object) -> object:
-        return names_of(value)
-
-    @field_validator("trusted_types", mode="before")
-    @classmethod
-    def _trusted_types(cls, value: object) -> object:
-        return tuple(value.split(",")) if isinstance(value, str) else value
-
     @field_validator("rename", mode="before")
     @classmethod
     def _rename(cls, value: object) -> object:
@@ -215,6 +205,16 @@ class Job(BaseModel):
             if not names or "" in names or twice:
                 raise ValueError("name each column of the file, in order and once: A,B,C")
         return names
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features(cls, value: object) -> object:
+        return names_of(value)
+
+    @field_validator("trusted_types", mode="before")
+    @classmethod
+    def _trusted_types(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
     @field_validator("batch_size")
     @classmethod

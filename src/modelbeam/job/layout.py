@@ -49,7 +49,8 @@ def columns_of(pieces: Sequence[Piece], task: Task) -> list[Named]:
     def columns(piece: Piece) -> Layout | None:
         found = formats.find(piece.format, piece.reading)
         try:
-            return found.columns(piece.path, piece.compression) if piece.size else ()
+            layout = found.columns(piece.path, piece.compression) if piece.size else ()
+            return None if layout is None else (*layout, *_said(piece, layout))
         except JobError:  # its reader says so, with all other files done
             return ()
 
@@ -59,6 +60,16 @@ def columns_of(pieces: Sequence[Piece], task: Task) -> list[Named]:
         return []
     known = storage.in_parallel(columns, pieces, pieces[0].path)
     return [Named(piece, layout) for piece, layout in zip(pieces, known, strict=True)]
+
+
+def _said(piece: Piece, layout: Layout) -> Layout:
+    """The columns that only the directories of a file say."""
+    import pyarrow as pa
+
+    there = {column.name for column in layout}
+    return tuple(
+        OutputColumn(name, pa.string()) for name, _ in piece.partition if name not in there
+    )
 
 
 def layout_of(

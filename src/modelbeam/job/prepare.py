@@ -152,7 +152,7 @@ def make_plan(job: Job) -> Plan:
     check_output(output, resume=job.resume, overwrite=job.overwrite)
     asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
     source = source_of(job.inputs[0])
-    inputs, notes = source.discover(
+    inputs, notes, partitions = source.discover(
         job.inputs, any_suffix=asked is not None, excluded=[*output.own_files, *output.published()]
     )
     earlier = earlier_record(output)[0] if job.resume else None
@@ -163,6 +163,7 @@ def make_plan(job: Job) -> Plan:
         earlier=earlier_plan(output) if earlier else None,
         reading=job.reading,
         limit=job.limit,
+        partitions=partitions,
     )
     workers = job.workers or available_cores()
     if job.limit is not None:
@@ -189,9 +190,16 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         **{flag: value for flag, value in job.reading.flags.items() if value is not None},
         **({"--rename": [f"{old}={new}" for old, new in job.rename]} if job.rename else {}),
         **({"--limit": job.limit} if job.limit is not None else {}),
+        **_partition_of(plan),
         **_columns_of(plan.layout),
     }
     return JobRecord(settings, plan.split_size, plan.inputs)
+
+
+def _partition_of(plan: Plan) -> dict[str, Any]:
+    pieces = (piece for split in plan.splits for piece in split.pieces)
+    names = {name for piece in pieces for name, _ in piece.partition}
+    return {"columns of directories": sorted(names)} if names else {}
 
 
 def _columns_of(layout: Layout | None) -> dict[str, Any]:

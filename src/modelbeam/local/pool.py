@@ -27,6 +27,7 @@ from modelbeam.local.worker import SplitsDiedError, Worker
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks import Manifest
 from modelbeam.sources.splits import Split
+from modelbeam.text import count
 
 Mode = Literal["threads", "processes"]
 
@@ -50,7 +51,7 @@ class WorkerPool:
 
     Args:
         model: what they load.
-        workers: how many cores they use.
+        workers: how many there are: threads of one process, or processes.
         mode: ``auto`` decides once the model has said what it takes.
         started: a process that was started ahead with this number of workers.
         crashes: the limits of what may happen to its processes, and what has happened.
@@ -168,10 +169,11 @@ class WorkerPool:
 
     def workers_text(self) -> str:
         """How many workers there are, and why, for the summary."""
-        if self.mode == "processes":
-            text = f"{self._wanted} process" + ("es" if self._wanted > 1 else "")
-            return f"{text}, since {self._reason}" if self._reason else text
-        return f"{self.workers} thread" + ("s" if self.workers > 1 else "")
+        number = self._wanted if self.mode == "processes" else self.workers
+        if number == 1:
+            return "1 worker"
+        why = f", since {self._reason}" if self._reason else ""
+        return f"{count(number, 'worker')}: {self.mode}{why}"
 
     def _copies_fit(self) -> bool:
         return self._model_bytes * self.workers <= _free_memory() / 2

@@ -8,7 +8,7 @@ records were made of: lines of text, the columns of a row group, messages, dicts
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -138,6 +138,10 @@ class Batch(ABC):
     def count(self) -> int:
         """How many records there are, those that cannot be read included."""
         return self.records().read
+
+    def names(self) -> Collection[str] | None:
+        """The columns of all records, as far as they were read; ``None`` if each has its own."""
+        return None
 
     @abstractmethod
     def position(self, row: int) -> Place:

@@ -29,6 +29,9 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.report.doctor import Examination, examine
 from modelbeam.text import count, size
 
+PREDICTION = " " * 9
+"""What a line begins with that shows a prediction; as wide as the labels of the others."""
+
 EXAMPLES = 3
 """Predictions and failures that are shown."""
 
@@ -102,7 +105,7 @@ class Check:
                 f"schema   the output does not fit the model's output schema: {misfit}{of}"
             )
         shown = [p for _, sample in self.samples for p in _predictions(sample)][:EXAMPLES]
-        lines += [f"         {orjson.dumps(prediction).decode()}" for prediction in shown]
+        lines += [f"{PREDICTION}{orjson.dumps(prediction).decode()}" for prediction in shown]
         failures = [
             (path, *failure) for path, sample in self.samples for failure in sample.failures
         ]

@@ -6,14 +6,14 @@ import sys
 import time
 from typing import Any
 
-from modelbeam import engines
+from modelbeam import engines, streams
 from modelbeam.engines.run import Submitted
 from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.local.hints import HINT
-from modelbeam.text import count, duration, printable, size
+from modelbeam.text import count, duration, fold, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0
 """How often a plain line is written where there is no terminal."""
@@ -91,6 +91,12 @@ def _loading(seconds: float) -> str:
     return f"Loading the model ({seconds:.0f} s)"
 
 
+def _write(text: str) -> None:
+    """A message on stderr, whatever that is."""
+    line = fold(f"modelbeam: {printable(text)}", streams.width(sys.stderr))
+    print(line, file=sys.stderr, flush=True)
+
+
 class Lines:
     """A plain line on stderr every few seconds."""
 
@@ -130,7 +136,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write a line at once."""
-        print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
+        _write(text)
 
     def end(self) -> None:
         """Nothing is left open."""
@@ -196,10 +202,10 @@ class Bar:
         """Write a line above the bar."""
         self._loaded()
         if self._bar is not None:
-            line = f"modelbeam: {printable(text)}"
+            line = fold(f"modelbeam: {printable(text)}", self._bar.console.width)
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
+            _write(text)
 
     def end(self) -> None:
         """Take the bar away; the summary stands in its place."""
@@ -214,7 +220,7 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         """Write a line."""
-        print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
+        _write(text)
 
 
 def watcher(*, quiet: bool, progress: bool) -> Watcher:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.partition import Partition
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.splits import Split
@@ -20,10 +21,12 @@ class Found(NamedTuple):
     Attributes:
         inputs: each once, in order.
         notes: sentences on what was left out, for people.
+        partitions: for each path the columns that its directories say, with their values.
     """
 
     inputs: list[FileInfo]
     notes: list[str]
+    partitions: dict[str, Partition]
 
 
 class Source(ABC):
@@ -59,6 +62,7 @@ class Source(ABC):
         earlier: Sequence[Split] | None,
         reading: Reading = AS_IT_SAYS,
         limit: int | None = None,
+        partitions: Mapping[str, Partition] | None = None,
     ) -> tuple[list[Split], int]:
         """Cut inputs into splits.
 
@@ -68,6 +72,7 @@ class Source(ABC):
             input_format: of all inputs, if it was given.
             earlier: the plan of the run that is resumed: what did not change stays as it was cut.
             reading: how they are to be read, where they do not say it.
+            partitions: as :meth:`discover` found them.
             limit: how many records are read, the first ones; no more is looked at than need be.
 
         Returns:

@@ -6,14 +6,24 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
 from modelbeam.formats.base import FileFormat, Piece, Reader, Wanted
 from modelbeam.formats.limited import LimitedReader
+from modelbeam.formats.partition import (
+    Partition,
+    PartitionReader,
+    is_hidden,
+    partition_of,
+    with_partition,
+    without,
+)
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
@@ -47,8 +57,21 @@ class Files(Source):
         earlier: Sequence[Split] | None,
         reading: Reading = AS_IT_SAYS,
         limit: int | None = None,
+        partitions: Mapping[str, Partition] | None = None,
     ) -> tuple[list[Split], int]:
         """Cut large files into splits, and put small ones together."""
+        splits, size = self._plan(inputs, split_size, input_format, earlier, reading, limit)
+        return _partitioned(splits, partitions or {}), size
+
+    def _plan(
+        self,
+        inputs: Sequence[FileInfo],
+        split_size: int | None,
+        input_format: formats.Format | None,
+        earlier: Sequence[Split] | None,
+        reading: Reading,
+        limit: int | None,
+    ) -> tuple[list[Split], int]:
         known: dict[str, formats.Format] = {}
 
         def look(info: FileInfo) -> formats.Format:
@@ -75,17 +98,39 @@ class Files(Source):
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
-        reader = _format_of(piece).reader(piece, wanted)
+        found = _format_of(piece)
+        if piece.partition:
+            make = partial(found.reader, piece)
+            reader: Reader = PartitionReader(make, piece.partition, wanted)
+        else:
+            reader = found.reader(piece, wanted)
         return reader if piece.records is None else LimitedReader(reader, piece.records)
 
     def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of a file."""
         records = records if piece.records is None else min(records, piece.records)
-        return _format_of(piece).first(piece.path, piece.compression, records, wanted)
+        wanted = wanted or Wanted("record")
+        asked = without(wanted, piece.partition)
+        batch = _format_of(piece).first(piece.path, piece.compression, records, asked)
+        return with_partition(batch, piece.partition, wanted)
 
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Some records from other places of a file."""
-        return _format_of(piece).elsewhere(piece) if piece.records is None else iter(())
+        for batch in _format_of(piece).elsewhere(piece) if piece.records is None else ():
+            yield with_partition(batch, piece.partition, Wanted("record", keep="all"))
+
+
+def _partitioned(splits: list[Split], partitions: Mapping[str, Partition]) -> list[Split]:
+    """The same splits, with what the directories of their files say."""
+    if not any(partitions.values()):
+        return splits
+    return [
+        replace(
+            split,
+            pieces=tuple(replace(p, partition=partitions.get(p.path, ())) for p in split.pieces),
+        )
+        for split in splits
+    ]
 
 
 def _format_of(piece: Piece) -> FileFormat:
@@ -114,16 +159,19 @@ def find_inputs(
     skip = set(filter(None, map(identity, excluded)))
     found: dict[object, FileInfo] = {}
     notes: list[str] = []
+    partitions: dict[str, Partition] = {}
     for pattern in patterns:
         refuse(pattern)
         with storage.asked_for(f"--input {pattern}"):
-            matches, passed = _matches(pattern, any_suffix, skip)
+            matches, passed, root = _matches(pattern, any_suffix, skip)
         notes += passed
         for info in matches:
             first = found.setdefault(identity(info.path) or info.path, info)
+            if root is not None:
+                partitions.setdefault(first.path, partition_of(first.path, root))
             if first.path != info.path:
                 notes.append(f"{info.path} is the same file as {first.path}, and is read once.")
-    return Found(list(found.values()), notes)
+    return Found(list(found.values()), notes, partitions)
 
 
 def identity(path: str) -> object:
@@ -189,22 +237,29 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _matches(pattern: str, any_suffix: bool, skip: set[object]) -> tuple[list[FileInfo], list[str]]:
+def _matches(
+    pattern: str, any_suffix: bool, skip: set[object]
+) -> tuple[list[FileInfo], list[str], str | None]:
+    """The files of a pattern, notes, and below which directory its partitions are."""
     if storage.is_directory(pattern):
-        return _in_directory(pattern, any_suffix, skip)
+        return (*_in_directory(pattern, any_suffix, skip), storage.join(pattern, ""))
     listed = storage.expand(pattern)
     if len(listed) == 1 and listed[0].path == pattern:
         if identity(pattern) in skip:
             raise RequestError(f"--input {pattern} is also the output; name another --output.")
-        return listed, []
+        return listed, [], None
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    root = fixed[: fixed.rfind("/") + 1]
     listed = [
         info
         for info in listed
-        if not _NO_DATA.fullmatch(_name(info.path)) and identity(info.path) not in skip
+        if not _NO_DATA.fullmatch(_name(info.path))
+        and not is_hidden(info.path, root)
+        and identity(info.path) not in skip
     ]
     if not listed:
         raise InputNotFoundError(f"--input {pattern} matches no file{_nearest_path(pattern)}")
-    return listed, []
+    return listed, [], root
 
 
 def _in_directory(
@@ -255,10 +310,11 @@ def _walk(directory: str, any_suffix: bool) -> tuple[list[FileInfo], list[str], 
         else:
             others.append(_name(info.path))
     for name in storage.names_in(directory):
-        if name in names or _NO_DATA.fullmatch(name):
+        partition = re.fullmatch(r"[^=.][^=]*=.*", name)
+        if name in names or (_NO_DATA.fullmatch(name) and not partition):
             continue
         path = storage.join(directory, name)
-        if re.fullmatch(r"[^=]+=.*", name) and storage.is_directory(path):
+        if partition and storage.is_directory(path):
             more, more_others, more_folders = _walk(path, any_suffix)
             data += more
             others += [f"{name}/{other}" for other in more_others]

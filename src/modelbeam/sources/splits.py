@@ -80,7 +80,9 @@ class Split:
 def _piece(data: dict[str, Any]) -> Piece:
     delimiter, encoding, columns = data["reading"]
     columns = None if columns is None else tuple(columns)
-    return Piece(**{**data, "reading": Reading(delimiter, encoding, columns)})
+    partition = tuple((name, value) for name, value in data["partition"])
+    told = Reading(delimiter, encoding, columns)
+    return Piece(**{**data, "reading": told, "partition": partition})
 
 
 def _digest(text: str) -> str:

@@ -190,7 +190,7 @@ class AvroBatch(Batch):
             ]
         signature = self._signature
         if signature is not None:
-            missing = [column.name for column in signature.null_without(self._names)]
+            missing = [column.name for column in signature.null_without(self.names())]
             for column in signature.columns:
                 for record in found if column.kind in ("float", "int") else ():
                     if column.name in record:
@@ -203,8 +203,8 @@ class AvroBatch(Batch):
         """How many records there are."""
         return len(self._records)
 
-    @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The fields of the schema."""
         return [column.name for column in self._columns]
 
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:

@@ -62,6 +62,10 @@ class CsvBatch(LinesBatch):
             failures = _first_each(failures)
         return Decoded(records, rows, failures)
 
+    def names(self) -> tuple[str, ...]:
+        """The columns of the header."""
+        return self.block.dialect.names
+
     def count(self) -> int:
         """How many records there are, whatever they hold."""
         fields, _, failures = self._fields()
