@@ -318,6 +318,10 @@ def test_a_file_that_no_kind_takes_is_told_which_there_are(tmp_path):
     assert "scikit-learn (.joblib, .pkl, .pickle, .skops)" in message
     file.write_bytes(b"GGUF" + bytes(20))
     assert "a GGUF file of a language model" in refused(str(file), NotAModelError)
+    for suffix, word in ((".keras", "Keras"), (".pt", "PyTorch"), (".pmml", "PMML")):
+        other = tmp_path / f"iris{suffix}"
+        other.write_bytes(b"who knows")
+        assert f"is a {word}" in refused(str(other), NotAModelError)
 
 
 # Signatures

@@ -25,6 +25,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
+    VotingRegressor,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -38,7 +39,7 @@ from sklearn.svm import SVC
 import modelbeam
 from modelbeam import cli, models
 from modelbeam.errors import ModelError, ModelLoadError, NotAModelError, ResumeError
-from modelbeam.models import Options
+from modelbeam.models import Options, estimators, tabular
 from modelbeam.package.build import build
 from modelbeam.package.clean import clean_import
 from modelbeam.package.listing import package_list
@@ -121,11 +122,12 @@ FITTED = {
     "network": MLPClassifier((30,), random_state=0, tol=1, n_iter_no_change=2).fit(X, CLASSES),
     "forest": RandomForestRegressor(5, random_state=0).fit(X, Y),
     "vectors": SVC().fit(X, CLASSES),
+    "votes": VotingRegressor([("a", LinearRegression()), ("b", Ridge())]).fit(X, Y),
 }
 
 
 @pytest.mark.parametrize("name", FITTED)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=6), batch=st.integers(1, 60))
 def test_a_record_has_one_prediction_whatever_the_batches(name, sizes, batch, tmp_path_factory):
     fitted = FITTED[name]
@@ -144,6 +146,19 @@ def test_a_record_has_one_prediction_whatever_the_batches(name, sizes, batch, tm
         part = written(predict(model, exact(X[at : at + size]), batch))
         assert part == whole[at : at + size]
         at += len(part)
+
+
+def test_trees_in_pipelines_get_their_rows_as_they_are():
+    frame = X.assign(kind=CLASSES)
+    parts = ColumnTransformer(
+        [("n", StandardScaler(), NAMES), ("k", OneHotEncoder(), ["kind"])], remainder="drop"
+    )
+    trees = make_pipeline(parts, RandomForestRegressor(3)).fit(frame, Y)
+    assert estimators.block_of(trees) == (tabular.LARGEST, 1)
+    assert estimators.block_of(FITTED["votes"]) == (tabular.LARGEST, tabular.ALIGNED)
+    wide = MLPClassifier((70, 70), tol=10, n_iter_no_change=1).fit(X, CLASSES)
+    rows, multiple = estimators.block_of(wide)
+    assert rows == multiple == 256
 
 
 @pytest.mark.parametrize(

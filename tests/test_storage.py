@@ -222,7 +222,7 @@ def test_a_folder_that_is_cleared_while_it_is_made_is_made_again(
         return take(descriptor)
 
     monkeypatch.setattr(fetched, "_take", clear_first)
-    folder = Path(fetched._make_folder())
+    folder = Path(fetched.new_folder())
     assert taken
     assert list(temporary.iterdir()) == [folder]
     assert (folder / ".lock").exists()

@@ -569,6 +569,7 @@ def test_models_are_run_from_behind_urls(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
     root = make_root("s3", direct=True)
     frame = pd.DataFrame({"a": X[:, 0].astype(float), "b": X[:, 1].astype(float)})
     fitted = LinearRegression().fit(frame, X[:, 2].astype(float))

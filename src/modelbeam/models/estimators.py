@@ -255,8 +255,13 @@ def proba_of(target: Target, model: Any) -> Callable[[Any], Any]:
 # How many rows a call has
 
 _BY_ITSELF = re.compile(
-    r"^(sklearn\.(tree|ensemble|svm\._classes|neighbors|dummy|isotonic)|xgboost|lightgbm|catboost)"
+    r"^(sklearn\.(tree|ensemble|svm\._classes|neighbors|dummy|isotonic|pipeline|compose"
+    r"|model_selection|feature_selection|impute\._base"
+    r"|preprocessing\._(data|encoders|label|discretization|target_encoder))"
+    r"|xgboost|lightgbm|catboost)"
 )
+"""Modules whose estimators look at each record by itself, value by value."""
+
 _SMALL = 1_000_000
 """Products of the three sizes of a matrix product up to which OpenBLAS takes another way."""
 
@@ -270,23 +275,18 @@ def block_of(model: Any) -> tuple[int, int]:
     one way in small blocks and in another in large ones; so a block is always small, or, where that
     would be very small, always of one size.
     """
-    parts = [model, *_steps(model), last_of(model)]
-    if all(
-        _BY_ITSELF.match(type(p).__module__) or hasattr(p, "steps") or hasattr(p, "best_score_")
-        for p in parts
-    ):
+    parts = _parts(model)
+    if all(_BY_ITSELF.match(type(part).__module__) for part in parts):
         return tabular.LARGEST, 1
-    rows = _SMALL // max(_widest(model), 1) // tabular.ALIGNED * tabular.ALIGNED
+    rows = _SMALL // max(_widest(parts), 1) // tabular.ALIGNED * tabular.ALIGNED
     if rows >= _FEWEST:
         return min(rows, tabular.LARGEST), tabular.ALIGNED
     return _FEWEST, _FEWEST
 
 
-def _widest(model: Any) -> int:
-    """The numbers in the largest matrix that a fitted object holds."""
-    import numpy as np
-
-    widest = 1
+def _parts(model: Any) -> list[Any]:
+    """A fitted object and all estimators within it."""
+    found: dict[int, Any] = {}
     seen: set[int] = set()
     todo = [model]
     while todo and len(seen) < 2000:
@@ -294,12 +294,25 @@ def _widest(model: Any) -> int:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        if isinstance(one, np.ndarray):
-            widest = max(widest, one.size if one.ndim == 2 else 1)
-        elif isinstance(one, (list, tuple)):
-            todo += one[:100]
+        if isinstance(one, (list, tuple)) or getattr(one, "dtype", None) == "O":
+            todo += list(one)[:100]
         elif isinstance(one, dict):
             todo += list(one.values())[:100]
-        elif hasattr(one, "get_params") and hasattr(one, "__dict__"):
+        elif hasattr(one, "get_params") and not isinstance(one, type):
+            found[id(one)] = one
             todo += vars(one).values()
-    return widest
+    return list(found.values())
+
+
+def _widest(parts: list[Any]) -> int:
+    """The numbers in the largest matrix that some fitted objects hold."""
+    import numpy as np
+
+    matrices = [
+        array
+        for part in parts
+        for value in vars(part).values()
+        for array in (value if isinstance(value, list) else [value])
+        if isinstance(array, np.ndarray) and array.ndim == 2
+    ]
+    return max((array.size for array in matrices), default=1)

@@ -188,6 +188,15 @@ KINDS = (
         tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
         "store",
     ),
+    ModelKind(
+        "Hugging Face",
+        "modelbeam.models.huggingface:load",
+        install="pip install onnxruntime tokenizers",
+        contents=("tokenizer.json", "config.json", "modules.json"),
+        options=("features", "proba"),
+        takes_what="a directory of transformers or sentence-transformers with an ONNX file",
+        tested="embeddings and text classification with a small graph and tokenizer",
+    ),
 )
 """The kinds that modelbeam brings."""
 
@@ -224,7 +233,10 @@ def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     if target.suffix == ".py":
         module = target.path.rpartition("/")[2].removesuffix(".py")
         return f"--model {target} is Python code; name the class in it: '{module}:Class'."
-    strange = libraries.foreign(target.path) if target.form == "file" else None
+    is_file = target.form == "file" and os.path.exists(target.path)
+    strange = libraries.foreign(target.path) if is_file else None
+    if is_file or target.form == "uri":
+        strange = strange or libraries.foreign_suffix(target.suffix)
     if strange is not None:
         return f"--model {target} is {strange}."
     if target.form in ("file", "directory") and not os.path.exists(target.path):

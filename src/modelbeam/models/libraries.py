@@ -126,6 +126,26 @@ def foreign(path: str) -> str | None:
     return None
 
 
+_BY_SUFFIX = {
+    ".keras": f"a Keras model; export it to ONNX, or {_INSTEAD}",
+    ".h5": f"a Keras model (HDF5); export it to ONNX, or {_INSTEAD}",
+    ".pt": f"a PyTorch model or checkpoint; export it to ONNX, or {_INSTEAD}",
+    ".pth": f"a PyTorch model or checkpoint; export it to ONNX, or {_INSTEAD}",
+    ".ckpt": f"a checkpoint of a training; export the model to ONNX, or {_INSTEAD}",
+    ".gguf": f"a language model for llama.cpp; {_INSTEAD}",
+    ".pmml": f"a PMML document; export the model to ONNX instead, or {_INSTEAD}",
+    ".pb": f"a TensorFlow graph; export the model to ONNX, or {_INSTEAD}",
+    ".tflite": f"a TensorFlow Lite model; {_INSTEAD}",
+    ".mlmodel": f"a Core ML model; export the model to ONNX instead, or {_INSTEAD}",
+    ".safetensors": f"weights without a model; {_INSTEAD}",
+}
+
+
+def foreign_suffix(suffix: str) -> str | None:
+    """What a file seems to be by its suffix alone."""
+    return _BY_SUFFIX.get(suffix)
+
+
 def _of_archive(path: str) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:

@@ -168,10 +168,10 @@ class Estimator(tabular.TableModel):
         else:
             return None
         if self._proba is not None:
-            several = len(self._labels) > 1
-            for at, labels in enumerate(self._labels):
-                prefix = f"probability_{at}_" if several else "probability_"
-                columns.update({prefix + text: "number" for text in labels.texts})
+            if len(self._labels) > 1:
+                return None  # a list by outputs, or one of a column for each: known afterwards
+            for labels in self._labels:
+                columns.update({f"probability_{text}": "number" for text in labels.texts})
         return tabular.object_schema(columns)
 
 
