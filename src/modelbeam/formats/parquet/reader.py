@@ -11,7 +11,7 @@ from modelbeam.errors import InputReadError
 from modelbeam.formats.base import Cut, Piece, Wanted
 from modelbeam.formats.binary import path_only, rows_a_batch, seekable, whole
 from modelbeam.formats.lines import reading
-from modelbeam.formats.rows import Rows, RowsBatch, RowsReader
+from modelbeam.formats.rows import Rows, RowsBatch, RowsReader, normalized
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.storage import FileInfo
@@ -84,7 +84,7 @@ def first_rows(path: str, packed: str | None, records: int, wanted: Wanted) -> B
         for rows in file.iter_batches(batch_size=records):
             if rows.num_rows:
                 rows.validate(full=True)
-                return RowsBatch(rows, 0, wanted)
+                return RowsBatch(normalized(rows), 0, wanted)
     return DictsBatch([])
 
 
