@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := build/bench-venv
 
-.PHONY: demo test check soak engines bench docs clean
+.PHONY: demo test check soak engines versions bench docs clean
 
 demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
@@ -33,6 +33,9 @@ engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Py
 	$(BIN)/python -m engines prepare
 	$(BIN)/python -m pytest tests/engines
 	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py
+
+versions:  ## the oldest and the newest Beam and Python that are allowed and can be found
+	$(PYTHON) tests/versions.py
 
 bench: build/bench-venv/.ready  ## all benchmarks, 45 minutes; those on engines want Java, Maven and Go
 	$(BENCH_VENV)/bin/python benchmarks/run.py all

@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 from modelbeam import formats
-from modelbeam.cli.parser import build_parser
+from modelbeam.cli.parser import HelpFormatter, build_parser
+from modelbeam.models.kinds import KINDS
+from modelbeam.models.options import FLAGS
 
 HERE = Path(__file__).parent
 COLUMNS = 100
@@ -25,7 +27,7 @@ what is written where is in [output.md](output.md).
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class _Formatter(HelpFormatter):
     """Formats alike whatever the terminal and the version of Python."""
 
     def __init__(self, prog: str) -> None:
@@ -63,6 +65,33 @@ def cli_page() -> str:
             each.color = False
         parts.append(f"## {each.prog}\n\n```\n{each.format_help().rstrip()}\n```\n")
     return "\n".join(parts)
+
+
+def kinds_table() -> str:
+    """The kinds of models that modelbeam brings, from their registry."""
+    lines = [
+        "| kind | `--model` takes | what it is | brought by | flags | tested with |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        forms = ", ".join(f"`{form}`" for form in kind.forms.split(", "))
+        flags = ", ".join(f"`{FLAGS[name]}`" for name in kind.options)
+        brought = f"`{kind.install}`" if kind.install else "modelbeam"
+        lines.append(
+            f"| {kind.name} | {forms} | {kind.takes_what} | {brought} | {flags} | {kind.tested} |"
+        )
+    return "\n".join(lines)
+
+
+def with_table(page: str, table: str) -> str:
+    """A page with what stands between its two marks replaced."""
+    before, rest = page.split(_BEGIN, 1)
+    after = rest.split(_END, 1)[1]
+    return f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}"
+
+
+_BEGIN = "<!-- Generated from the registry by docs/generate.py; do not edit. -->"
+_END = "<!-- End of what is generated. -->"
 
 
 FORMATS = re.compile(r"(?<=<!-- formats, by docs/generate.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -130,6 +159,9 @@ def format_table() -> str:
 def main() -> None:
     """Write the pages."""
     (HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
+    models = HERE / "models.md"
+    page = models.read_text(encoding="utf-8")
+    models.write_text(with_table(page, kinds_table()), encoding="utf-8")
     page = (HERE / "formats.md").read_text(encoding="utf-8")
     made = FORMATS.sub(lambda _: format_table(), page)
     (HERE / "formats.md").write_text(made, encoding="utf-8")

@@ -17,7 +17,8 @@ from modelbeam import cli
 from modelbeam.errors import TooManyCrashesError
 from modelbeam.job import careful
 from modelbeam.job.careful import ProcessDiedError, Pulse
-from modelbeam.local import pool, run
+from modelbeam.job.deaths import Deaths
+from modelbeam.local import run, worker
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.predictor import Predictions, _predict_apart, picklable
@@ -70,7 +71,7 @@ def test_a_model_that_simply_does_not_work_ends_the_run(tmp_path: Path) -> None:
 def test_where_nothing_moves_a_line_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "STILL", 0.7)
+    monkeypatch.setattr(worker, "STILL", 0.7)
     monkeypatch.setattr(run, "STILL", 0.7)
     data = write_lines(tmp_path / "in.jsonl", [{"x": 1.0}])
     flags = ["-m=nasty_models:Slow", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]
@@ -100,24 +101,60 @@ def test_an_attempt_after_one_that_died_is_careful_from_the_start(
     data = write_lines(tmp_path / "in.jsonl", [{"x": float(n)} for n in (1, 2, 3, 4)])
     flags = ["-m=nasty_models:Deadly", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]
     done = modelbeam("predict", *flags, *engine.flags())
-    if done.returncode:  # this engine does not try again by itself
-        done = modelbeam("predict", *flags, *engine.flags(), "--resume")
     assert done.returncode == 0, done.stderr
+    assert "a worker died while it predicted: submitting the job again" in done.stderr
+    (crash,) = json.loads((tmp_path / "out.run.json").read_text())["crashes"]
+    assert (crash["ending"], crash["records"]) == ("was killed by SIGSEGV", 1)
     assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2.0, 4.0, 8.0]
     (error,) = read_lines(tmp_path / "out.errors.jsonl")
     assert (error["type"], error["record"]) == ("ProcessDiedError", {"x": 3.0})
 
 
+def deaths(state: Path, run: str = "now", limit: int = 10) -> Deaths:
+    """Those of a run, in a state that has what it needs."""
+    (state / "attempts").mkdir(exist_ok=True)
+    return Deaths(str(state), run, limit)
+
+
 def test_a_mark_stays_only_if_its_process_dies(tmp_path: Path) -> None:
-    (tmp_path / "attempts").mkdir()
-    with careful.marked(str(tmp_path), "key") as died:
-        assert not died
-        with careful.marked(str(tmp_path), "key") as other:
-            assert other
-    with pytest.raises(ValueError, match="no"), careful.marked(str(tmp_path), "key") as died:
+    now = deaths(tmp_path)
+    with now.marked("key") as trace:
+        assert trace == (False, False)
+        assert now.traces() == {"key.begun"}
+        with now.marked("key") as other:
+            assert other == (True, True)
+    with pytest.raises(ValueError, match="no"), now.marked("key") as trace:
         raise ValueError("no")
-    assert not died
+    assert trace == (False, False)
     assert list((tmp_path / "attempts").iterdir()) == []
+    assert now.traces() == frozenset()
+
+
+def test_what_an_earlier_run_left_makes_careful_and_is_not_counted(tmp_path: Path) -> None:
+    earlier, now = deaths(tmp_path, "earlier"), deaths(tmp_path)
+    earlier.died("other", "b.jsonl")
+    with earlier.marked("key"):
+        assert now.traces() == frozenset()
+        with now.marked("key") as trace:
+            assert trace == (True, False)
+    assert now.described() == ()
+
+
+def test_workers_of_a_run_count_together(tmp_path: Path) -> None:
+    one, other = deaths(tmp_path, limit=3), deaths(tmp_path, limit=3)
+    one.died("a", "a.jsonl")
+    one.blame("a", 1, "was killed by SIGSEGV", "a.jsonl after byte 7")
+    other.blame("a", 1, "was killed by SIGSEGV", "a.jsonl after byte 7")  # its next attempt
+    other.died("b", "b.jsonl")
+    one.blame("c", 1, "exited with code 7", "c.jsonl after byte 0")
+    with pytest.raises(
+        TooManyCrashesError, match=r"More than 3 .* the last in c\.jsonl after byte 9"
+    ):
+        other.blame("c", 2, "exited with code 7", "c.jsonl after byte 9")
+    found = {tuple(crash["places"]): crash for crash in one.described()}
+    assert [crash["records"] for crash in found.values()] == [1, 0, 2]
+    assert found[("a.jsonl after byte 7",)]["ending"] == "was killed by SIGSEGV"
+    assert found[("b.jsonl",)]["ending"] == "died with its worker"
 
 
 class Elsewhere:

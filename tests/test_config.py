@@ -10,10 +10,11 @@ from commands import write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelbeam.beam.options import check_flags
 from modelbeam.errors import RequestError
 from modelbeam.job.config import as_flags, grouped, merged_flags
 from modelbeam.job.description import Job, build_job
-from modelbeam.job.flags import check_flags, runner_of, storage_flags
+from modelbeam.job.flags import runner_of, storage_flags
 
 
 @pytest.fixture(autouse=True)

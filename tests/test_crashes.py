@@ -332,7 +332,7 @@ def test_a_worker_that_is_dead_from_the_start_is_reported(
             self.join(10)
 
     monkeypatch.setattr("modelbeam.local.pool.start_worker", dead)
-    monkeypatch.setattr("modelbeam.local.pool.threading.Thread", AtOnce)
+    monkeypatch.setattr("modelbeam.local.worker.threading.Thread", AtOnce)
     pool = WorkerPool(ModelSpec.model_validate({"target": "crash_models:Troubled"}), 2, "threads")
     try:
         with pytest.raises(ModelLoadError, match="SIGKILL"):

@@ -91,25 +91,27 @@ def service(tmp_path, as_client):
         yield made
 
 
+ENGINE = dataflow.Dataflow()
+
+
 def submitted(service: StandIn) -> dataflow.DataflowJob:
     """A job in the stand-in, and what follows it."""
     _, answer = service._create({"name": "a-job"})
     options = PipelineOptions(service.flags)
-    return dataflow.follow(SimpleNamespace(_options=options, job_id=lambda: answer["id"]), [])
+    return dataflow.submitted(SimpleNamespace(_options=options, job_id=lambda: answer["id"]))
 
 
 class TestPreflight:
     def test_what_can_be_submitted_passes_without_a_word(self, service):
-        assert dataflow.preflight(service.flags) == ["--no_save_main_session"]
-        assert dataflow.preflight([*service.flags, "--save_main_session"]) == []
+        assert ENGINE.preflight(service.flags) == []
 
     def test_the_engine_in_a_few_words(self, service):
-        assert dataflow.describe(service.flags[:-1]) == f"Dataflow in {REGION}, project {PROJECT}"
-        assert dataflow.describe(service.flags).endswith(f", at {service.url}")
+        assert ENGINE.describe(service.flags[:-1]) == f"Dataflow in {REGION}, project {PROJECT}"
+        assert ENGINE.describe(service.flags).endswith(f", at {service.url}")
 
     def test_every_missing_option_is_named_with_an_example(self):
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(["--runner=dataflow", "--region=us-central1"])
+            ENGINE.preflight(["--runner=dataflow", "--region=us-central1"])
         assert str(raised.value) == (
             "--runner dataflow needs --project, --temp_location as well; for example: "
             "--project my-project --temp_location gs://my-bucket/tmp"
@@ -117,14 +119,14 @@ class TestPreflight:
 
     def test_a_temp_location_that_is_not_in_cloud_storage(self, service):
         with pytest.raises(RequestError, match="--temp_location /tmp/x: Dataflow stages files"):
-            dataflow.preflight([*service.flags, "--temp_location=/tmp/x"])
+            ENGINE.preflight([*service.flags, "--temp_location=/tmp/x"])
 
     def test_no_credentials(self, service, monkeypatch, tmp_path):
         monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
         monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))  # where gcloud would have put some
         began = time.monotonic()
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert "no usable Google Cloud credentials" in str(raised.value)
         assert "gcloud auth application-default login" in str(raised.value)
         assert "GOOGLE_APPLICATION_CREDENTIALS" in str(raised.value)
@@ -133,7 +135,7 @@ class TestPreflight:
     def test_a_key_file_that_is_not_there(self, service, monkeypatch):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/key.json")
         with pytest.raises(RequestError, match=r"/no/such/key\.json was not found"):
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
 
     def test_a_key_that_google_no_longer_accepts(self, service, tmp_path, monkeypatch):
         (tmp_path / "other").mkdir()
@@ -141,35 +143,35 @@ class TestPreflight:
         other._server.server_close()
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(other.key_file))
         with pytest.raises(RequestError, match=r"does not accept the credentials \(401\)"):
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
 
     def test_a_token_is_refused(self, service):
         service.accepts_key = False
         with pytest.raises(RequestError, match=r"does not accept the credentials: .*Invalid JWT"):
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
 
     def test_the_api_is_not_enabled(self, service):
         service.refuse(LIST, DISABLED)
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert f"Enable it at {API_PAGE}?project=123" in str(raised.value)
         assert "gcloud services enable dataflow.googleapis.com" in str(raised.value)
 
     def test_a_permission_is_missing(self, service):
         service.refuse(LIST, DENIED)
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert "Permission 'dataflow.jobs.create' denied" in str(raised.value)
         assert "roles/dataflow.admin" in str(raised.value)
         assert "68c1063df1baf985" not in str(raised.value)
 
     def test_no_such_project_or_region(self, service):
         with pytest.raises(RequestError, match="Check --project"):
-            dataflow.preflight([*service.flags, "--region=europe-west99"])
+            ENGINE.preflight([*service.flags, "--region=europe-west99"])
 
     def test_no_such_bucket(self, service):
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight([*service.flags, "--temp_location=gs://no-such-bucket/tmp"])
+            ENGINE.preflight([*service.flags, "--temp_location=gs://no-such-bucket/tmp"])
         assert "there is no bucket gs://no-such-bucket" in str(raised.value)
         assert (
             f"gcloud storage buckets create gs://no-such-bucket --project {PROJECT} "
@@ -183,7 +185,7 @@ class TestPreflight:
         )
         service.refuse(f"GET /storage/v1/b/{BUCKET}", google_error(403, "PERMISSION_DENIED", said))
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert f"access to the bucket gs://{BUCKET} is denied" in str(raised.value)
         assert "roles/storage.legacyBucketReader" in str(raised.value)
 
@@ -191,31 +193,31 @@ class TestPreflight:
         answer = 200, {"permissions": ["storage.objects.get", "storage.objects.list"]}
         service.refuse(f"GET /storage/v1/b/{BUCKET}/iam/testPermissions", answer)
         with pytest.raises(RequestError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert "you lack storage.objects.create" in str(raised.value)
         assert "roles/storage.objectAdmin" in str(raised.value)
 
     def test_what_beam_itself_refuses(self, service):
         image = ["--sdk_container_image=a:1", "--worker_harness_container_image=b:1"]
         with pytest.raises(RequestError, match=r"Beam refuses the options: .*container_image"):
-            dataflow.preflight([*service.flags, *image])
+            ENGINE.preflight([*service.flags, *image])
 
     def test_an_endpoint_where_nobody_listens(self, service):
         with pytest.raises(EngineUnreachableError, match="localhost:1, Connection refused"):
-            dataflow.preflight([*service.flags, "--dataflow_endpoint=http://localhost:1"])
+            ENGINE.preflight([*service.flags, "--dataflow_endpoint=http://localhost:1"])
 
     def test_without_the_extra(self, service, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "google.cloud.dataflow", None)
         monkeypatch.delattr("google.cloud.dataflow")
         with pytest.raises(RequestError, match=r"pip install 'modelbeam\[gcp\]'"):
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
 
 
 class TestSubmissionError:
     def test_quota_over_rest(self, service):
         service.refuse(LIST, QUOTA)
         with pytest.raises(EngineError) as raised:
-            dataflow.preflight(service.flags)
+            ENGINE.preflight(service.flags)
         assert "A quota of the project is used up (429)" in str(raised.value)
         assert "dataflow.googleapis.com/concurrent_jobs" in str(raised.value)
         for remedy in ("--max_num_workers", "--region", "console.cloud.google.com/iam-admin/quota"):
@@ -348,14 +350,14 @@ class TestJob:
     def test_it_is_found_again_without_the_pipeline(self, service):
         identity = submitted(service).identity
         service.job.state = "RUNNING"
-        again = dataflow.attach(identity)
+        again = ENGINE.attach(identity)
         assert again.poll().state == "running"
         assert again.identity == identity
 
     def test_one_that_is_not_there(self, service):
         identity = {**submitted(service).identity, "job": "2020-01-01-nothing"}
         with pytest.raises(JobNotFoundError, match="does not know the job 2020-01-01-nothing"):
-            dataflow.attach(identity)
+            ENGINE.attach(identity)
 
     def test_one_that_is_not_there_yet(self, service):
         job = submitted(service)
@@ -447,7 +449,7 @@ def test_without_the_network_the_answer_does_not_take_minutes(service, monkeypat
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://localhost:1")
     began = time.monotonic()
     with pytest.raises(EngineUnreachableError):
-        dataflow.preflight(service.flags)
+        ENGINE.preflight(service.flags)
     assert time.monotonic() - began < 10
 
 

@@ -66,6 +66,11 @@ def test_the_page_of_the_command_line_is_up_to_date():
     assert page == generate.cli_page(), "run: make docs"
 
 
+def test_the_table_of_kinds_is_generated_from_the_registry():
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    assert page == generate.with_table(page, generate.kinds_table()), "run: make docs"
+
+
 def test_the_table_of_formats_is_up_to_date():
     page = (DOCS / "formats.md").read_text(encoding="utf-8")
     assert generate.FORMATS.findall(page) == [generate.format_table()], "run: make docs"

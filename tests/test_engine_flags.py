@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from modelbeam import engines
+from modelbeam.beam import options
+from modelbeam.engines.flink import flink_address
 from modelbeam.errors import RequestError
-from modelbeam.job import flags as options
+from modelbeam.job.flags import is_local
 
 PORTABLE = ["--runner=PortableRunner", "--job_endpoint=localhost:8099"]
 FLINK = ["--runner", "flink", "--flink_master", "localhost:8081"]
@@ -34,9 +37,10 @@ EXTERNAL = ["--environment_type=EXTERNAL", "--environment_config=localhost:50000
     ],
 )
 def test_the_engine_and_its_name(flags: list[str], engine: str, title: str) -> None:
-    assert options.engine_of(flags) == engine
-    assert options.title_of(flags) == title
-    assert options.is_local(flags) == (engine == "local")
+    found = engines.engine_of(flags)
+    assert ("local" if found is None else found.name) == engine
+    assert engines.title_of(flags) == title
+    assert is_local(flags) == (engine == "local")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,8 @@ def test_the_engine_and_its_name(flags: list[str], engine: str, title: str) -> N
     ],
 )
 def test_the_address_of_flink(master: str, address: str | None) -> None:
-    assert options.flink_address(["--flink_master", master]) == address
-    assert options.flink_address([]) is None
+    assert flink_address(["--flink_master", master]) == address
+    assert flink_address([]) is None
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,9 @@ def test_the_address_of_flink(master: str, address: str | None) -> None:
     ],
 )
 def test_whose_the_workers_are(flags: list[str], loopback: bool, outlives: bool) -> None:
-    assert options.is_loopback(flags) == loopback
-    assert options.outlives(flags) == outlives
+    engine = engines.remote_engine(flags)
+    assert engine.is_loopback(flags) == loopback
+    assert engine.outlives(flags) == outlives
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_whose_the_workers_are(flags: list[str], loopback: bool, outlives: bool)
     ],
 )
 def test_flags_of_an_engine_are_known(flags: list[str]) -> None:
-    options.check_flags(flags)
+    engines.check_flags(flags)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_flags_of_an_engine_are_known(flags: list[str]) -> None:
 )
 def test_a_wrong_flag_is_refused_with_the_nearest(flags: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        options.check_flags(flags, ["--detach", "--resume"])
+        engines.check_flags(flags, ["--detach", "--resume"])
 
 
 def test_defaults_do_not_win_over_flags() -> None:

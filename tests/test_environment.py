@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from commands import environment, read_lines, write_lines
 
 import modelbeam
 from modelbeam import JobError
-from modelbeam.local import mode, pool
+from modelbeam.errors import ModelLoadError
+from modelbeam.local import mode, worker
 
 COMMAND = f"{sys.executable} -m modelbeam predict -m small_models:Doubler -i in.jsonl -o out.jsonl"
 
@@ -168,7 +172,7 @@ def test_a_listener_that_dies_ends_the_job_with_one_message(
     def dies(*_: object) -> None:
         raise AttributeError("no such class here")
 
-    monkeypatch.setattr(pool._Worker, "_reply", dies)
+    monkeypatch.setattr(worker.Worker, "_reply", dies)
     began = time.monotonic()
     with pytest.raises(JobError, match=r"cannot be used .AttributeError: no such class here"):
         modelbeam.predict(model="small_models:Doubler", input="in.jsonl", output="out.jsonl")
@@ -197,3 +201,73 @@ def test_a_pipeline_that_dies_ends_the_job_with_one_message(
     monkeypatch.setattr("modelbeam.beam.chain.build_local", dies)
     with pytest.raises(JobError, match="RuntimeError: no pipeline"):
         modelbeam.predict(model="small_models:Doubler", input="in.jsonl", output="out.jsonl")
+
+
+def test_a_sign_of_life_that_dies_at_once_ends_the_job_with_one_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_SIGN_OF_LIFE", "at once")
+    with pytest.raises((JobError, ModelLoadError), match=r"\(RuntimeError: no sign of life"):
+        modelbeam.predict(model="nasty_models:NoSignOfLife", input="in.jsonl", output="out.jsonl")
+    assert capfd.readouterr().err == ""
+    assert os.listdir() == ["in.jsonl"]
+
+
+def test_a_sign_of_life_that_dies_in_a_call_costs_no_record(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "once").touch()
+    monkeypatch.setenv("NO_SIGN_OF_LIFE", str(here / "once"))
+    run = modelbeam.predict(model="nasty_models:NoSignOfLife", input="in.jsonl", output="out.jsonl")
+    assert (run.predicted, run.failed) == (3, 0)
+    (crash,) = run.description["crashes"]
+    assert "RuntimeError: no sign of life" in crash["ending"]
+    assert crash["records"] == 0
+
+
+READ_ONLY = (
+    'mount --bind "$PWD" "$PWD" && mount -o remount,ro,bind "$PWD" && cd "$PWD" && exec "$@"'
+)
+
+
+@pytest.fixture
+def read_only(here: Path) -> Iterator[list[str]]:
+    """What a command begins with for which the working directory is read-only."""
+    if os.geteuid() != 0:
+        here.chmod(0o555)
+        yield []
+        here.chmod(0o755)
+        return
+    start = ["unshare", "--mount", "sh", "-c", READ_ONLY, "read-only"]
+    if shutil.which("unshare") is None or subprocess.run([*start, "true"]).returncode:
+        pytest.skip("root may write everywhere, and nothing can be mounted here")
+    yield start
+
+
+def test_a_run_works_in_a_working_directory_that_is_read_only(
+    read_only: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert subprocess.run([*read_only, "touch", "x"], capture_output=True).returncode
+    place = tmp_path_factory.mktemp("elsewhere")
+    command = [sys.executable, "-m", "modelbeam", "predict", "-m", "small_models:Doubler"]
+    command += ["-i", "in.jsonl", "-o"]
+
+    def run(output: str) -> subprocess.CompletedProcess[str]:
+        settings = environment(TMPDIR=str(place))
+        settings.pop("HOME", None)
+        return subprocess.run(
+            [*read_only, *command, output], env=settings, capture_output=True, text=True, timeout=60
+        )
+
+    done = run(str(place / "out.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert [line["y"] for line in read_lines(place / "out.jsonl")] == [0.0, 2.0, 4.0]
+    assert sorted(os.listdir(place)) == ["out.jsonl", "out.run.json"]
+    refused = run("out.jsonl")
+    assert refused.returncode == 1
+    assert re.fullmatch(
+        r"modelbeam: --output out\.jsonl cannot be written: "
+        r"(Read-only file system|Permission denied) .*\n",
+        refused.stderr,
+    )
+    assert os.listdir() == ["in.jsonl"]

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from services import free_port
 
+from modelbeam import engines
 from modelbeam.beam import causes
-from modelbeam.engines import flink, remote_job
-from modelbeam.engines.remote_job import Status
+from modelbeam.engines import flink
+from modelbeam.engines.base import Status
 from modelbeam.engines.run import _Waiting
 from modelbeam.errors import EngineUnreachableError, InputReadError, JobNotFoundError, RequestError
 from modelbeam.job.task import Totals
@@ -193,11 +194,11 @@ def test_a_job_is_found_by_its_name_once(cluster: StandIn, mine: flink.FlinkJob)
 
 
 def test_a_job_is_found_again_by_another_process(cluster: StandIn, mine: flink.FlinkJob) -> None:
-    found = remote_job.attach(json.loads(json.dumps(mine.identity)))
+    found = engines.find("flink").attach(json.loads(json.dumps(mine.identity)))
     assert (found.engine, found.name) == ("Flink", "mine")
     assert found.poll().state == "running"
     with pytest.raises(JobNotFoundError, match=f"{cluster.url} has no job nobody's"):
-        remote_job.attach({**mine.identity, "name": "nobody's"})
+        engines.find("flink").attach({**mine.identity, "name": "nobody's"})
 
 
 def test_a_job_that_flink_forgot(cluster: StandIn, mine: flink.FlinkJob) -> None:
@@ -255,11 +256,11 @@ def test_why_a_job_failed(
 
 
 def test_a_cluster_is_looked_at_before_anything_is_sent(cluster: StandIn) -> None:
-    added = flink.preflight(flags(cluster))
+    added = flink.Flink().preflight(flags(cluster))
     assert added == ["--parallelism=6", "--flink_submit_uber_jar", "--flink_version=1.19"]
-    assert flink.process_flags(flags(cluster)) == ["--sdk_worker_parallelism=3"]
+    assert flink.Flink().process_flags(flags(cluster)) == ["--sdk_worker_parallelism=3"]
     said = f"Flink 1.19.3 at {cluster.url}, 6 slots"
-    assert remote_job.describe("flink", flags(cluster)) == said
+    assert flink.Flink().describe(flags(cluster)) == said
 
 
 @pytest.mark.parametrize(
@@ -278,13 +279,13 @@ def test_what_is_no_cluster_is_refused(
 ) -> None:
     cluster.answers[path] = answer
     with pytest.raises(RequestError, match=f"^--flink_master: .*{words}"):
-        flink.preflight(flags(cluster))
+        flink.Flink().preflight(flags(cluster))
 
 
 def test_nobody_answers(cluster: StandIn) -> None:
     nobody = f"localhost:{free_port()}"
     with pytest.raises(RequestError, match=f"http://{nobody} does not answer.*web interface"):
-        flink.preflight(["--runner=flink", "--flink_master", nobody])
+        flink.Flink().preflight(["--runner=flink", "--flink_master", nobody])
     job = flink.FlinkJob(flink.Cluster(f"http://{nobody}"), "mine", None)
     with pytest.raises(EngineUnreachableError, match="does not answer"):
         job.poll()

@@ -24,6 +24,7 @@ ROOMS = [
     "models",
     "predicting",
     "formats",
+    "kafka",
     "sources",
     "sinks",
     "testing",
@@ -52,9 +53,7 @@ BEAM_AT_ONCE = {
 }
 BEAM_WHEN_CALLED = {
     "modelbeam.engines.dataflow",
-    "modelbeam.engines.portable",
-    "modelbeam.engines.remote_job",
-    "modelbeam.job.flags",
+    "modelbeam.beam.options",
     "modelbeam.report.doctor",
     "modelbeam.storage.base",
     "modelbeam.storage.beam",

@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_pickled_runs_in_processes(tmp_path):
         worker_mode="processes",
     )
     assert (run.predicted, run.failed) == (1000, 0)
-    assert run.description["workers"] == "2 processes"
+    assert run.description["workers"] == "2 workers: processes"
 
 
 # What is not a model
@@ -295,7 +295,7 @@ def test_what_a_class_lacks_is_said():
     assert "no qualified_name" not in message
 
 
-@pytest.mark.parametrize("target", ["json:loads", "small_models:Any", "builtins:dict"])
+@pytest.mark.parametrize("target", ["os:sep", "builtins:dict"])
 def test_other_things_are_not_models(target):
     assert "is not a model" in refused(target, NotAModelError)
 
@@ -305,9 +305,23 @@ def test_a_target_without_its_parts_is_refused(target):
     assert "module:Class" in refused(target, NotAModelError)
 
 
-@pytest.mark.parametrize("target", ["models/iris.joblib", "./iris.onnx"])
+@pytest.mark.parametrize("target", ["models/iris.weights", "./no-such-directory/"])
 def test_a_file_is_refused_with_what_this_version_loads(target):
-    assert "nothing that is installed loads this file" in refused(target, NotAModelError)
+    assert "there is no such" in refused(target, NotAModelError)
+
+
+def test_a_file_that_no_kind_takes_is_told_which_there_are(tmp_path):
+    file = tmp_path / "iris.weights"
+    file.write_bytes(b"123")
+    message = refused(str(file), NotAModelError)
+    assert "nothing that is installed loads this file" in message
+    assert "scikit-learn (.joblib, .pkl, .pickle, .skops)" in message
+    file.write_bytes(b"GGUF" + bytes(20))
+    assert "a GGUF file of a language model" in refused(str(file), NotAModelError)
+    for suffix, word in ((".keras", "Keras"), (".pt", "PyTorch"), (".pmml", "PMML")):
+        other = tmp_path / f"iris{suffix}"
+        other.write_bytes(b"who knows")
+        assert f"is a {word}" in refused(str(other), NotAModelError)
 
 
 # Signatures

@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_pickled_predicts():
     assert made["predictions"] == [{"y": 2.0}]
 
 
-@pytest.mark.parametrize("target", ["model", "models/iris.onnx"])
+@pytest.mark.parametrize("target", ["model", "models/iris.weights"])
 def test_a_target_that_is_no_models_is_refused_when_the_transform_is_made(target):
     with pytest.raises(NotAModelError):
         modelbeam.Predict(target)
@@ -350,3 +350,28 @@ def test_an_input_that_cannot_be_read_is_one_error_on_another_runner(tmp_path):
             beam_options=flags,
         )
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_a_model_file_predicts_in_a_pipeline_of_ones_own(tmp_path: Path) -> None:
+    import joblib
+    from sklearn.tree import DecisionTreeClassifier
+
+    fitted = DecisionTreeClassifier(random_state=0).fit([[0.0], [1.0], [2.0]], ["a", "b", "b"])
+    joblib.dump(fitted, tmp_path / "m.joblib")
+    rows = [{"x": 0.0, "id": 1}, {"x": 2, "id": 2}, {"x": "no", "id": 3}]
+    step = modelbeam.Predict(str(tmp_path / "m.joblib"), keep=["id"], features=["x"], proba=True)
+    with beam.Pipeline() as pipeline:
+        outcome = pipeline | beam.Create(rows) | step
+        assert_that(
+            outcome.predictions,
+            equal_to(
+                [
+                    {"id": 1, "prediction": "a", "probability_a": 1.0, "probability_b": 0.0},
+                    {"id": 2, "prediction": "b", "probability_a": 0.0, "probability_b": 1.0},
+                ]
+            ),
+        )
+        failed = outcome.failures | beam.Map(lambda one: one["record"]["id"])
+        assert_that(failed, equal_to([3]), label="failures")
+    with pytest.raises(TypeError, match="no argument 'probas'"):
+        modelbeam.Predict("m.joblib", probas=True)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd_models import RETURNED
 
-from modelbeam import models
+from modelbeam import models, testing
 from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.formats.lines import LineBlock, count_lines
@@ -160,7 +160,13 @@ def test_rows_of_tables_are_predicted_once(values: list[float], batch_size: int 
 def stub(**calls: Callable[..., Any]) -> Any:
     """A loaded model of one call, whose records are all valid."""
     return SimpleNamespace(
-        validate_many=lambda records: records, turns=Turns(), trusted=None, apart=None, **calls
+        most=None,
+        validate_many=lambda records: records,
+        turns=Turns(),
+        trusted=None,
+        apart=None,
+        validates_itself=False,
+        **calls,
     )
 
 
@@ -386,3 +392,53 @@ def test_kept_columns_are_the_same_after_either_line_end() -> None:
     windows = run_lines("small_models:Doubler", record + b"\r\n", "all")
     assert unix.data == record[:-1] + b',"y":3.0}\n'
     assert windows.data == unix.data
+
+
+# Too much at once
+
+
+class Narrow(LoadedModel):
+    """Takes so many records at once; more are too much for its memory."""
+
+    def __init__(self, style: Any, error: BaseException, room: int = 100) -> None:
+        self.info = models.ModelInfo("t", "narrow", style)
+        self.sizes: list[int] = []
+        self._error, self._room = error, room
+
+    def predict_batch(self, records: list[dict[str, Any]]) -> list[Any]:
+        self.sizes.append(len(records))
+        if len(records) > self._room:
+            raise self._error
+        return [{"y": record["x"]} for record in records]
+
+    def predict_table(self, batch: Any) -> Any:
+        made = self.predict_batch(batch.to_pylist())
+        return pa.RecordBatch.from_pylist(made)
+
+
+@pytest.mark.parametrize("style", ["batch", "table"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        type("OutOfMemoryError", (RuntimeError,), {})("HIP"),
+        type("Fail", (Exception,), {})("[ONNXRuntimeError] : 6 : Failed to allocate memory for"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_is_too_much_at_once_is_halved_and_kept_small(style, error):
+    model = Narrow(style, error)
+    records = [{"x": n} for n in range(1000)]
+    for times in range(2):
+        outcome = testing.predict(model, records)
+        assert outcome.failures == []
+        assert testing.written(outcome) == [{"y": n} for n in range(1000)]
+        too_large = [size for size in model.sizes if size > 100]
+        assert too_large == [1000, 500, 250, 125], times
+    assert model.most == 62
+
+
+def test_a_record_that_is_too_much_by_itself_fails():
+    outcome = testing.predict(Narrow("batch", MemoryError("no room"), 0), [{"x": 1}] * 3)
+    assert {failure.type for failure in outcome.failures} == {"MemoryError"}

@@ -17,7 +17,7 @@ from crashing import Command, description, manifests, published
 from services import Engine, Jobs, Terminal, committed, identity, job_service, worker_pool
 
 import modelbeam
-from modelbeam.engines import remote_job
+from modelbeam import engines
 from modelbeam.engines import run as remote
 from modelbeam.errors import EngineUnreachableError
 
@@ -185,9 +185,10 @@ def test_the_process_that_submitted_is_killed(jobs: Jobs, tmp_path: Path) -> Non
 def test_a_worker_is_killed(jobs: Jobs, tmp_path: Path) -> None:
     output = tmp_path / "out"
     jobs.engine.at_the_gate("kill")
-    killed = jobs.run(output)
-    words = ["The job failed on the job service: a worker was lost", "--resume"]
-    check_failed(killed, output, *words)
+    failed = jobs.run(output, "--max-crashes=0")
+    words = ["More than 0 records or processes (--max-crashes)", str(jobs.last), "--resume"]
+    check_failed(failed, output, *words)
+    assert failed.stderr.count("submitting the job again") == 1
     assert committed(output) == 5
     check_resumed(jobs, output, 5)
 
@@ -234,7 +235,7 @@ def test_an_output_that_is_written_anew_keeps_the_old_one_when_the_job_fails(
     jobs.finish_here(output)
     before = published(output), description(output)
     jobs.engine.at_the_gate("kill")
-    failed = jobs.run(output, "--overwrite", f"--input={jobs.last}")
+    failed = jobs.run(output, "--overwrite", f"--input={jobs.last}", "--max-crashes=0")
     assert failed.process.returncode == 1, failed.stderr
     assert (published(output), description(output)) == before
 
@@ -265,7 +266,8 @@ def test_a_job_that_replaces_an_output_is_followed_before_it_has_committed_anyth
 
 def state_at_the_engine(output: Path) -> str:
     """How the job of an output is, as the job service says."""
-    job = remote_job.attach(identity(output))
+    found = identity(output)
+    job = engines.find(found["engine"]).attach(found)
     try:
         return job.poll().state
     finally:

@@ -6,6 +6,13 @@ it is not shown here.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,9 @@ from apache_beam.io.filesystem import FileMetadata, MatchResult
 from apache_beam.io.localfilesystem import LocalFileSystem
 
 from modelbeam import storage
+from modelbeam.job.description import ModelSpec
+from modelbeam.local.pool import WorkerPool
+from modelbeam.storage import fetched
 
 SCHEME = "kept"
 
@@ -109,3 +119,122 @@ def test_a_local_url_is_a_path() -> None:
     assert storage.normalize("file:///a/b.jsonl") == "/a/b.jsonl"
     assert not storage.is_url("file:///a/b.jsonl")
     assert storage.is_url("gs://bucket/b.jsonl")
+
+
+# What a process fetched that ends hard
+
+FETCH = """
+import io, os, signal, sys
+from modelbeam.storage import fetched
+
+class Store:
+    def open_read(self, url):
+        return io.BytesIO(b"a model")
+
+print(fetched.local_copy(Store(), "x://bucket/model.bin"), flush=True)
+if "fork" in sys.argv and os.fork() == 0:
+    sys.exit()  # with all that is done when an interpreter ends
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary directory, here and in processes that are started."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def fetching(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that has fetched a file, and where that is."""
+    command = [sys.executable, "-c", FETCH, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
+        process.kill()
+
+
+def test_what_a_killed_process_fetched_is_cleared_and_not_what_a_living_one_did(
+    temporary: Path,
+) -> None:
+    with fetching() as (alive, kept), fetching() as (killed, left):
+        killed.kill()
+        killed.wait()
+        assert left.read_bytes() == b"a model"
+        storage.clear_local_copies()
+        assert not left.parent.exists()
+        assert kept.read_bytes() == b"a model"
+        alive.communicate("\n")
+        assert alive.returncode == 0
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_child_that_was_forked_takes_nothing_away() -> None:
+    with fetching("fork") as (process, file):
+        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        deadline = time.monotonic() + 20
+        while "Z" not in _states_of_children(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert file.read_bytes() == b"a model"
+        storage.clear_local_copies()
+        assert file.read_bytes() == b"a model"
+
+
+def _states_of_children(parent: int) -> str:
+    states = ""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, owner, *_ = path.read_text().rpartition(")")[2].split()
+            states += state if int(owner) == parent else ""
+    return states
+
+
+def test_a_folder_without_a_lock_is_left_alone_while_it_is_young(temporary: Path) -> None:
+    names = ("modelbeam-fetched-a", "modelbeam-fetched-b", "x")
+    young, old, others = (temporary / name for name in names)
+    for folder in (young, old, others):
+        folder.mkdir()
+        (folder / "model.bin").write_bytes(b"")
+    an_hour_ago = time.time() - 3601
+    for folder in (old, others):
+        os.utime(folder, (an_hour_ago, an_hour_ago))
+    storage.clear_local_copies()
+    assert sorted(temporary.iterdir()) == [young, others]
+
+
+def test_a_folder_that_is_cleared_while_it_is_made_is_made_again(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, taken = fetched._take, []
+
+    def clear_first(descriptor: int) -> bool | None:
+        if not taken:  # somebody else has it, sees no owner, and removes the folder
+            taken.append(descriptor)
+            for folder in temporary.iterdir():
+                shutil.rmtree(folder)
+        return take(descriptor)
+
+    monkeypatch.setattr(fetched, "_take", clear_first)
+    folder = Path(fetched.new_folder())
+    assert taken
+    assert list(temporary.iterdir()) == [folder]
+    assert (folder / ".lock").exists()
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_pool_clears_what_its_processes_fetched() -> None:
+    with fetching() as (process, file):
+        process.kill()
+        process.wait()
+        pool = WorkerPool(
+            ModelSpec.model_validate({"target": "small_models:Doubler"}), 1, "threads"
+        )
+        pool.close(kill=True)
+        assert not file.parent.exists()

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import split_of
+from commands import read_lines, split_of, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import FAULTS, Root, at_random, indices, once
 from test_commit import RECORD, RECORDS, SINGLE, Job, committed, without_times
 
-from modelbeam import storage
-from modelbeam.errors import ModelbeamError, RequestError, StorageError
+from modelbeam import storage, testing
+from modelbeam.errors import ModelbeamError, RequestError, ResumeError, StorageError
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.state import JobRecord, State
 from modelbeam.storage import base, objects
@@ -548,3 +548,54 @@ def test_a_fresh_state_drops_all_that_an_earlier_run_left(root: Root) -> None:
     State(job.output, RECORD, fresh=True).close()
     assert not publish.is_frozen(job.output)
     assert not job.output.unfinished()
+
+
+# Models behind URLs
+
+
+def test_models_are_run_from_behind_urls(
+    make_root: Callable[..., Root], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import joblib
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+    from test_onnx import RECORDS as ROWS
+    from test_onnx import X, own, with_weights_beside
+
+    import modelbeam
+    from modelbeam import models
+    from modelbeam.models import Options
+
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    root = make_root("s3", direct=True)
+    frame = pd.DataFrame({"a": X[:, 0].astype(float), "b": X[:, 1].astype(float)})
+    fitted = LinearRegression().fit(frame, X[:, 2].astype(float))
+    joblib.dump(fitted, tmp_path / "m.joblib")
+    storage.write_atomically(root / "m.joblib", (tmp_path / "m.joblib").read_bytes())
+    write_lines(tmp_path / "in.jsonl", frame.to_dict("records"))
+    job = {
+        "model": root / "m.joblib",
+        "input": str(tmp_path / "in.jsonl"),
+        "output": str(tmp_path / "out.jsonl"),
+        "beam_options": list(storage.configuration()),
+    }
+    modelbeam.predict(**job)
+    made = [line["prediction"] for line in read_lines(tmp_path / "out.jsonl")]
+    assert made == fitted.predict(frame).tolist()
+    assert os.listdir(temporary) == []
+    joblib.dump(LinearRegression().fit(frame, X[:, 3]), tmp_path / "m.joblib")
+    storage.write_atomically(root / "m.joblib", (tmp_path / "m.joblib").read_bytes())
+    with pytest.raises(ResumeError, match="model code and files: was"):
+        modelbeam.predict(**job, resume=True)
+    path = Path(with_weights_beside(tmp_path))
+    for name in ("large.onnx", "large.weights"):  # what lies beside it is fetched too
+        storage.write_atomically(root / name, (tmp_path / name).read_bytes())
+    model = models.load(root / "large.onnx", options=Options(features=("a", "b", "c", "d")))
+    outcome = testing.predict(model, ROWS[:16])
+    assert outcome.failures == []
+    [piece] = outcome.values
+    values = piece.column("y").flatten().to_numpy().reshape(16, -1)
+    assert (values == own(str(path), {"X": X[:16]})["y"]).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelbeam import models
+from modelbeam import models, storage
 from modelbeam.errors import ModelLoadError, ModelNotFoundError, NotAModelError
 from modelbeam.job.description import ModelSpec
 from modelbeam.models import ModelKind, Target, fingerprint, kinds
@@ -109,11 +109,12 @@ KIND = ModelKind(
 )
 
 
-def test_a_kind_takes_targets_by_suffix_content_and_scheme(here):
+def test_a_kind_takes_targets_by_suffix_content_and_scheme(here, monkeypatch):
+    monkeypatch.setattr(storage, "exists", lambda url: url == "s3://b/there/X")
     (here / "d").mkdir()
     assert not KIND.takes(Target.parse("d/"))
     (here / "d" / "X").touch()
-    taken = ["d/", "./model.x", "a/MODEL.X", "s3://b/model.x", "x://y", "x:/y"]
+    taken = ["d/", "./model.x", "a/MODEL.X", "s3://b/model.x", "s3://b/there/", "x://y", "x:/y"]
     assert [text for text in taken if not KIND.takes(Target.parse(text))] == []
     assert [t for t in ("m:X", "a/x", "s3://b/x", "model.y/") if KIND.takes(Target.parse(t))] == []
 
@@ -149,13 +150,14 @@ def test_others_are_not_asked_for_a_class(monkeypatch):
     assert models.kind_of(Target.parse("a.b:C")).name == "MLModel"
 
 
-def test_a_target_of_no_kind_is_told_what_there_is(monkeypatch):
+def test_a_target_of_no_kind_is_told_what_there_is(monkeypatch, here):
+    (here / "iris.weights").write_text("1")
     installed(monkeypatch, _Entry("x", KIND), _Entry("y", ValueError("no z")), _Entry("w", "text"))
     with pytest.raises(NotAModelError) as error:
-        models.load("iris.onnx")
+        models.load("./iris.weights")
     message = str(error.value)
-    assert "MLModel classes" in message
-    assert "and X (some-package's x)" in message
+    assert "MLModel (module:name)" in message
+    assert ", X (some-package's x)" in message
     assert "'y' of the installed package some-package is broken: ValueError: no z" in message
     assert "'w' of the installed package some-package is broken: TypeError: it is a str" in message
 

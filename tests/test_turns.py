@@ -398,7 +398,9 @@ def test_a_model_whose_own_time_limits_gets_processes_by_itself(
     numbers: Path, tmp_path: Path
 ) -> None:
     run = predict("TakesTime", numbers, tmp_path / "out")
-    assert run.description["workers"].startswith("2 processes, since the model's own time is ")
+    assert run.description["workers"].startswith(
+        "2 workers: processes, since the model's own time is "
+    )
     assert [row["y"] for row in shards(tmp_path / "out")] == [n / 2 for n in range(ROWS)]
 
 
@@ -435,4 +437,4 @@ def test_a_model_that_is_quick_beside_the_decoding_gets_threads(
         workers=2,
         split_size=numbers.stat().st_size // 4,
     )
-    assert run.description["workers"] == "2 threads"
+    assert run.description["workers"] == "2 workers: threads"

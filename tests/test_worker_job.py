@@ -22,7 +22,7 @@ from modelbeam.beam import causes, chain
 from modelbeam.beam.on_worker import PredictSplit, PublishSplits, WorkerJob, _ReadPlan
 from modelbeam.beam.on_worker import told as told_on_worker
 from modelbeam.engines import run as remote
-from modelbeam.engines.remote_job import Status
+from modelbeam.engines.base import Status
 from modelbeam.errors import (
     EngineUnreachableError,
     InterruptedRunError,
@@ -32,6 +32,7 @@ from modelbeam.errors import (
     ModelbeamError,
     ReconciliationError,
     TooManyErrorsError,
+    WorkerDiedError,
     WorkerVersionError,
 )
 from modelbeam.package import versions
@@ -245,6 +246,17 @@ AWAY = EngineUnreachableError("http://job does not answer")
 def test_an_engine_may_be_silent_for_a_while(follow: Any) -> None:
     with pytest.raises(JobError, match=r"failed on Stand-in \(http://job/1\): it went away\."):
         follow(StandIn(Status("running"), AWAY, AWAY, Status("running"), AWAY, Status("failed")))
+
+
+def test_a_job_whose_workers_never_come_back_is_not_submitted_for_ever(
+    follow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [frozenset({"a.begun"}), frozenset({"a.begun", "b.begun"}), frozenset({"b.begun"})]
+    traces = iter([one for one in left for _ in range(2)] + [left[-1]] * 9)  # two looks a time
+    monkeypatch.setattr(remote.Deaths, "traces", lambda _: next(traces))
+    with pytest.raises(WorkerDiedError, match=r"failed on Stand-in .*--resume"):
+        follow(StandIn(Status("failed")))
+    assert len(list(traces)) == 7, "it was submitted four times"
 
 
 def test_an_engine_that_stays_silent_is_given_up(follow: Any, tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ from typing import Any, Literal, overload
 
 from typing_extensions import Required, TypedDict, Unpack
 
-from modelbeam import storage
-from modelbeam.engines import remote_job
+from modelbeam import engines, storage
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
-from modelbeam.job import flags as options
 from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
+from modelbeam.kafka import address
+from modelbeam.local.lanes import LanesWatcher, Unwatched
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
+from modelbeam.local.stream import StreamRun
+from modelbeam.sources import source_of
 
 
 def run_job(
@@ -41,11 +43,12 @@ def run_job(
         KeyboardInterrupt: Ctrl-C; all processes are gone when this is raised.
     """
     now = time.time()
-    options.check_flags(job.beam_options)
+    engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
-    if not options.is_local(job.beam_options):
-        check_places(job)
-        added = remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
+    engine = engines.engine_of(job.beam_options)
+    if engine is not None:
+        check_places(job, engine.title, engine.example_url)
+        added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
         return RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
     if job.detach:
@@ -54,7 +57,31 @@ def run_job(
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
-    return LocalRun(plan, watcher or Silent(), now, started).run()
+    run = LocalRun(plan, watcher or Silent(), now, started).run()
+    source_of(job.inputs[0]).finished(plan.inputs)
+    return run
+
+
+def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Run:
+    """Run a job whose output is a topic.
+
+    Args:
+        job: what to do.
+        watcher: told how it goes.
+        started: a process for the model that was started ahead.
+
+    Raises:
+        RequestError: the request is wrong; nothing ran.
+        JobError: it failed; what is committed stays, and the same job goes on from there.
+    """
+    now = time.time()
+    engines.check_flags(job.beam_options)
+    if engines.engine_of(job.beam_options) is not None:
+        raise RequestError(
+            "--runner: a run into a topic is done on this machine in this version; start the same "
+            "command on several machines, and Kafka shares the partitions out among them."
+        )
+    return StreamRun(job, watcher, now, started).run()
 
 
 def _planned(job: Job) -> Plan:
@@ -90,12 +117,26 @@ class Settings(TypedDict, total=False):
     max_crashes: int | None
     max_wait: float | None
     max_errors: int | str | None
+    streaming: bool
+    errors: str | None
+    errors_format: Literal["original", "json"] | None
+    stop_after: float | str | None
+    stop_when_idle: float | str | None
+    start_from: str | None
+    group: str | None
+    kafka_config: str | None
+    delivery: Literal["exactly-once", "at-least-once"] | None
+    on_data_loss: Literal["fail", "earliest"] | None
     resume: bool
     overwrite: bool
     split_size: int | str | None
     max_record_size: int | str | None
     packages: bool
     beam_options: list[str] | None
+    features: list[str] | None
+    proba: bool
+    trusted_types: list[str] | None
+    allow_version_mismatch: bool
     on_progress: Callable[[Totals], None] | None
 
 
@@ -131,6 +172,16 @@ def predict(
     max_crashes: int | None = None,
     max_wait: float | None = None,
     max_errors: int | str | None = None,
+    streaming: bool = False,
+    errors: str | None = None,
+    errors_format: Literal["original", "json"] | None = None,
+    stop_after: float | str | None = None,
+    stop_when_idle: float | str | None = None,
+    start_from: str | None = None,
+    group: str | None = None,
+    kafka_config: str | None = None,
+    delivery: Literal["exactly-once", "at-least-once"] | None = None,
+    on_data_loss: Literal["fail", "earliest"] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     split_size: int | str | None = None,
@@ -138,6 +189,10 @@ def predict(
     detach: bool = False,
     packages: bool = True,
     beam_options: list[str] | None = None,
+    features: list[str] | None = None,
+    proba: bool = False,
+    trusted_types: list[str] | None = None,
+    allow_version_mismatch: bool = False,
     on_progress: Callable[[Totals], None] | None = None,
 ) -> Run | Submitted:
     """Run a model over files; the same as ``modelbeam predict``.
@@ -155,14 +210,25 @@ def predict(
         rename: names of predicted columns in the output, by the name that the model gives them.
         limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
-        workers: cores to use; all by default.
-        worker_mode: threads or processes; what pays for this model by default.
+        workers: on this machine; by default one a core.
+        worker_mode: what they are: threads or processes; by default what pays for this model.
         record_timeout: seconds that a record may take; one that takes longer is a failed record.
         max_crashes: how many records may kill the model's process or run out of time; 10 by
             default.
         max_wait: seconds that a job on an engine may wait without going on; then it is cancelled.
             1800 by default where the engine tells that it waits, else no limit.
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
+        streaming: from a topic to a topic: go on as data arrives, until stopped.
+        errors: the topic where failed records go, if the output is a topic.
+        errors_format: whether an error record holds the original bytes, which is the default, or an
+            error line as in files.
+        stop_after: seconds, or such as ``"5m"``, after which a streaming run ends.
+        stop_when_idle: seconds without a message after which a streaming run ends.
+        start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
+        group: the consumer group; made of the model's name and the output by default.
+        kafka_config: a file of librdkafka's settings.
+        delivery: exactly once by default.
+        on_data_loss: what to do when records are gone before they were read; fail by default.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
         split_size: bytes per split, such as ``"64MB"``.
@@ -170,6 +236,10 @@ def predict(
         detach: submit to an engine and return at once.
         packages: whether an engine's workers are sent what the model needs.
         beam_options: flags for Beam's ``PipelineOptions``.
+        features: the model's columns in its order, where the model does not know them.
+        proba: whether class probabilities stand beside the class.
+        trusted_types: types in a ``.skops`` file that may be built.
+        allow_version_mismatch: whether a model of another version of its library is run.
         on_progress: called ten times a second with the totals so far.
 
     Returns:
@@ -199,6 +269,16 @@ def predict(
             "max_crashes": max_crashes,
             "max_wait": max_wait,
             "max_errors": max_errors,
+            "streaming": streaming,
+            "errors": errors,
+            "errors_format": errors_format,
+            "stop_after": stop_after,
+            "stop_when_idle": stop_when_idle,
+            "start_from": start_from,
+            "group": group,
+            "kafka_config": kafka_config,
+            "delivery": delivery,
+            "on_data_loss": on_data_loss,
             "resume": resume,
             "overwrite": overwrite,
             "split_size": split_size,
@@ -206,8 +286,14 @@ def predict(
             "detach": detach,
             "packages": packages,
             "beam_options": beam_options,
+            "features": features,
+            "proba": proba or None,
+            "trusted_types": trusted_types,
+            "allow_version_mismatch": allow_version_mismatch or None,
         }
     )
+    if address.is_topic(job.output):
+        return stream_job(job, Unwatched())
     watcher = Silent()
     if on_progress is not None:
         watcher.update = on_progress  # type: ignore[method-assign, assignment]

@@ -28,6 +28,18 @@ def prepare() -> None:
         sys.stderr = Patient(sys.stderr)
 
 
+def width(stream: Any) -> int | None:
+    """How many characters a line of a terminal has; ``None`` where the stream is no terminal."""
+    try:
+        if not stream.isatty():
+            return None
+        asked = os.environ.get("COLUMNS", "")
+        columns = int(asked) if asked.isdigit() else os.get_terminal_size(stream.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return None
+    return columns or None
+
+
 class Patient:
     """A text stream that drops what cannot be written.
 

@@ -3,6 +3,35 @@
 from __future__ import annotations
 
 import re
+import textwrap
+
+NARROWEST = 20
+"""Characters in which words are still put into lines."""
+
+
+def fold(line: str, width: int | None, hang: int = 0) -> str:
+    """A line as several that a terminal can show, broken between words.
+
+    A word that is longer, such as a path, stays whole; the terminal breaks it.
+
+    Args:
+        line: without a newline.
+        width: of the terminal; ``None`` where there is none, and nothing is to be changed.
+        hang: spaces before all lines but the first.
+    """
+    if width is None or len(line) <= width:
+        return line
+    hang = hang if width - hang >= NARROWEST else 2
+    lines = textwrap.wrap(
+        line,
+        max(width, NARROWEST),
+        subsequent_indent=" " * hang,
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) or line
 
 
 def count(number: int, noun: str) -> str:

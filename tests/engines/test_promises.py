@@ -15,6 +15,7 @@ from engines.clusters import WorkerPool
 
 pytestmark = pytest.mark.timeout(400)
 
+DEADLY = "nasty_models:DeadlyTable"
 ENGINES = ["flink", "flink_job_server", "spark_job_server", "prism"]
 
 
@@ -71,6 +72,32 @@ def test_the_published_files_are_those_of_a_local_run(flags, mixed, tmp_path, mo
     assert any("errors" in name for name in ours)
     for key in ("counts", "failures", "splits"):
         assert of_ours[key] == of_theirs[key]
+
+
+@pytest.fixture(scope="module")
+def deadly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of which three hold a record that kills its process, and what comes of them here."""
+    directory = tmp_path_factory.mktemp("deadly")
+    (directory / "in").mkdir()
+    for file in range(4):
+        rows = [{"id": n, "x": 200.0 + n} for n in range(100)]
+        if file:
+            rows[17 * file]["x"] = [3.0, 5.0, 100.0][file - 1]  # SIGSEGV, exit, SIGKILL
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (directory / "in" / f"{file}.jsonl").write_text(lines)
+    made = run(DEADLY, directory / "in", directory / "out", "--workers=2", "--split-size=4KB")
+    assert made.process.returncode == 0, made.stderr
+    return directory
+
+
+def test_records_that_kill_their_worker_are_error_lines_as_on_this_machine(flags, deadly, tmp_path):
+    done = run(DEADLY, deadly / "in", tmp_path / "out", *flags, "--split-size=4KB")
+    assert done.process.returncode == 0, done.stderr
+    made, found = everything(tmp_path / "out")
+    assert found["counts"] == {"read": 400, "predicted": 397, "failed": 3}
+    assert sum(crash["records"] for crash in found["crashes"]) == 3
+    assert made == everything(deadly / "out")[0]
+    assert len(made) > 4
 
 
 def test_a_model_that_fails_on_the_workers_is_one_paragraph(flags, tmp_path):

@@ -328,3 +328,40 @@ class Slow(Doubler):
         """Double one."""
         time.sleep(1.5)
         return super().predict(data)
+
+
+class NoSignOfLife(Doubler):
+    """The thread that tells that its process lives dies: at once, or in the first long call.
+
+    ``NO_SIGN_OF_LIFE`` is ``at once``, or the path of a file that the first death removes.
+    """
+
+    def __init__(self) -> None:
+        from modelbeam.local import process
+
+        when, tell = os.environ["NO_SIGN_OF_LIFE"], process.sign_of_life
+
+        def dies() -> tuple[object, bool]:
+            token, inside = tell()
+            if when == "at once" or (inside and os.path.exists(when)):
+                if when != "at once":
+                    os.remove(when)
+                raise RuntimeError("no sign of life")
+            return token, inside
+
+        process.sign_of_life = dies
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Take a while over the first record."""
+        if os.path.exists(os.environ["NO_SIGN_OF_LIFE"]):
+            time.sleep(30)
+        return super().predict(data)
+
+
+class Sleepy(Doubler):
+    """Takes a millisecond over a record."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(0.001)
+        return super().predict(data)

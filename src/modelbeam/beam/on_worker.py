@@ -24,7 +24,8 @@ from modelbeam.errors import (
     ReconciliationError,
     RequestError,
 )
-from modelbeam.job.careful import Careful, CarefulModel, marked
+from modelbeam.job.careful import Careful, CarefulModel
+from modelbeam.job.deaths import Deaths
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Progress, Task
@@ -57,6 +58,9 @@ class WorkerJob:
         splits: how many there are; they stand in the state's ``plan.jsonl``, a line each.
         versions: what the workers' software must be, by distribution.
         flags: of Beam's, those that say how storage is reached.
+        run: tells this run of the command from an earlier one that it resumes.
+        apart: whether the model is in processes of its own from the start: where a worker has died
+            already, or is a part of the submitting process.
     """
 
     model: ModelSpec
@@ -65,6 +69,8 @@ class WorkerJob:
     splits: int
     versions: dict[str, str]
     flags: tuple[str, ...]
+    run: str = ""
+    apart: bool = False
 
     def open(self) -> bool:
         """Make sure that this worker is the right one, and sees the job's state.
@@ -92,6 +98,10 @@ class WorkerJob:
         """All splits, in order."""
         return from_lines(storage.read_bytes(join(self.task.state, PLAN_FILE)))
 
+    def deaths(self) -> Deaths:
+        """Which workers died, and over what."""
+        return Deaths(self.task.state, self.run, self.task.max_crashes)
+
     def publish(self) -> None:
         """Publish the splits, which are all committed."""
         try:
@@ -100,7 +110,8 @@ class WorkerJob:
             if is_published(self.publication):  # by another, since the state was seen
                 return
             raise
-        publish(replace(self.publication, record=record), self.plan())
+        crashes = self.deaths().described()
+        publish(replace(self.publication, record=record, crashes=crashes), self.plan())
 
 
 @contextmanager
@@ -167,6 +178,8 @@ class PredictSplit(_WorkerFn):
         self._opened = False
         self._loaded: LoadedModel | None = None
         self._apart: CarefulModel | None = None
+        self._deaths = work.deaths()
+        self._key = ""
         self._read = Metrics.counter("modelbeam", "records_read")
         self._failed = Metrics.counter("modelbeam", "records_failed")
         self._splits = Metrics.counter("modelbeam", "splits_done")
@@ -189,9 +202,15 @@ class PredictSplit(_WorkerFn):
         with told(f"looking for {split.place}"):
             manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
         if manifest is None:
-            with marked(task.state, split.key) as died:
-                model = self._model(died or task.record_timeout is not None)
+            with self._deaths.marked(split.key) as trace:
+                if trace.counts:
+                    with told("counting workers that died"):
+                        self._deaths.died(split.key, split.place)
+                wary = trace.died or self._work.apart or task.record_timeout is not None
+                model = self._model(wary)
                 apart = model if isinstance(model, CarefulModel) else None
+                if apart is not None:
+                    apart.place, apart.blamed, self._key = split.place, 0, split.key
                 with told(f"predicting {split.place}"), at_work():
                     manifest = predict_split(split, task, model, count)
         if manifest is not None:
@@ -220,15 +239,21 @@ class PredictSplit(_WorkerFn):
             if apart and self._apart is None:
                 self._apart = CarefulModel(
                     (
-                        *("load", spec.target, spec.name, spec.arguments, 1),
+                        *("load", spec.target, spec.name, spec.arguments, spec.options, 1),
                         storage.configuration(),
                         None,
                     ),
                     Careful(task.record_timeout, task.max_crashes, task.max_crashes),
+                    self._blame,
                 )
             if not apart and self._loaded is None:
                 self._loaded = acquire(self._shared, spec)
         return cast(LoadedModel, self._apart if apart else self._loaded)
+
+    def _blame(self, ending: str) -> None:
+        """A record killed the model's own process by itself, or took too long in it."""
+        apart = cast(CarefulModel, self._apart)
+        self._deaths.blame(self._key, apart.blamed, ending, apart.place)
 
     def teardown(self) -> None:
         """End the model's own process, if there is one."""

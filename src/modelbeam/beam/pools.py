@@ -1,6 +1,6 @@
-"""The pools of this process, by name: what the steps of a local job hand their work to.
+"""What the steps of a local job hand their work to, by its name.
 
-It imports no Beam, so that a pool can be filled while Beam is imported.
+It imports no Beam, so that its processes can load the model while Beam is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from modelbeam.sources.splits import Split
 
 
 class Pool(Protocol):
-    """Processes that hold a model, and know all else of a job."""
+    """Has splits predicted, counted and published: :class:`.coordinator.Coordinator`."""
 
     def wait_open(self) -> Task:
         """Wait until the model is loaded and everything checked; what every split is told."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
-from apache_beam.utils.windowed_value import WindowedValue
 
 from modelbeam import models
 from modelbeam.beam.loading import acquire
-from modelbeam.job.description import ModelSpec
+from modelbeam.beam.private import WindowedValue
+from modelbeam.job.description import ModelSpec, spec_of
+from modelbeam.models.options import FLAGS
 from modelbeam.models.turns import at_work
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.predicting.outcome import outcome_of
@@ -32,6 +33,8 @@ class Predict(beam.PTransform):
         batch_size: records per call at most, for a model that takes batches. A batch never waits
             for another bundle.
         arguments: keyword arguments for the class's constructor.
+        options: ``features``, ``proba``, ``trusted_types``, ``allow_version_mismatch``, as
+            :func:`modelbeam.predict` has them.
 
     Raises:
         NotAModelError: the target is not written as a model's.
@@ -44,9 +47,12 @@ class Predict(beam.PTransform):
         keep: str | Iterable[str] = (),
         batch_size: int = 1024,
         arguments: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        spec = ModelSpec.parse(model)
+        for name in options.keys() - FLAGS.keys():
+            raise TypeError(f"Predict() has no argument '{name}'")
+        spec = spec_of(model, options)
         models.kind_of(spec.target)
         self._spec = spec.model_copy(update={"arguments": arguments or {}})
         self._keep = keep if keep == "all" else tuple([keep] if isinstance(keep, str) else keep)

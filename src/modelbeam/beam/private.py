@@ -1,12 +1,26 @@
-"""What Beam keeps private, or does behind one's back, and modelbeam uses or undoes."""
+"""All that Beam keeps private or calls internal, and modelbeam uses, or undoes.
+
+Nothing of this is promised by Beam from one version to the next. So it stands here and nowhere else
+(``tests/test_private.py``), each with the reason; ``make versions`` tries it with the oldest and
+the newest Beam. What is heavy is imported when it is used.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 from contextlib import suppress
 from typing import Any
 
 import apache_beam as beam
+
+# A DoFn that collects elements gives each its own window and time again. Beam's documentation shows
+# this class for it, in a package that is otherwise internal.
+from apache_beam.utils.windowed_value import WindowedValue as WindowedValue
+
+# Runs a pipeline in this process. ``DirectRunner`` would first look for Prism's binary, download it
+# and start it; only the class itself is certain to be this runner.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 def new_pipeline(options: Any) -> beam.Pipeline:
@@ -21,3 +35,118 @@ def new_pipeline(options: Any) -> beam.Pipeline:
         with suppress(OSError):
             os.rmdir(directory)
     return pipeline
+
+
+def stage_once(runner: Any) -> None:
+    """Have the list of staged files end with the staging.
+
+    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
+    take our wheels for the jars of its engine, and leave its own behind. Nothing public stands
+    between the two.
+    """
+    from apache_beam.options.pipeline_options import SetupOptions
+
+    run = getattr(runner, "run_portable_pipeline", None)
+    if run is None:
+        return
+
+    def run_without(pipeline: Any, options: Any) -> Any:
+        options.view_as(SetupOptions).files_to_stage = None
+        return run(pipeline, options)
+
+    runner.run_portable_pipeline = run_without
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add all of Beam's flags to a parser.
+
+    ``PipelineOptions`` takes an unknown flag for the name of an attribute, or passes it over; to
+    tell a wrong one it must be known which there are. The method is the one that a subclass
+    defines for its flags.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    for options in (PipelineOptions, *PipelineOptions.__subclasses__()):
+        if "_add_argparse_args" in vars(options):
+            options._add_argparse_args(parser)
+
+
+def runner_names() -> list[str]:
+    """The runners that ``--runner`` takes by a short name; Beam tells them only when it fails."""
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    return list(StandardOptions.KNOWN_RUNNER_NAMES)
+
+
+def options_of_this_worker() -> Any:
+    """The ``PipelineOptions`` that a job brought to this worker, or ``None``.
+
+    A transform is told nothing of them; Beam's ``FileSystems`` are, and keep them.
+    """
+    from apache_beam.io.filesystems import FileSystems
+
+    return getattr(FileSystems, "_pipeline_options", None)
+
+
+# A job at a job service. ``PipelineResult`` waits, and cancels when it is told to wait no longer;
+# to look, to leave and to come back the service itself is asked.
+
+
+def job_api() -> Any:
+    """The messages of Beam's job service (``beam_job_api.proto``)."""
+    from apache_beam.portability.api import beam_job_api_pb2
+
+    return beam_job_api_pb2
+
+
+def job_service_at(channel: Any) -> Any:
+    """The job service at the other end of a gRPC channel."""
+    from apache_beam.portability.api import beam_job_api_pb2_grpc
+
+    return beam_job_api_pb2_grpc.JobServiceStub(channel)
+
+
+def job_of(result: Any) -> tuple[Any, str]:
+    """The job service that a pipeline was submitted to, and the job's id there."""
+    return result._job_service, result._job_id
+
+
+def is_in_this_process(service: Any) -> bool:
+    """Whether a job service is an object here, whose methods take no time-out."""
+    return hasattr(service, "_jobs")
+
+
+def end_loopback_worker(result: Any) -> None:
+    """Stop the worker that a submission started in this process; a result does so by itself only
+    at the end of its own waiting."""
+    result._cleanup()
+
+
+def results_of(metrics: Any) -> Any:
+    """``MetricResults`` of what a job service answers to ``GetJobMetrics``."""
+    from apache_beam.runners.portability.portable_runner import PortableMetrics
+
+    return PortableMetrics(metrics)
+
+
+# Dataflow. Beam refuses wrong options only after everything is packaged and uploaded.
+
+
+def options_of(result: Any) -> Any:
+    """The ``PipelineOptions`` that a job was submitted to Dataflow with; Beam fills some in."""
+    return result._options
+
+
+def dataflow_problems(options: Any) -> list[str]:
+    """What Beam would refuse of the options once the pipeline is built."""
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    return list(PipelineOptionsValidator(options, DataflowRunner()).validate())
+
+
+def storage_client(options: Any, with_credentials: bool) -> Any:
+    """Google's client for Cloud Storage with the credentials with which Beam will stage files."""
+    from apache_beam.io.gcp.gcsio import create_storage_client
+
+    return create_storage_client(options, with_credentials)

@@ -65,7 +65,8 @@ class ProbeJob:
                     f"the input {path} has {found} bytes for the worker on {host} and {size} here: "
                     f"it is another file."
                 )
-        models.load(self.model.target, self.model.name, self.model.arguments)
+        model = self.model
+        models.load(model.target, model.name, model.arguments, model.options)
         try:
             content = json.dumps({"host": host}).encode()
             storage.write_atomically(join(self.place, f"answer-{os.urandom(4).hex()}"), content)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
+from modelbeam import streams
 from modelbeam.cli.output import print_json, say
 from modelbeam.cli.parser import flags_of
 from modelbeam.errors import RequestError, did_you_mean
@@ -13,12 +15,13 @@ from modelbeam.text import printable
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Print what a model says of itself."""
+    from modelbeam.job.description import spec_of
     from modelbeam.report.check import describe_model
 
     if rest:
         known = [f for f in flags_of("describe") if f.startswith("--")]
         raise RequestError(f"unknown flag {rest[0]}{did_you_mean(rest[0], known) or '.'}")
-    info = describe_model(flags.model)
+    info = describe_model(spec_of(flags.model, vars(flags)))
     if flags.json:
         print_json(info.to_dict())
         return 0
@@ -31,16 +34,22 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         ("package", info.distribution or "none (a module by itself)"),
     ]
     for name, value in said:
-        say(f"{name:<13} {printable(value)}")
+        say(f"{name:<13} {printable(value)}", 14)
     for title, schema in (("input", info.input_schema), ("output", info.output_schema)):
         say(f"\n{title}")
-        for line in fields_of(schema):
-            say(f"  {printable(line)}")
+        width = streams.width(sys.stdout)
+        for line in fields_of(schema, width and width - 2):
+            say(f"  {printable(line)}", 6)
     return 0
 
 
-def fields_of(schema: dict[str, Any] | None) -> list[str]:
-    """The fields of a JSON Schema as a table: name, type, whether it must be there, and limits."""
+def fields_of(schema: dict[str, Any] | None, width: int | None = None) -> list[str]:
+    """The fields of a JSON Schema as a table: name, type, whether it must be there, and limits.
+
+    Args:
+        schema: of a record or a prediction.
+        width: characters that there are; in a table that is wider, limits have lines of their own.
+    """
     if not schema:
         return ["not expressible as JSON Schema"]
     properties = schema.get("properties")
@@ -57,10 +66,17 @@ def fields_of(schema: dict[str, Any] | None) -> list[str]:
         for name, field in properties.items()
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return [
+    lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip()
         for row in rows
     ]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    lines = []
+    for name, kind, needed, limits in rows:
+        lines.append(f"{name.ljust(widths[0])}  {kind}, {needed}")
+        lines += [f"    {limits}"] if limits else []
+    return lines
 
 
 _LIMITS = (

@@ -15,13 +15,14 @@ _TALK = {"command", "json", "no_progress", "quiet", "verbose", "config"}
 
 
 def job_of(flags: argparse.Namespace, rest: list[str], command: str) -> Any:
+    from modelbeam import engines
     from modelbeam.job import flags as options
     from modelbeam.job.description import build_job
 
     options.quiet_logs(flags.verbose)
     if rest:
         own = [f for f in flags_of(command) if f.startswith("--")]
-        options.check_flags(rest, own)
+        engines.check_flags(rest, own)
     settings = {name: value for name, value in vars(flags).items() if name not in _TALK}
     if settings["batch_size"] is not None and settings["batch_size"].isdigit():
         settings["batch_size"] = int(settings["batch_size"])

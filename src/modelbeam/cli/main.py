@@ -14,7 +14,6 @@ from modelbeam.cli import job, output
 from modelbeam.cli.parser import build_parser
 from modelbeam.cli.signals import end_at_once, on_stop
 from modelbeam.errors import InterruptedRunError, ModelbeamError, RequestError, did_you_mean
-from modelbeam.text import printable
 
 EXIT_SECONDS = 5.0
 """How long Beam may take to stop the servers that it started for a job on an engine."""
@@ -75,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     message = " ".join(str(error).split())
     if "--overwrite" in arguments:
         message = message.replace("with --resume", "with --resume instead of --overwrite")
-    print(f"modelbeam: {printable(message)}", file=sys.stderr)
+    output.tell(f"modelbeam: {message}")
     if "--json" in arguments:
         output.print_json(_described(error, message))
     return error.exit_code

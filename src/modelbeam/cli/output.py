@@ -6,7 +6,8 @@ import os
 import sys
 from typing import Any
 
-from modelbeam.text import printable
+from modelbeam import streams
+from modelbeam.text import fold, printable
 
 unwritable: OSError | None = None
 """Why stdout could not be written, if it could not."""
@@ -19,15 +20,32 @@ def print_json(value: dict[str, Any]) -> None:
     say(json.dumps(value))
 
 
-def say(text: str) -> None:
-    """Print to stdout; if what reads it has ended, as with ``| head``, there is no more to say."""
+def say(text: str, hang: int | None = None) -> None:
+    """Print to stdout; if what reads it has ended, as with ``| head``, there is no more to say.
+
+    Args:
+        text: a line or several.
+        hang: on a terminal, lines that are too long for it go on after so many spaces; ``None``
+            leaves them to the terminal.
+    """
     global unwritable
+    if hang is not None:
+        width = streams.width(sys.stdout)
+        text = "\n".join(fold(line, width, hang) for line in text.splitlines())
     try:
         print(text)
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:
         unwritable = error
+
+
+def tell(text: str) -> None:
+    """Print a message of one or more lines to stderr; on a terminal, words are not broken."""
+    width = streams.width(sys.stderr)
+    for line in printable(text).split("\n"):
+        indent = len(line) - len(line.lstrip())
+        print(fold(line, width, indent + 2 if indent else 0), file=sys.stderr)
 
 
 def print_traceback(error: Exception) -> None:

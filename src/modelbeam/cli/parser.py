@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from modelbeam._version import __version__
 from modelbeam.errors import RequestError
+from modelbeam.text import fold
 
 _EPILOGS = {
     "modelbeam": """\
 examples:
-  modelbeam predict --model iris_model.iris_predict:IrisModel \\
-      --input data/input.json --output predictions.jsonl
+  modelbeam predict --model iris_model.iris_predict:IrisModel \
+--input data/input.json --output predictions.jsonl
   modelbeam check --model iris_model.iris_predict:IrisModel --input 'data/*.jsonl' --output out/
   modelbeam describe --model iris_model.iris_predict:IrisModel
   eval "$(modelbeam completion bash)"
@@ -45,10 +47,38 @@ examples:
 """,
     "completion": """\
 example:
-  eval "$(modelbeam completion bash)"        # in ~/.bashrc
-  eval "$(modelbeam completion zsh)"         # in ~/.zshrc, after compinit
+  eval "$(modelbeam completion bash)"
+
+It goes into ~/.bashrc; with zsh instead of bash, into ~/.zshrc, after compinit.
 """,
 }
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps where the terminal does: sentences between words, commands as a shell takes them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        del indent
+        return "\n".join(
+            part
+            for block in re.split(r"\n(?=\n|  )|\n(?<=\n\n)", text.rstrip())
+            for part in _folded(block, width)
+        )
+
+
+def _folded(block: str, width: int) -> list[str]:
+    """A sentence or two, or a command with two spaces before it, in lines that fit."""
+    if not block.startswith("  "):
+        return [fold(" ".join(block.split()), width)]
+    if len(block) <= width:
+        return [block]
+    lines: list[str] = []
+    for piece in re.split(r" (?=-)", block):  # a flag stays with its value
+        if lines and len(lines[-1]) + len(piece) + 3 <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(f"      {piece}" if lines else piece)
+    return [" \\\n".join(lines)]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     predict = _parser(commands, "predict", "Run a model over files and write the predictions.")
     _job_flags(predict)
+    _model_flags(predict)
     _talk_flags(predict, progress=True)
     check = _parser(
         commands,
@@ -77,11 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
         "Everything but the run: load the model, try the first records, print the plan.",
     )
     _job_flags(check)
+    _model_flags(check)
     _talk_flags(check, progress=True)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
     describe.add_argument("-m", "--model", metavar="TARGET", required=True, help=_MODEL_HELP)
+    _model_flags(describe)
     _talk_flags(describe, progress=False)
     package = _parser(
         commands, "package", "Show what workers need for a model, and how each of it travels."
@@ -90,20 +123,21 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TARGET", help=_MODEL_HELP + "; repeatable")  # fmt: skip
     package.add_argument("-o", "--output", metavar="DIR",
         help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
+    _model_flags(package)
     _talk_flags(package, progress=False)
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser
 
 
-_MODEL_HELP = "the model's class as module:Class (or module.Class)"
+_MODEL_HELP = "a class or function as module:name, a model file, a directory or a URL"
 
 
 def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     settings: dict[str, Any] = {
         "description": summary,
         "epilog": _EPILOGS[name],
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "formatter_class": HelpFormatter,
         "allow_abbrev": False,
     }
     if commands is None:
@@ -154,16 +188,51 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
+    add = parser.add_argument_group("Kafka").add_argument
+    add("--streaming", action="store_true", default=None,
+        help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip
+    add("--errors", metavar="URL",
+        help="where failed records go: kafka://HOST:PORT/TOPIC")  # fmt: skip
+    add("--errors-format", choices=["original", "json"],
+        help="an error record holds the original bytes (default), or an error line as in "
+        "files")  # fmt: skip
+    add("--stop-after", metavar="TIME", help="end a streaming run after 30s, 5m, 1h ...")
+    add("--stop-when-idle", metavar="TIME",
+        help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
+    add("--from", dest="start_from", metavar="earliest|latest|TIME",
+        help="where a group without offsets begins; default: earliest")  # fmt: skip
+    add("--group", metavar="NAME",
+        help="consumer group; default: made of the model's name and the output")  # fmt: skip
+    add("--kafka-config", metavar="FILE",
+        help="librdkafka's settings, a name=value a line: TLS, SASL ...")  # fmt: skip
+    add("--delivery", choices=["exactly-once", "at-least-once"],
+        help="default: exactly-once, with transactions")  # fmt: skip
+    add("--on-data-loss", choices=["fail", "earliest"],
+        help="what to do when records are gone before they were read; default: fail")  # fmt: skip
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
         help="records per model call, for models that take batches; default: auto")  # fmt: skip
-    add("--workers", metavar="N", type=int, help="cores to use on this machine; default: all")
-    add("--worker-mode", choices=["auto", "threads", "processes"],
-        help="default: auto, the one that pays for this model")  # fmt: skip
+    add("--workers", metavar="N", type=int, help="workers on this machine; default: one a core")
+    add("--worker-mode", choices=["auto", "threads", "processes"], metavar="MODE",
+        help="what workers on this machine are: threads, processes, or auto (the default), "
+        "what pays for this model")  # fmt: skip
     add("--split-size", metavar="SIZE",
         help="bytes per split (64MB); default: by the size of the input, 1MB to 64MB")  # fmt: skip
     add("--max-record-size", metavar="SIZE",
         help="a longer line is a failed record; default: 32MB")  # fmt: skip
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the model").add_argument
+    add("--features", metavar="COL,COL",
+        help="the model's columns in its order, for a model that does not know them")  # fmt: skip
+    add("--proba", action="store_true", default=None,
+        help="class probabilities beside the class")  # fmt: skip
+    add("--trusted-type", dest="trusted_types", action="append", metavar="NAME",
+        help="a type in a .skops file that may be built, though skops does not know it; "
+        "repeatable")  # fmt: skip
+    add("--allow-version-mismatch", action="store_true", default=None,
+        help="run a model that another version of its library has saved")  # fmt: skip
 
 
 def _talk_flags(parser: argparse.ArgumentParser, *, progress: bool) -> None:

@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 from modelbeam.cli.job import job_of
-from modelbeam.cli.output import print_json
+from modelbeam.cli.output import print_json, tell
 from modelbeam.cli.signals import end_the_job, on_stop, stop_again
 from modelbeam.errors import InterruptedRunError
-from modelbeam.text import printable
 
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:
@@ -23,10 +22,13 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     workers = (flags.workers or available_cores()) if is_local(rest) else 1
     started = start_worker(workers) if not flags.config and workers >= 1 else None
     from modelbeam.engines.run import Submitted
+    from modelbeam.kafka.address import is_topic
     from modelbeam.report.progress import left_running, summary, watcher
     from modelbeam.run import run_job
 
     job = job_of(flags, rest, "predict")
+    if is_topic(job.output):
+        return _stream(job, flags, started)
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
         sys.unraisablehook = stop_again
@@ -39,12 +41,32 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         if flags.json:
             print_json(done.to_dict())
         if not flags.quiet:
-            print(printable(left_running(done)), file=sys.stderr)
+            tell(left_running(done))
         return 0
     if flags.json:
         print_json(done.description)
     if not flags.quiet:
-        print(printable(summary(done)), file=sys.stderr)
+        tell(summary(done))
+    return 0
+
+
+def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
+    """Run a job whose output is a topic; Ctrl-C and SIGTERM are its usual end."""
+    from modelbeam.report.stream import stream_summary, stream_watcher
+    from modelbeam.run import stream_job
+
+    sys.unraisablehook = stop_again
+    on_stop(end_the_job)
+    try:
+        done = stream_job(
+            job, stream_watcher(quiet=flags.quiet, progress=not flags.no_progress), started
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError("Stopped before the first record was taken.") from None
+    if flags.json:
+        print_json(done.description)
+    if not flags.quiet:
+        tell(stream_summary(done))
     return 0
 
 

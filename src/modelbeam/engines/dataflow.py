@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from modelbeam.engines.remote_job import JobState, Status
+from modelbeam.engines.base import Engine, JobState, RemoteJob, Status
+from modelbeam.engines.submitting import run_pipeline
 from modelbeam.errors import (
     EngineError,
     EngineUnreachableError,
@@ -22,6 +24,7 @@ from modelbeam.errors import (
     ModelbeamError,
     RequestError,
 )
+from modelbeam.job.flags import asked_loopback, short_runner
 
 ENDPOINT = "https://dataflow.googleapis.com"
 """The service, unless ``--dataflow_endpoint`` says otherwise."""
@@ -307,87 +310,115 @@ class DataflowJob:
         self._service.close()
 
 
-def follow(result: Any, flags: Sequence[str]) -> DataflowJob:
-    """The job that was just submitted; the result knows what it was submitted with."""
-    del flags
-    place = Place.of(result._options)
+def submitted(result: Any) -> DataflowJob:
+    """The job of Beam's result."""
+    from modelbeam.beam.private import options_of
+
+    place = Place.of(options_of(result))
     return DataflowJob(Service(place), place, result.job_id(), new=True)
 
 
-def attach(identity: dict[str, str]) -> DataflowJob:
-    """The job that an earlier process submitted.
+class Dataflow(Engine):
+    """Google Dataflow."""
 
-    Raises:
-        EngineUnreachableError: the service does not answer.
-        JobNotFoundError: it does not know the job.
-        RequestError: the client libraries or the credentials are missing.
-    """
-    place = Place.from_identity(identity)
-    job = DataflowJob(Service(place), place, identity["job"], new=False)
-    job.poll()
-    return job
+    name = "dataflow"
+    title = "Dataflow"
+    java_options: Mapping[str, bool] = MappingProxyType({})
+    example_url = "gs://my-bucket"
+    starts_machines = True
 
+    def matches(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        return short_runner(flags) == self.name
 
-def preflight(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.preflight`; found out before anything is built or uploaded.
+    def is_loopback(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        return bool(asked_loopback(flags))
 
-    Raises:
-        RequestError: an option, the client libraries, the credentials, a permission, the API or
-            the bucket is missing.
-        EngineError: the service does not answer, or has no room.
-    """
-    options = _pipeline_options(flags)
-    cloud = _cloud(options)
-    missing = [name for name in _NEEDED if not getattr(cloud, name)]
-    if missing:
-        names = ", ".join(f"--{name}" for name in missing)
-        example = " ".join(_NEEDED[name] for name in missing)
-        raise RequestError(f"--runner dataflow needs {names} as well; for example: {example}")
-    found = re.fullmatch(r"gs://([a-z0-9][-a-z0-9_.]+[a-z0-9])(/.*)?", cloud.temp_location)
-    if not found:
-        raise RequestError(
-            f"--temp_location {cloud.temp_location}: Dataflow stages files in Google Cloud "
-            f"Storage; give a path there, such as gs://my-bucket/tmp"
-        )
-    place = Place.of(options)
-    service = Service(place)
-    try:
-        service.check()
-        _check_bucket(found[1], options, place)
-        _check_options(options)
-    except ModelbeamError:
-        raise
-    except Exception as error:
-        explained = submission_error(error)
-        if explained is None:
+    def outlives(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        return not self.is_loopback(flags)
+
+    def describe(self, flags: Sequence[str]) -> str:
+        """See :class:`.Engine`."""
+        place = Place.of(_pipeline_options(flags))
+        at = "" if place.endpoint == ENDPOINT else f", at {place.endpoint}"
+        return f"Dataflow in {place.region}, project {place.project}{at}"
+
+    def preflight(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; found out before anything is built or uploaded.
+
+        Raises:
+            RequestError: an option, the client libraries, the credentials, a permission, the API
+                or the bucket is missing.
+            EngineError: the service does not answer, or has no room.
+        """
+        options = _pipeline_options(flags)
+        cloud = _cloud(options)
+        missing = [name for name in _NEEDED if not getattr(cloud, name)]
+        if missing:
+            names = ", ".join(f"--{name}" for name in missing)
+            example = " ".join(_NEEDED[name] for name in missing)
+            raise RequestError(f"--runner dataflow needs {names} as well; for example: {example}")
+        found = re.fullmatch(r"gs://([a-z0-9][-a-z0-9_.]+[a-z0-9])(/.*)?", cloud.temp_location)
+        if not found:
+            raise RequestError(
+                f"--temp_location {cloud.temp_location}: Dataflow stages files in Google Cloud "
+                f"Storage; give a path there, such as gs://my-bucket/tmp"
+            )
+        place = Place.of(options)
+        service = Service(place)
+        try:
+            service.check()
+            _check_bucket(found[1], options, place)
+            _check_options(options)
+        except ModelbeamError:
             raise
-        raise explained from error
-    finally:
-        service.close()
-    return []
+        except Exception as error:
+            explained = submission_error(error)
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            service.close()
+        return []
 
+    def process_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; Dataflow starts one a core by itself."""
+        return []
 
-def process_flags(_: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; Dataflow starts one a core by itself."""
-    return []
+    def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+        """See :class:`.Engine`; the result knows what it was submitted with."""
+        return submitted(run_pipeline(pipeline, flags, submission_error))
+
+    def attach(self, identity: dict[str, str]) -> RemoteJob:
+        """See :class:`.Engine`.
+
+        Raises:
+            RequestError: the client libraries or the credentials are missing.
+        """
+        place = Place.from_identity(identity)
+        job = DataflowJob(Service(place), place, identity["job"], new=False)
+        job.poll()
+        return job
 
 
 def _check_options(options: Any) -> None:
     """Raise if Beam would refuse the options once the pipeline is built."""
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+    from modelbeam.beam.private import dataflow_problems
 
-    problems = PipelineOptionsValidator(options, DataflowRunner()).validate()
+    problems = dataflow_problems(options)
     if problems:
         raise RequestError(f"Beam refuses the options: {' '.join(map(_sentence, problems))}")
 
 
 def _check_bucket(name: str, options: Any, place: Place) -> None:
     """Raise if the bucket is not there, or if staging may not write to it."""
-    from apache_beam.io.gcp.gcsio import create_storage_client
     from google.api_core.exceptions import Forbidden, NotFound
 
-    client = create_storage_client(options, not place.no_auth)
+    from modelbeam.beam.private import storage_client
+
+    client = storage_client(options, not place.no_auth)
     try:
         bucket = client.get_bucket(name, timeout=TIMEOUT, retry=None)
     except NotFound:
@@ -411,15 +442,8 @@ def _check_bucket(name: str, options: Any, place: Place) -> None:
         )
 
 
-def describe(flags: Sequence[str]) -> str:
-    """See :func:`.remote_job.describe`."""
-    place = Place.of(_pipeline_options(flags))
-    at = "" if place.endpoint == ENDPOINT else f", at {place.endpoint}"
-    return f"Dataflow in {place.region}, project {place.project}{at}"
-
-
 def submission_error(error: BaseException) -> ModelbeamError | None:
-    """See :func:`.remote_job.submission_error`; ``None`` if the error is not Google's."""
+    """What an exception of Google's means; ``None`` if it is not Google's."""
     one: BaseException | None = error
     while one is not None:
         explained = _explain(one)

@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from modelbeam.engines import portable
-from modelbeam.engines.portable import TIMEOUT, PortableJob
-from modelbeam.engines.remote_job import JobState, Status
+from modelbeam.engines import java_flags
+from modelbeam.engines.base import JobState, RemoteJob, Status
+from modelbeam.engines.portable import TIMEOUT, Portable, PortableJob
+from modelbeam.engines.submitting import run_pipeline
 from modelbeam.errors import EngineError, EngineUnreachableError, JobNotFoundError, RequestError
-from modelbeam.job.flags import flink_address, value_of
+from modelbeam.job.flags import short_runner, value_of
 from modelbeam.text import count
 
 _STATES: dict[str, JobState] = {
@@ -183,74 +184,92 @@ class FlinkJob:
             self._submitted.close()
 
 
-def preflight(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.preflight`.
+def flink_address(flags: Sequence[str]) -> str | None:
+    """The URL of Flink's REST interface, unless Flink runs inside the job server."""
+    master = value_of(flags, "--flink_master")
+    if not master or master.startswith("["):
+        return None
+    return (master if "://" in master else f"http://{master}").rstrip("/")
 
-    Without a job server Beam uploads the pipeline as one jar, which holds the staged files too; so
-    neither this machine nor a job server's has to stay.
-    """
-    added = portable.preflight(flags)
-    address = flink_address(flags)
-    if address is None:
+
+class Flink(Portable):
+    """Flink; Beam's long form counts as well: a ``PortableRunner`` beside a ``--flink_master``."""
+
+    name = "flink"
+    title = "Flink"
+    java_options = java_flags.FLINK
+
+    def matches(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        return short_runner(flags) == self.name or flink_address(flags) is not None
+
+    def _loopback_unasked(self, flags: Sequence[str]) -> bool:
+        return flink_address(flags) is None and value_of(flags, "--job_endpoint") is None
+
+    def _lasts(self, flags: Sequence[str]) -> bool:
+        return flink_address(flags) is not None
+
+    def preflight(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`.
+
+        Without a job server Beam uploads the pipeline as one jar, which holds the staged files too;
+        so neither this machine nor a job server's has to stay.
+        """
+        added = super().preflight(flags)
+        address = flink_address(flags)
+        if address is None:
+            return added
+        cluster = Cluster(address)
+        try:
+            version, (slots, _) = cluster.version(), cluster.size()
+        except EngineError as error:
+            raise RequestError(
+                f"--flink_master: {error}. Give the address of the JobManager's web interface, "
+                f"such as --flink_master localhost:8081."
+            ) from None
+        if slots == 0:
+            raise RequestError(
+                f"--flink_master: the cluster at {address} has no task slots; no TaskManager is "
+                f"there."
+            )
+        added.append(f"--parallelism={slots}")
+        if value_of(flags, "--job_endpoint") is None:
+            added.append("--flink_submit_uber_jar")
+            added.append(f"--flink_version={'.'.join(version.split('.')[:2])}")
         return added
-    cluster = Cluster(address)
-    try:
-        version, (slots, _) = cluster.version(), cluster.size()
-    except EngineError as error:
-        raise RequestError(
-            f"--flink_master: {error}. Give the address of the JobManager's web interface, such "
-            f"as --flink_master localhost:8081."
-        ) from None
-    if slots == 0:
-        raise RequestError(
-            f"--flink_master: the cluster at {address} has no task slots; no TaskManager is there."
-        )
-    added.append(f"--parallelism={slots}")
-    if value_of(flags, "--job_endpoint") is None:
-        added.append("--flink_submit_uber_jar")
-        added.append(f"--flink_version={'.'.join(version.split('.')[:2])}")
-    return added
 
+    def process_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; a TaskManager runs a task in each of its slots.
 
-def process_flags(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; a TaskManager runs a task in each of its slots.
+        Beam deals its Python processes out in turn, to the tasks of all three steps in the order in
+        which they happen to open. With as many as there are slots, two tasks of the model's step
+        had the same one in half of all jobs, and the other idled; with these it was not seen.
+        """
+        address = flink_address(flags)
+        if address is None:
+            return []
+        slots, managers = Cluster(address).size()
+        return [f"--sdk_worker_parallelism={2 * -(-slots // managers) - 1}"]
 
-    Beam deals its Python processes out in turn, to the tasks of all three steps in the order in
-    which they happen to open. With as many as there are slots, two tasks of the model's step had
-    the same one in half of all jobs, and the other idled; with these it was not seen.
-    """
-    address = flink_address(flags)
-    if address is None:
-        return []
-    slots, managers = Cluster(address).size()
-    return [f"--sdk_worker_parallelism={2 * -(-slots // managers) - 1}"]
+    def describe(self, flags: Sequence[str]) -> str:
+        """See :class:`.Engine`."""
+        address = flink_address(flags)
+        if address is None:
+            return super().describe(flags)
+        cluster = Cluster(address)
+        return f"Flink {cluster.version()} at {address}, {cluster.size()[0]} slots"
 
+    def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+        """See :class:`.Engine`; without a cluster's address, by the job service alone."""
+        submitted = self._submitted(run_pipeline(pipeline, flags), flags)
+        address = flink_address(flags)
+        if address is None:
+            return submitted
+        return FlinkJob(Cluster(address), value_of(flags, "--job_name") or "", submitted)
 
-def describe(flags: Sequence[str]) -> str:
-    """See :func:`.remote_job.describe`."""
-    address = flink_address(flags)
-    if address is None:
-        return portable.describe(flags)
-    cluster = Cluster(address)
-    return f"Flink {cluster.version()} at {address}, {cluster.size()[0]} slots"
-
-
-submission_error = portable.submission_error
-
-
-def follow(result: Any, flags: Sequence[str]) -> FlinkJob | PortableJob:
-    """The job that was just submitted; without a cluster's address, by the job service alone."""
-    submitted = portable.follow(result, flags)
-    submitted.engine = FlinkJob.engine  # also if the runner is Beam's PortableRunner
-    address = flink_address(flags)
-    if address is None:
-        return submitted
-    return FlinkJob(Cluster(address), value_of(flags, "--job_name") or "", submitted)
-
-
-def attach(identity: dict[str, str]) -> FlinkJob:
-    """The job that an earlier process submitted."""
-    job = FlinkJob(Cluster(identity["rest"]), identity["name"], None)
-    if not job.find():
-        raise JobNotFoundError(f"{identity['rest']} has no job {identity['name']}")
-    return job
+    def attach(self, identity: dict[str, str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        job = FlinkJob(Cluster(identity["rest"]), identity["name"], None)
+        if not job.find():
+            raise JobNotFoundError(f"{identity['rest']} has no job {identity['name']}")
+        return job

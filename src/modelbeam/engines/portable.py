@@ -6,12 +6,14 @@ The protocol is Beam's ``beam_job_api.proto``; counters are its monitoring infos
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from modelbeam.engines.remote_job import JobState, Status
-from modelbeam.errors import EngineUnreachableError, JobNotFoundError, ModelbeamError, RequestError
-from modelbeam.job.flags import runner_of, title_of, value_of
+from modelbeam.engines.base import Engine, JobState, RemoteJob, Status
+from modelbeam.engines.submitting import run_pipeline
+from modelbeam.errors import EngineUnreachableError, JobNotFoundError, RequestError
+from modelbeam.job.flags import asked_loopback, runner_of, value_of
 
 _STATES: dict[str, JobState] = {
     "STOPPED": "starting",
@@ -60,8 +62,9 @@ class PortableJob:
         self._listener.start()
 
     def _listen(self) -> None:
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
+        api = job_api()
         try:
             for message in self._service.GetMessageStream(
                 api.JobMessagesRequest(job_id=self._job_id)
@@ -75,8 +78,9 @@ class PortableJob:
 
     def poll(self) -> Status:
         """See :class:`.RemoteJob`."""
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
+        api = job_api()
         answer = self._ask("GetState", api.GetJobStateRequest(job_id=self._job_id))
         state = _STATES.get(api.JobState.Enum.Name(answer.state), "starting")
         counted = self._counters() if state in ("running", "done") else {}
@@ -88,20 +92,22 @@ class PortableJob:
         )
 
     def _counters(self) -> dict[str, int]:
-        from apache_beam.portability.api import beam_job_api_pb2 as api
-        from apache_beam.runners.portability.portable_runner import PortableMetrics
+        from modelbeam.beam.private import job_api, results_of
 
+        api = job_api()
         try:
             request = api.GetJobMetricsRequest(job_id=self._job_id)
-            return counters(PortableMetrics(self._ask("GetJobMetrics", request)))
+            return counters(results_of(self._ask("GetJobMetrics", request)))
         except Exception:  # not every service has them while the job runs
             return {}
 
     def _ask(self, method: str, request: Any) -> Any:
         import grpc
 
+        from modelbeam.beam.private import is_in_this_process
+
         call = getattr(self._service, method)
-        remote = not hasattr(self._service, "_jobs")  # a servicer in this process has no time-out
+        remote = not is_in_this_process(self._service)
         try:
             return call(request, timeout=TIMEOUT) if remote else call(request)
         except LookupError:
@@ -124,14 +130,16 @@ class PortableJob:
 
     def cancel(self) -> None:
         """See :class:`.RemoteJob`."""
-        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from modelbeam.beam.private import job_api
 
-        self._ask("Cancel", api.CancelJobRequest(job_id=self._job_id))
+        self._ask("Cancel", job_api().CancelJobRequest(job_id=self._job_id))
 
     def close(self) -> None:
         """Stop the loopback worker, if there is one."""
         if self._result is not None:
-            self._result._cleanup()
+            from modelbeam.beam.private import end_loopback_worker
+
+            end_loopback_worker(self._result)
 
 
 def counters(results: Any) -> dict[str, int]:
@@ -142,20 +150,6 @@ def counters(results: Any) -> dict[str, int]:
             value = max(result.attempted or 0, result.committed or 0)
             found[result.key.metric.name] = found.get(result.key.metric.name, 0) + value
     return found
-
-
-def preflight(flags: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.preflight`."""
-    endpoint = value_of(flags, "--job_endpoint")
-    if not endpoint:
-        return []
-    if endpoint == "embed":
-        return ["--environment_type=LOOPBACK"]
-    try:
-        _channel(endpoint, PREFLIGHT_TIMEOUT).close()
-    except EngineUnreachableError as error:
-        raise RequestError(f"--job_endpoint {error}. Is the job server running there?") from None
-    return []
 
 
 def _channel(endpoint: str, seconds: float) -> Any:
@@ -175,32 +169,10 @@ def _channel(endpoint: str, seconds: float) -> Any:
     return channel
 
 
-def process_flags(_: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; how many tasks there are is not known here."""
-    return []
-
-
-def describe(flags: Sequence[str]) -> str:
-    """See :func:`.remote_job.describe`."""
-    endpoint = value_of(flags, "--job_endpoint")
-    return f"a job service at {endpoint}" if endpoint else f"{runner_of(flags)}, started by Beam"
-
-
-def submission_error(_: Exception) -> ModelbeamError | None:
-    """See :func:`.remote_job.submission_error`; a job service's words are as good as any."""
-    return None
-
-
 def lasting_endpoint(flags: Sequence[str]) -> str | None:
     """The job service that the flags name, unless it ends with this process."""
     endpoint = value_of(flags, "--job_endpoint")
     return endpoint if endpoint and endpoint != "embed" else None
-
-
-def follow(result: Any, flags: Sequence[str]) -> PortableJob:
-    """The job that was just submitted to a job service."""
-    endpoint = lasting_endpoint(flags)
-    return PortableJob(result._job_service, result._job_id, endpoint, title_of(flags), result)
 
 
 def connect(endpoint: str) -> Any:
@@ -209,14 +181,83 @@ def connect(endpoint: str) -> Any:
     Raises:
         EngineUnreachableError: it does not answer.
     """
-    from apache_beam.portability.api import beam_job_api_pb2_grpc
+    from modelbeam.beam.private import job_service_at
 
-    return beam_job_api_pb2_grpc.JobServiceStub(_channel(endpoint, TIMEOUT))
+    return job_service_at(_channel(endpoint, TIMEOUT))
 
 
-def attach(identity: dict[str, str]) -> PortableJob:
-    """The job that an earlier process submitted to a job service."""
-    endpoint = identity["endpoint"]
-    job = PortableJob(connect(endpoint), identity["job"], endpoint, identity["title"])
-    job.poll()
-    return job
+class Portable(Engine):
+    """Whatever is behind a job service; engines that Beam reaches by one begin with this."""
+
+    name = "portable"
+    title = "the job service"
+    java_options: Mapping[str, bool] = MappingProxyType({})
+    example_url = ""
+    starts_machines = False
+
+    def matches(self, flags: Sequence[str]) -> bool:
+        """All flags that name a runner; it is asked last."""
+        return True
+
+    def is_loopback(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`; Beam does it by itself for engines on this very machine."""
+        asked = asked_loopback(flags)
+        return self._loopback_unasked(flags) if asked is None else asked
+
+    def _loopback_unasked(self, flags: Sequence[str]) -> bool:
+        """Whether the workers are threads here if no environment is asked for."""
+        return value_of(flags, "--job_endpoint") == "embed"
+
+    def outlives(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        if self.is_loopback(flags):
+            return False
+        return lasting_endpoint(flags) is not None or self._lasts(flags)
+
+    def _lasts(self, flags: Sequence[str]) -> bool:
+        """Whether a job without a job server of the user's goes on without this process."""
+        return False
+
+    def describe(self, flags: Sequence[str]) -> str:
+        """See :class:`.Engine`."""
+        endpoint = value_of(flags, "--job_endpoint")
+        if endpoint:
+            return f"a job service at {endpoint}"
+        return f"{runner_of(flags)}, started by Beam"
+
+    def preflight(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`."""
+        endpoint = value_of(flags, "--job_endpoint")
+        if not endpoint:
+            return []
+        if endpoint == "embed":
+            return ["--environment_type=LOOPBACK"]
+        try:
+            _channel(endpoint, PREFLIGHT_TIMEOUT).close()
+        except EngineUnreachableError as error:
+            raise RequestError(
+                f"--job_endpoint {error}. Is the job server running there?"
+            ) from None
+        return []
+
+    def process_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; how many tasks there are is not known here."""
+        return []
+
+    def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        return self._submitted(run_pipeline(pipeline, flags), flags)
+
+    def _submitted(self, result: Any, flags: Sequence[str]) -> PortableJob:
+        """The job, as its job service knows it."""
+        from modelbeam.beam.private import job_of
+
+        endpoint = lasting_endpoint(flags)
+        return PortableJob(*job_of(result), endpoint, self.title, result)
+
+    def attach(self, identity: dict[str, str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        endpoint = identity["endpoint"]
+        job = PortableJob(connect(endpoint), identity["job"], endpoint, identity["title"])
+        job.poll()
+        return job

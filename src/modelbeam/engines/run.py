@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelbeam import storage
+from modelbeam import engines, storage
 from modelbeam.beam import causes
-from modelbeam.engines import remote_job
-from modelbeam.engines.remote_job import RemoteJob, Status
+from modelbeam.engines.base import RemoteJob, Status
 from modelbeam.errors import (
     EngineError,
     EngineUnreachableError,
@@ -25,8 +24,10 @@ from modelbeam.errors import (
     ModelbeamError,
     OutputExistsError,
     RequestError,
+    WorkerDiedError,
 )
 from modelbeam.job import flags as options
+from modelbeam.job.deaths import Deaths
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -43,7 +44,7 @@ from modelbeam.job.task import Totals
 from modelbeam.local.pool import WorkerPool
 from modelbeam.local.start import Started
 from modelbeam.models.base import ModelInfo
-from modelbeam.package.staging import stage
+from modelbeam.package.staging import Staged, stage
 from modelbeam.sinks.files.manifest import Manifest, to_json
 from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.publish import finish, is_frozen
@@ -116,7 +117,7 @@ class RemoteRun:
 
     Args:
         plan: the job's.
-        added: flags that :func:`.remote_job.preflight` found.
+        added: flags that the engine's preflight found.
         watcher: told of the progress.
         now: when it started, in seconds since the epoch.
         choose: asked after Ctrl-C.
@@ -136,7 +137,11 @@ class RemoteRun:
         self._added, self._process = added, started
         self._job = plan.job
         self._flags = plan.job.beam_options
-        self._engine = options.engine_of(self._flags)
+        self._engine = engines.remote_engine(self._flags)
+        self._name = os.urandom(8).hex()
+        self._staged: Staged | None = None
+        self._resumed = 0
+        self._deaths = Deaths(plan.output.state, self._name, plan.job.max_crashes)
 
     def run(self) -> Run | Submitted:
         """Run it.
@@ -146,7 +151,7 @@ class RemoteRun:
             JobError: the job failed.
             InterruptedRunError: it was cancelled.
         """
-        if self._job.detach and not options.outlives(self._flags):
+        if self._job.detach and not self._engine.outlives(self._flags):
             raise RequestError(
                 "--detach: the job would end with this process, which its workers or its job "
                 "server are a part of. Leave --detach out, or give the job a cluster."
@@ -171,8 +176,7 @@ class RemoteRun:
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)
-            job = self._submit(info, record)
-            return self._follow(job)
+            return self._submit_and_follow(info, record)
         except (JobError, RequestError) as error:
             if not isinstance(error, EngineUnreachableError):
                 state.discard_if_empty()
@@ -180,6 +184,24 @@ class RemoteRun:
         finally:
             self._watcher.end()
             state.close()
+
+    def _submit_and_follow(self, info: ModelInfo, record: JobRecord) -> Run | Submitted:
+        """Submit it, and again with care if workers died while they predicted."""
+        apart = self._engine.is_loopback(self._flags)
+        before: frozenset[str] | None = None
+        while True:
+            try:
+                return self._follow(self._submit(info, record, apart))
+            except WorkerDiedError:
+                traces = self._deaths.traces()
+                if traces == before:  # not one split was begun this time
+                    raise
+                before, apart = traces, True
+                self._watcher.note(
+                    "a worker died while it predicted: submitting the job again, with the model "
+                    "in processes of its own"
+                )
+                self._watcher.begin(self._plan)
 
     def _load(self) -> ModelInfo:
         """Load the model here, in a process that ends again, to see that it can be."""
@@ -201,32 +223,44 @@ class RemoteRun:
         with suppress(FileNotFoundError):  # it has just been published
             check_resumable(output, begun_record(output), record, finished=False)
 
-    def _submit(self, info: ModelInfo, record: JobRecord) -> RemoteJob:
+    def _submit(self, info: ModelInfo, record: JobRecord, apart: bool) -> RemoteJob:
         from modelbeam.beam.chain import build_remote
         from modelbeam.beam.on_worker import WorkerJob
+        from modelbeam.beam.options import remote_options
         from modelbeam.beam.private import new_pipeline
 
         output = self._plan.output
-        staged = stage(self._job, self._watcher.note, distributions(self._plan, info))
+        if self._staged is None:
+            self._staged = stage(
+                self._job,
+                self._watcher.note,
+                distributions(self._plan, info),
+                loopback=self._engine.is_loopback(self._flags),
+            )
+            self._resumed = output.committed()
+        staged = self._staged
         storage.write_atomically(join(output.state, PLAN_FILE), to_lines(self._plan.splits))
         bare = replace(record, inputs=())  # the workers read them from the state
-        resumed = output.committed()
         work = WorkerJob(
             model=self._job.model.filled(),
             task=make_task(self._plan, record),
-            publication=make_publication(self._plan, bare, info, self._started, resumed),
+            publication=make_publication(
+                self._plan, bare, info, self._started, self._engine.title, self._resumed
+            ),
             splits=len(self._plan.splits),
             versions=staged.versions,
             flags=options.storage_flags(self._flags),
+            run=self._name,
+            apart=apart,
         )
         defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
-            defaults += remote_job.process_flags(self._engine, self._flags)
-        made = options.remote_options(self._flags, defaults)
+            defaults += self._engine.process_flags(self._flags)
+        made = remote_options(self._flags, defaults)
         flags = [*self._flags, *defaults]
         pipeline = new_pipeline(made)
         build_remote(pipeline, work)
-        job = remote_job.submit(self._engine, pipeline, flags)
+        job = self._engine.submit(pipeline, flags)
         if job.identity:
             storage.write_atomically(join(output.state, _IDENTITY), to_json(job.identity))
         self._watcher.note(f"submitted to {job.engine} as {job.name}")
@@ -240,7 +274,7 @@ class RemoteRun:
             return self._followed(job)
         except KeyboardInterrupt:
             self._watcher.end()  # nothing is to be drawn over the question
-            if not options.outlives(self._flags) or self._choose(job):
+            if not self._engine.outlives(self._flags) or self._choose(job):
                 try:
                     self._cancel(job)
                 except EngineError as error:
@@ -357,7 +391,9 @@ class RemoteRun:
             text = job.cause()
         except EngineError as unreachable:
             text = str(unreachable)
-        failure = causes.decode(text) or JobError(
+        failure = causes.decode(text)
+        kind = JobError if failure or not self._deaths.traces() else WorkerDiedError
+        failure = failure or kind(
             f"The job failed on {job.engine}{where}: {causes.paragraph(text)}. {again}"
         )
         failure.details = text
@@ -378,7 +414,8 @@ def still_running(output: Output) -> RemoteJob | None:
     if not storage.exists(path):
         return None
     try:
-        job = remote_job.attach(json.loads(storage.read_bytes(path)))
+        identity = json.loads(storage.read_bytes(path))
+        job = engines.find(identity["engine"]).attach(identity)
         if not job.poll().over:
             return job
         job.close()

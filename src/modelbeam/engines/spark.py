@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from modelbeam.engines import portable
-from modelbeam.engines.portable import PortableJob
-from modelbeam.engines.remote_job import Status
-from modelbeam.job.flags import value_of
+from modelbeam.engines import java_flags
+from modelbeam.engines.base import RemoteJob, Status
+from modelbeam.engines.portable import Portable, PortableJob, connect, lasting_endpoint
+from modelbeam.engines.submitting import run_pipeline
+from modelbeam.job.flags import short_runner, value_of
 
 _PORTS = range(4040, 4044)
 _TIMEOUT = 2
-
-preflight = portable.preflight
-describe = portable.describe
-submission_error = portable.submission_error
 
 
 class SparkJob(PortableJob):
@@ -67,14 +64,6 @@ class SparkJob(PortableJob):
         return bool(self._application)
 
 
-def process_flags(_: Sequence[str]) -> list[str]:
-    """See :func:`.remote_job.process_flags`; with 0 an executor starts one less than it has cores.
-
-    So does Beam's ``DefaultJobBundleFactory``; its own default is one for all tasks.
-    """
-    return ["--sdk_worker_parallelism=0"]
-
-
 def _answer(url: str) -> Any:
     """What an interface says, or ``None`` if it does not; none of it is needed for the job."""
     import requests
@@ -86,16 +75,43 @@ def _answer(url: str) -> Any:
         return None
 
 
-def follow(result: Any, flags: Sequence[str]) -> SparkJob:
-    """The job that was just submitted."""
-    name = value_of(flags, "--job_name") or ""
-    endpoint = portable.lasting_endpoint(flags)
-    return SparkJob(result._job_service, result._job_id, endpoint, "Spark", result, name)
+class Spark(Portable):
+    """Spark."""
 
+    name = "spark"
+    title = "Spark"
+    java_options = java_flags.SPARK
 
-def attach(identity: dict[str, str]) -> SparkJob:
-    """The job that an earlier process submitted."""
-    service = portable.connect(identity["endpoint"])
-    job = SparkJob(service, identity["job"], identity["endpoint"], "Spark", None, identity["name"])
-    job.poll()
-    return job
+    def matches(self, flags: Sequence[str]) -> bool:
+        """See :class:`.Engine`."""
+        return short_runner(flags) == self.name
+
+    def _loopback_unasked(self, flags: Sequence[str]) -> bool:
+        master = value_of(flags, "--spark_master_url") or "local[4]"
+        return master.startswith("local") and not self._lasts(flags)
+
+    def _lasts(self, flags: Sequence[str]) -> bool:
+        return "--spark_submit_uber_jar" in flags
+
+    def process_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.Engine`; with 0 an executor starts one less than it has cores.
+
+        So does Beam's ``DefaultJobBundleFactory``; its own default is one for all tasks.
+        """
+        return ["--sdk_worker_parallelism=0"]
+
+    def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        from modelbeam.beam.private import job_of
+
+        result = run_pipeline(pipeline, flags)
+        name, endpoint = value_of(flags, "--job_name") or "", lasting_endpoint(flags)
+        return SparkJob(*job_of(result), endpoint, self.title, result, name)
+
+    def attach(self, identity: dict[str, str]) -> RemoteJob:
+        """See :class:`.Engine`."""
+        endpoint = identity["endpoint"]
+        service = connect(endpoint)
+        job = SparkJob(service, identity["job"], endpoint, self.title, None, identity["name"])
+        job.poll()
+        return job

@@ -16,18 +16,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from modelbeam import storage
-from modelbeam.errors import ModelbeamError, TooManyCrashesError
+from modelbeam.errors import ModelbeamError
+from modelbeam.job.deaths import too_many
 from modelbeam.machine import module_path
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.predictor import Predictions
-from modelbeam.storage import join
 
 GRACE = 2.0
 """Seconds beyond a record's time in which a process must give a sign of life at all."""
@@ -49,7 +48,15 @@ class Careful:
 
 
 class ProcessDiedError(Exception):
-    """The process that held the model died over a record."""
+    """The process that held the model died over a record.
+
+    Args:
+        ending: how it ended, in words.
+    """
+
+    def __init__(self, ending: str) -> None:
+        super().__init__(f"the process that held the model {ending}")
+        self.ending = ending
 
 
 def ending(code: int) -> str:
@@ -157,7 +164,7 @@ class _Child:
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
         self.pulse.peak = max(self.pulse.peak, usage.ru_maxrss << 10)
         self._close()
-        raise ProcessDiedError(f"the process that held the model {ending(code)}") from None
+        raise ProcessDiedError(ending(code)) from None
 
     def end(self) -> None:
         """Kill it."""
@@ -176,6 +183,8 @@ class CarefulModel(LoadedModel):
     Args:
         load: the message that has it load the model.
         careful: the limits.
+        tell: told how a process ended that a record killed, or was too slow in, by itself; what it
+            raises ends the job.
 
     Attributes:
         blamed: how many records have killed a fresh process, or taken too long in one.
@@ -187,10 +196,15 @@ class CarefulModel(LoadedModel):
         ProcessDiedError: it dies while it is loaded.
     """
 
-    def __init__(self, load: tuple[Any, ...], careful: Careful) -> None:
+    def __init__(
+        self,
+        load: tuple[Any, ...],
+        careful: Careful,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self.turns = Turns()
         self.apart = self._predict
-        self._load, self._careful = load, careful
+        self._load, self._careful, self._tell = load, careful, tell
         self.blamed = self.deaths = 0
         self.place = ""
         self._child: _Child | None = None
@@ -227,54 +241,26 @@ class CarefulModel(LoadedModel):
             return child.call(kind, *arguments, timeout=self._careful.record_timeout)
         except ModelbeamError:
             raise
-        except (ProcessDiedError, TimeoutError):
+        except (ProcessDiedError, TimeoutError) as error:
             self._child = None
             self.deaths += 1
             if fresh:
-                self._blame()
+                self._blame(
+                    error.ending if isinstance(error, ProcessDiedError) else f"was ended: {error}"
+                )
             raise
 
-    def _blame(self) -> None:
+    def _blame(self, ending: str) -> None:
         self.blamed += 1
+        if self._tell is not None:
+            self._tell(ending)
         if self.blamed > self._careful.crashes_left:
-            raise TooManyCrashesError(
-                f"More than {self._careful.limit} records or processes (--max-crashes) killed the "
-                f"process that holds the model or ran out of time, the last in {self.place}. "
-                f"Nothing was published. Fix the model, or allow more with --max-crashes, then run "
-                f"the same command with --resume."
-            ) from None
+            raise too_many(self._careful.limit, self.place) from None
 
     def close(self) -> None:
         """End the process."""
         if self._child is not None:
             self._child.end()
-
-
-@contextlib.contextmanager
-def marked(state: str, key: str) -> Iterator[bool]:
-    """Around an attempt at a split that may kill this very process, as on an engine's worker.
-
-    A mark in the job's state tells the next attempt. Where a worker was ended for another reason,
-    or two attempts run at once, it only makes that attempt careful for nothing.
-
-    Args:
-        state: the job's state.
-        key: the split's.
-
-    Yields:
-        Whether an earlier attempt has left its mark.
-    """
-    path = join(state, "attempts", key + ".begun")
-    died = False
-    with contextlib.suppress(OSError):  # storage that fails is told of by the attempt itself
-        died = storage.exists(path)
-        if not died:
-            storage.write_atomically(path, b"")
-    try:
-        yield died
-    finally:
-        with contextlib.suppress(OSError):
-            storage.remove([path])
 
 
 def _same_kind(names: tuple[str, ...]) -> type[Exception]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +17,11 @@ from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
+from modelbeam.kafka.address import is_topic
+from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
 from modelbeam.predicting.renaming import Rename, parse_rename
+from modelbeam.sources.kafka import Asked
 
 MIB = 1 << 20
 
@@ -29,6 +35,7 @@ class ModelSpec(BaseModel):
     name: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the constructor of the model's class."""
+    options: Options = Options()
 
     def keywords(self) -> dict[str, Any]:
         """The arguments with the values of the environment variables that they name.
@@ -54,9 +61,14 @@ class ModelSpec(BaseModel):
         if isinstance(value, ModelSpec):
             return value
         if isinstance(value, dict):
-            for key in value.keys() - cls.model_fields.keys():
-                raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
-            return cls.model_validate(value)
+            known = [*(cls.model_fields.keys() - {"options"}), *FLAGS]
+            for key in value.keys() - set(known):
+                raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), known)}")
+            chosen = {key: value[key] for key in FLAGS if key in value}
+            if "features" in chosen:
+                chosen["features"] = names_of(chosen["features"])
+            rest = {key: one for key, one in value.items() if key not in FLAGS}
+            return cls.model_validate({**rest, "options": chosen})
         if not isinstance(value, str):
             cls_ = value if isinstance(value, type) else type(value)
             raise ValueError(
@@ -67,6 +79,28 @@ class ModelSpec(BaseModel):
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
         return cls(name=match[1], target=Target.parse(match[2]))
+
+
+def spec_of(model: str, chosen: Mapping[str, Any]) -> ModelSpec:
+    """A model as a command line names it.
+
+    Args:
+        model: ``[NAME=]TARGET``.
+        chosen: what was given of :data:`.options.FLAGS`, by name; ``None`` for nothing.
+
+    Raises:
+        RequestError: it is not written as a model is, or a flag is wrong.
+    """
+    given = {name: chosen[name] for name in FLAGS if chosen.get(name) is not None}
+    try:
+        spec = ModelSpec.parse(model)
+        if "features" in given:
+            given["features"] = names_of(given["features"])
+        return ModelSpec.model_validate({**dict(spec), "options": given})
+    except ValidationError as error:
+        raise RequestError(f"--model {model}: {error.errors()[0]['msg']}.") from None
+    except ValueError as error:
+        raise RequestError(f"--model {model}: {error}.") from None
 
 
 class Job(BaseModel):
@@ -96,10 +130,24 @@ class Job(BaseModel):
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)
     max_record_size: int = Field(default=32 * MIB, ge=1)
+    errors: str | None = None
+    errors_format: Literal["original", "json"] = "original"
+    streaming: bool = False
+    stop_after: float | None = Field(default=None, gt=0)
+    stop_when_idle: float | None = Field(default=None, gt=0)
+    start_from: str = "earliest"
+    group: str | None = None
+    kafka_config: str | None = None
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    on_data_loss: Literal["fail", "earliest"] = "fail"
     detach: bool = False
     packages: bool = True
     """Whether an engine's workers are sent what the model needs; they may have it already."""
     beam_options: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
+    proba: bool = False
+    trusted_types: tuple[str, ...] = ()
+    allow_version_mismatch: bool = False
 
     @field_validator("models", mode="before")
     @classmethod
@@ -172,6 +220,16 @@ class Job(BaseModel):
                 raise ValueError("name each column of the file, in order and once: A,B,C")
         return names
 
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features(cls, value: object) -> object:
+        return names_of(value)
+
+    @field_validator("trusted_types", mode="before")
+    @classmethod
+    def _trusted_types(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
     @field_validator("batch_size")
     @classmethod
     def _batch_size(cls, value: int | str) -> int | str:
@@ -196,15 +254,63 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
+    @field_validator("stop_after", "stop_when_idle", mode="before")
+    @classmethod
+    def _durations(cls, value: object) -> object:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _start_from(cls, value: object) -> object:
+        text = str(value)
+        if text not in ("earliest", "latest") and not text.isdigit():
+            try:
+                datetime.fromisoformat(text.replace("Z", "+00:00"))
+            except ValueError:
+                raise ValueError(
+                    "give earliest, latest, a time (2026-11-27T12:00:00Z) or milliseconds since "
+                    "the epoch"
+                ) from None
+        return text
+
     @property
     def model(self) -> ModelSpec:
-        """The one model of this job."""
-        return self.models[0]
+        """The one model of this job, with what the job's own flags say of it."""
+        one = self.models[0]
+        options = Options(
+            self.features, self.proba, self.trusted_types, self.allow_version_mismatch
+        )
+        return one.model_copy(update={"options": options.over(one.options)})
 
     @property
     def reading(self) -> Reading:
         """How the input files are to be read, where they do not say it."""
         return Reading(self.delimiter, self.encoding, self.columns)
+
+    @property
+    def asked(self) -> Asked | None:
+        """What the source of topics is told."""
+        if not is_topic(self.inputs[0]):
+            return None
+        config = os.path.abspath(self.kafka_config) if self.kafka_config else None
+        return Asked(config, self.consumer_group, self.begin, self.on_data_loss == "earliest")
+
+    @property
+    def begin(self) -> str | int:
+        """Where a group without offsets begins: a word, or milliseconds since the epoch."""
+        text = self.start_from
+        return text if text in ("earliest", "latest") else _milliseconds(text)
+
+    @property
+    def consumer_group(self) -> str:
+        """The consumer group: made of the model's name and the output, the same at every start."""
+        if self.group:
+            return self.group
+        spec = self.model
+        where = self.output if is_topic(self.output) else _absolute(self.output)
+        words = [spec.name or str(spec.target).rpartition(":")[2], where.rpartition("/")[2]]
+        digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(["modelbeam", *words, digest]))
 
     @property
     def single_file(self) -> bool:
@@ -242,10 +348,45 @@ class Job(BaseModel):
         return self
 
 
+def names_of(value: object) -> object:
+    """Names of columns: ``"A,B"`` or a list of them.
+
+    Raises:
+        ValueError: one of them is there twice, or is nothing.
+    """
+    names = tuple(value.split(",")) if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)) and (
+        not names or "" in names or len(set(map(str, names))) < len(names)
+    ):
+        raise ValueError("name each of the model's columns, in its order and once: A,B,C")
+    return names
+
+
 def _absolute(path: str) -> str:
     if storage.is_url(path):
         return path
     return os.path.abspath(path) + ("/" if path.endswith("/") else "")
+
+
+def _milliseconds(text: str) -> int:
+    """A time as ``--from`` has it, in milliseconds since the epoch."""
+    if text.isdigit():
+        return int(text)
+    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+
+
+def parse_duration(text: str) -> float:
+    """Read ``"5s"``, ``"500ms"``, ``"2m"``, ``"1h"`` or ``"5"`` as seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"'{text}' is not a duration; write it as 30s, 5m or 1h")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(match[1]) * units[match[2] or "s"]
 
 
 def parse_size(text: str) -> int:

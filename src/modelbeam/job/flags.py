@@ -1,23 +1,18 @@
-"""Beam's options: which flags are Beam's, short names of runners, and each engine's defaults."""
+"""What stands in Beam's flags, read without Beam; engines know what is theirs."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.job.config import grouped
-from modelbeam.job.java_flags import JAVA_OPTIONS
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
 """Runners that work in this process; each means Beam's own portable runner here.
 
 It is named in full, since ``DirectRunner`` first looks for another runner's binary to download.
 """
-
-_FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 def quiet_logs(verbose: bool) -> None:
@@ -45,133 +40,23 @@ def value_of(flags: Sequence[str], name: str) -> str | None:
 def is_local(flags: Sequence[str]) -> bool:
     """Whether the flags name no runner, or one that works in this process."""
     runner = runner_of(flags)
-    return runner is None or _short(runner) in {_short(name) for name in LOCAL_RUNNERS}
+    return runner is None or short(runner) in {short(name) for name in LOCAL_RUNNERS}
 
 
-def _short(runner: str) -> str:
+def short_runner(flags: Sequence[str]) -> str:
+    """The runner's short name, such as ``flink``; empty if none is named."""
+    return short(runner_of(flags) or "")
+
+
+def short(runner: str) -> str:
     """``flink`` for ``FlinkRunner`` and for a class written in full; Beam takes all three."""
     return runner.rsplit(".", 1)[-1].lower().removesuffix("runner")
 
 
-def engine_of(flags: Sequence[str]) -> str:
-    """The engine that the flags ask for: a key of ``remote_job``'s table, or ``local``.
-
-    Beam's long form counts as well: a ``PortableRunner`` beside a ``--flink_master`` is Flink.
-    """
-    if is_local(flags):
-        return "local"
-    name = _short(runner_of(flags) or "")
-    if name in ("flink", "spark", "dataflow", "prism"):
-        return name
-    return "flink" if flink_address(flags) else "portable"
-
-
-def title_of(flags: Sequence[str]) -> str:
-    """The engine's name for people, such as ``Flink``."""
-    return {"local": "this machine", "portable": "the job service"}.get(
-        engine_of(flags), engine_of(flags).capitalize()
-    )
-
-
-def flink_address(flags: Sequence[str]) -> str | None:
-    """The URL of Flink's REST interface, unless Flink runs inside the job server."""
-    master = value_of(flags, "--flink_master")
-    if not master or master.startswith("["):
-        return None
-    return (master if "://" in master else f"http://{master}").rstrip("/")
-
-
-def is_loopback(flags: Sequence[str]) -> bool:
-    """Whether the workers are threads of the submitting process.
-
-    That is what Beam does by itself for engines on this very machine.
-    """
+def asked_loopback(flags: Sequence[str]) -> bool | None:
+    """Whether the flags want workers that are threads of this process; ``None`` if left open."""
     environment = value_of(flags, "--environment_type")
-    if environment is not None:
-        return environment.upper() == "LOOPBACK"
-    engine = engine_of(flags)
-    if engine == "flink":
-        return flink_address(flags) is None and value_of(flags, "--job_endpoint") is None
-    if engine == "spark":
-        master = value_of(flags, "--spark_master_url") or "local[4]"
-        return master.startswith("local") and "--spark_submit_uber_jar" not in flags
-    return engine == "prism" or value_of(flags, "--job_endpoint") == "embed"
-
-
-def outlives(flags: Sequence[str]) -> bool:
-    """Whether a job goes on when the submitting process has ended.
-
-    It does not if its workers are threads here, or if Beam started the engine or a job server that
-    the job runs in.
-    """
-    if is_loopback(flags):
-        return False
-    if value_of(flags, "--job_endpoint") not in (None, "embed"):
-        return True
-    engine = engine_of(flags)
-    if engine == "spark":
-        return "--spark_submit_uber_jar" in flags
-    return engine == "dataflow" or (engine == "flink" and flink_address(flags) is not None)
-
-
-def check_flags(flags: Sequence[str], own_flags: Sequence[str] = ()) -> None:
-    """Refuse flags that neither modelbeam nor Beam knows.
-
-    Args:
-        flags: what was left over of a command line.
-        own_flags: modelbeam's own, for the nearest match.
-
-    Raises:
-        RequestError: a flag is unknown, or has a wrong value.
-    """
-    if not flags:
-        return
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    _check_runner(runner_of(flags))
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    classes: list[Any] = [PipelineOptions, *PipelineOptions.__subclasses__()]
-    for cls in classes:
-        if "_add_argparse_args" in vars(cls):
-            cls._add_argparse_args(parser)
-    for name, takes_value in JAVA_OPTIONS.get(engine_of(flags), {}).items():
-        if f"--{name}" not in parser._option_string_actions:
-            settings: Any = {} if takes_value else {"nargs": "?"}
-            parser.add_argument(f"--{name}", **settings)
-    _, unknown = parser.parse_known_args(list(flags))
-    if not unknown:
-        return
-    first = unknown[0].split("=", 1)[0]
-    if not first.startswith("-"):
-        raise RequestError(
-            f"'{first}' is not a flag; flags begin with --. See modelbeam predict --help."
-        )
-    beams = [flag for action in parser._actions for flag in action.option_strings]
-    neighbour = _NEIGHBOURS.get(first.replace("_", "-"))
-    if neighbour is not None:
-        raise RequestError(f"unknown flag {first}: {neighbour}")
-    nearest = did_you_mean(first, [*own_flags, *beams])
-    raise RequestError(
-        f"unknown flag {first}{nearest or '.'} It is neither modelbeam's (see modelbeam predict "
-        f"--help) nor one of Beam's pipeline options."
-    )
-
-
-def _check_runner(runner: str | None) -> None:
-    from apache_beam.options.pipeline_options import StandardOptions
-
-    known = StandardOptions.KNOWN_RUNNER_NAMES
-    short = {_short(name): name for name in known}
-    if runner and "." not in runner and _short(runner) not in short:
-        nearest = did_you_mean(_short(runner), short)
-        raise RequestError(
-            f"--runner {runner}: Beam has no such runner{nearest or '.'} It has {', '.join(known)}."
-        )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise RequestError(f"{message} (one of Beam's pipeline options).")
+    return None if environment is None else environment.upper() == "LOOPBACK"
 
 
 _STORAGE = ("s3_", "hdfs_", "azure_", "blob_", "no_auth", "impersonate_service_account")
@@ -182,70 +67,3 @@ def storage_flags(flags: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         token for name, tokens in grouped(flags) if name.startswith(_STORAGE) for token in tokens
     )
-
-
-_NEIGHBOURS = {
-    "--force": "--overwrite replaces an output that exists.",
-    "--dry-run": "modelbeam check does everything but the run, with the same flags.",
-    "--dryrun": "modelbeam check does everything but the run, with the same flags.",
-    "--select": "--keep A,B carries input columns into the output.",
-    "--columns": "--keep A,B carries input columns into the output.",
-    "--fields": "--keep A,B carries input columns into the output.",
-    "--n-jobs": "--workers N says how many cores are used.",
-    "--jobs": "--workers N says how many cores are used.",
-    "--threads": "--workers N says how many cores are used, --worker-mode threads how.",
-    "--num-workers": "--workers N says how many cores are used on this machine.",
-    "--batch": "--batch-size N says how many records a model call gets.",
-    "--chunk-size": "--batch-size N says how many records a model call gets.",
-    "--chunksize": "--batch-size N says how many records a model call gets.",
-    "--continue": "--resume finishes an interrupted run.",
-    "--restart": "--overwrite starts again from the beginning.",
-    "--out": "--output (-o) says where the predictions go.",
-    "--in": "--input (-i) names the data.",
-    "--format": "--input-format and --output-format name formats.",
-    "--silent": "--quiet (-q) shows neither progress nor summary.",
-    "--debug": "--verbose (-v) shows tracebacks and Beam's log.",
-    "--ignore-errors": "failed records never stop a job; --max-errors N sets a limit.",
-}
-"""Flags of other programs, as they are written there, and what does the same here."""
-
-
-def local_options(flags: Sequence[str], threads: int) -> Any:
-    """``PipelineOptions`` for the local runner with that many threads for splits.
-
-    What the flags say of ``--direct_num_workers`` and ``--direct_running_mode`` wins.
-    """
-    from apache_beam.options.pipeline_options import (
-        DirectOptions,
-        PipelineOptions,
-        StandardOptions,
-    )
-
-    options = PipelineOptions(list(flags))
-    options.view_as(StandardOptions).runner = _FN_API_RUNNER
-    direct = options.view_as(DirectOptions)
-    given = {flag.split("=", 1)[0] for flag in flags}
-    if "--direct_num_workers" not in given:
-        direct.direct_num_workers = threads
-    if "--direct_running_mode" not in given:
-        direct.direct_running_mode = "in_memory"
-    return options
-
-
-def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
-    """``PipelineOptions`` for an engine: the flags as they are, and defaults that are not given.
-
-    Args:
-        flags: the user's.
-        defaults: written ``--name=value`` or ``--name``; one whose name is among the flags is
-            left out.
-    """
-    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
-
-    given = {flag.split("=", 1)[0] for flag in flags}
-    defaults = [*defaults, "--experiments=disable_logging_submission_environment"]  # a pip freeze
-    added = [flag for flag in defaults if flag.split("=", 1)[0] not in given]
-    options = PipelineOptions([*flags, *added])
-    if "--save_main_session" not in given:  # of which the steps need nothing
-        options.view_as(SetupOptions).save_main_session = False
-    return options

@@ -25,6 +25,7 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
+from modelbeam.models.options import FLAGS
 from modelbeam.models.signature import missing_columns
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.renaming import check_rename
@@ -103,21 +104,26 @@ class Plan:
         return sum(info.size for info in self.inputs)
 
 
-def check_places(job: Job) -> None:
+def check_places(job: Job, engine: str, example: str) -> None:
     """Refuse local paths where it is certain that the workers are on other machines.
 
     Of other engines the workers find out, and ``modelbeam check`` asks them.
 
+    Args:
+        job: what is to run.
+        engine: its name for people.
+        example: where files must be, such as ``gs://my-bucket``; empty if that is not certain.
+
     Raises:
-        RequestError: a path is local and the engine is Dataflow.
+        RequestError: a path is local and must not be.
     """
-    if options.engine_of(job.beam_options) != "dataflow":
+    if not example:
         return
     for flag, path in [*(("--input", path) for path in job.inputs), ("--output", job.output)]:
         if not storage.is_url(path):
             raise RequestError(
-                f"{flag} {path} is on this machine, where Dataflow's workers do not see it. "
-                f"Use a URL such as gs://my-bucket/{path.strip('./').rsplit('/', 1)[-1]}."
+                f"{flag} {path} is on this machine, where {engine}'s workers do not see it. "
+                f"Use a URL such as {example}/{path.strip('./').rsplit('/', 1)[-1]}."
             )
 
 
@@ -146,10 +152,14 @@ def make_plan(job: Job) -> Plan:
     check_output(output, resume=job.resume, overwrite=job.overwrite)
     asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
     source = source_of(job.inputs[0])
-    inputs, notes, partitions = source.discover(
-        job.inputs, any_suffix=asked is not None, excluded=[*output.own_files, *output.published()]
-    )
+    source.configure(job.asked)
     earlier = earlier_record(output)[0] if job.resume else None
+    inputs, notes, partitions = source.discover(
+        job.inputs,
+        any_suffix=asked is not None,
+        excluded=[*output.own_files, *output.published()],
+        earlier=earlier.inputs if earlier else None,
+    )
     splits, split_size = source.plan(
         inputs,
         (earlier.split_size if earlier else None) or job.split_size,
@@ -176,6 +186,7 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "model version": info.version,
         "model code and files": info.fingerprint,
         "model arguments": job.model.arguments,
+        **{FLAGS[name]: value for name, value in job.model.options.given().items()},
         "--keep": list(job.keep) if job.keep != "all" else "all",
         "--output-format": plan.output.format.suffix,
         "--batch-size": job.batch_size,
@@ -213,6 +224,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         max_record_size=job.max_record_size,
         record_timeout=job.record_timeout,
         max_crashes=job.max_crashes,
+        asked=job.asked,
         layout=plan.layout,
         single=plan.output.single,
         rename=job.rename,
@@ -221,7 +233,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
 
 
 def make_publication(
-    plan: Plan, record: JobRecord, info: ModelInfo, started: float, resumed: int = 0
+    plan: Plan, record: JobRecord, info: ModelInfo, started: float, where: str, resumed: int = 0
 ) -> Publication:
     """What publishing is told."""
     runner = options.runner_of(plan.job.beam_options) or "DirectRunner"
@@ -231,7 +243,7 @@ def make_publication(
         model=info.to_dict(),
         max_errors=plan.job.max_errors,
         runner=runner.rsplit(".", 1)[-1],
-        workers=options.title_of(plan.job.beam_options),
+        workers=where,
         started=started,
         resumed=resumed,
         notes=plan.notes,

@@ -3,13 +3,14 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, slots, storage flags, careful),
+    in   ("load", target, name, arguments, options, slots, storage flags, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
-         ("validate", number, record)
+         ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
-         ("done", number, result), ("failed", number, error)
+         ("spent", seconds) before a split's ("done", number, result), ("failed", number, error),
+         ("ending", reason) if it ends itself
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from modelbeam import storage, streams
 from modelbeam.errors import JobError, ModelbeamError
 from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.task import Progress, Sample
+from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
+from modelbeam.models.options import Options
 from modelbeam.models.target import Target
-from modelbeam.models.turns import at_work, sign_of_life
+from modelbeam.models.turns import at_work, seconds_in_calls, sign_of_life
 from modelbeam.text import describe
 
 BEAT = 0.5
@@ -71,6 +74,8 @@ class _Server:
         self._sending = threading.Lock()
         self._model: Any = None
         self._meter: Meter | None = None
+        self._began: float | None = None
+        self._stopping = threading.Event()
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -78,9 +83,9 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, slots, flags, careful = self._connection.recv()
+            _, target, name, arguments, options, slots, flags, careful = self._connection.recv()
             storage.configure(flags)
-            if not self._load(target, name, arguments, careful, slots, flags):
+            if not self._load(target, name, arguments, options, careful, slots, flags):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
@@ -89,6 +94,9 @@ class _Server:
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
+            if kind == "stop":
+                self._stopping.set()
+                continue
             threads.submit(self._answer, kind, number, rest)
 
     def _load(
@@ -96,6 +104,7 @@ class _Server:
         target: Target,
         name: str | None,
         arguments: dict[str, Any],
+        options: Options,
         careful: Careful | None,
         *rest: Any,
     ) -> bool:
@@ -104,9 +113,9 @@ class _Server:
         before = _resident_bytes()
         try:
             if careful is None:
-                self._model = models.load(target, name, arguments)
+                self._model = models.load(target, name, arguments, options)
             else:
-                load = ("load", target, name, arguments, *rest, None)
+                load = ("load", target, name, arguments, options, *rest, None)
                 self._model = CarefulModel(load, careful)
             self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
         except ModelbeamError as error:
@@ -123,8 +132,9 @@ class _Server:
                 time.sleep(BEAT)
         except OSError:  # the other end is gone
             return
-        except BaseException:  # without a sign of life nobody can tell work from a hang
-            traceback.print_exc()
+        except BaseException as error:  # without it nobody can tell work from a hang
+            with contextlib.suppress(Exception):
+                self._send("ending", f"{type(error).__name__}: {error}")
             os._exit(70)
 
     def _measured(self, shares: Shares) -> None:
@@ -132,7 +142,8 @@ class _Server:
 
     def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
         try:
-            with at_work():
+            # a lane has a thread of its own for the model's work
+            with contextlib.nullcontext() if kind == "lane" else at_work():
                 made = self._made(kind, number, rest)
             self._send("done", number, made)
         except ModelbeamError as error:
@@ -152,6 +163,8 @@ class _Server:
             return self._sample(*rest)
         if kind == "validate":
             return self._validate(*rest)
+        if kind == "lane":
+            return self._lane(number, *rest)
         from modelbeam.predicting.predictor import picklable, predict
 
         return picklable(predict(self._model, *rest))
@@ -179,15 +192,35 @@ class _Server:
             manifest = predict_split(split, task, self._model, report)
             self._model.close()
             return manifest, self._model.blamed
-        if meter is None:
-            return predict_split(split, task, self._model, report)
-        meter.begin()
+        if meter is not None:
+            self._began = time.perf_counter()
+            meter.begin()
         try:
             manifest = predict_split(split, task, self._model, report)
-            meter.note(split.bytes)
-            return manifest
+            if meter is not None:
+                meter.note(split.bytes)
         finally:
-            meter.end()
+            if meter is not None:
+                meter.end()
+        if self._began is not None:
+            seconds = time.perf_counter() - self._began
+            self._send("spent", Spent(calls=seconds_in_calls(), all=seconds))
+        return manifest
+
+    def _lane(self, number: int, job: Any, turns: int | None) -> Any:
+        """How far it came, and how many records killed a careful model's process."""
+        from modelbeam.kafka.lane import Lane
+
+        def report(progress: Any) -> None:
+            self._send("progress", number, progress)
+
+        lane = Lane(job, self._model, report, self._stopping.is_set)
+        if not isinstance(self._model, CarefulModel):
+            return lane.run(turns), 0
+        self._model.place = f"a transaction of {job.input.url}"
+        progress = lane.run(turns)
+        self._model.close()
+        return progress, self._model.blamed
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 from modelbeam.errors import JobError
-from modelbeam.job import flags as options
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -18,9 +17,11 @@ from modelbeam.job.prepare import (
     too_many_errors,
 )
 from modelbeam.job.result import Run, finished_run
+from modelbeam.local.coordinator import Coordinator
 from modelbeam.local.crashes import Crashes
-from modelbeam.local.pool import STILL, WorkerPool
+from modelbeam.local.pool import WorkerPool
 from modelbeam.local.start import Started
+from modelbeam.local.worker import STILL
 from modelbeam.machine import collector_paused
 from modelbeam.sinks.files.output import remove_state
 from modelbeam.sinks.files.publish import finish, is_frozen
@@ -39,15 +40,16 @@ class LocalRun:
         job = plan.job
         crashes = Crashes(job.record_timeout, job.max_crashes)
         self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started, crashes)
+        self._coordinator = Coordinator(self._pool)
 
     def run(self) -> Run:
         state: State | None = None
-        pool = self._pool
+        coordinator = self._coordinator
         try:
             pipeline = threading.Thread(target=self._pipeline, name="pipeline", daemon=True)
             pipeline.start()
-            info = pool.wait_loaded(self._watcher.loading)
-            self._plan = noted(self._plan, info, pool.sample)
+            info = self._pool.wait_loaded(self._watcher.loading)
+            self._plan = noted(self._plan, info, self._pool.sample)
             record = make_record(self._plan, info)
             resumable = Resumable(self._plan, record)
             if resumable.done is not None:
@@ -60,12 +62,12 @@ class LocalRun:
             self._watcher.begin(self._plan)
             for note in self._plan.notes:
                 self._watcher.note(note)
-            publication = make_publication(self._plan, record, info, self._started)
+            publication = make_publication(self._plan, record, info, self._started, "this machine")
             splits, size = len(self._plan.splits), self._plan.bytes
-            pool.open(make_task(self._plan, record), splits, size, publication)
+            coordinator.open(make_task(self._plan, record), splits, size, publication)
             self._wait()
         except BaseException as error:
-            pool.close(kill=True)
+            coordinator.close()
             kept = kept_of(self._plan) if isinstance(error, KeyboardInterrupt) else ""
             if state is not None:
                 state.discard_if_empty()
@@ -74,38 +76,39 @@ class LocalRun:
             raise
         finally:
             self._watcher.end()
-            pool.close(kill=True)
+            coordinator.close()
             if state is not None:
                 state.close()
-        return finished_run(pool.run)
+        return finished_run(coordinator.run)
 
     def _pipeline(self) -> None:
         """Run Beam in its own thread, so that the main one can always answer Ctrl-C."""
-        plan, pool = self._plan, self._pool
+        plan, coordinator = self._plan, self._coordinator
         try:
             with collector_paused():
                 from modelbeam.beam.chain import build_local
+                from modelbeam.beam.options import local_options
                 from modelbeam.beam.private import new_pipeline
 
             threads = min(len(plan.splits), plan.workers * 2)
-            made = options.local_options(plan.job.beam_options, threads)
+            made = local_options(plan.job.beam_options, threads)
             pipeline = new_pipeline(made)
-            build_local(pipeline, plan.splits, pool.name)
+            build_local(pipeline, plan.splits, coordinator.name)
             pipeline.run().wait_until_finish()
-            if pool.run is None:
+            if coordinator.run is None:
                 raise JobError("The pipeline ended without publishing. Run again with --resume.")
         except BaseException as error:
-            pool.stop(error)  # of no effect after the first failure
+            coordinator.stop(error)  # of no effect after the first failure
 
     def _wait(self) -> None:
-        pool = self._pool
-        while not pool.wait_finished(0.1):
-            totals = pool.totals()
+        coordinator = self._coordinator
+        while not coordinator.wait_finished(0.1):
+            totals = coordinator.totals()
             self._watcher.update(totals)
-            if place := pool.look_after():
+            if place := self._pool.look_after():
                 hint = "" if self._plan.job.record_timeout else "; --record-timeout sets a limit"
                 self._watcher.note(f"no progress for {STILL:g} s in {place}{hint}")
             if error := too_many_errors(self._plan.job.max_errors, totals, self._plan.output):
                 raise error
-        if pool.failure is not None:
-            raise pool.failure
+        if coordinator.failure is not None:
+            raise coordinator.failure

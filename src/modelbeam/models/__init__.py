@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from modelbeam.errors import ModelbeamError
+from modelbeam.errors import ModelbeamError, NotAModelError
 from modelbeam.models import fingerprint
 from modelbeam.models.base import LoadedModel, ModelInfo, raise_load_error
-from modelbeam.models.kinds import ModelKind, kind_of
+from modelbeam.models.kinds import ModelKind, kind_of, options_of
+from modelbeam.models.options import NONE, Options
 from modelbeam.models.target import Target
 
-__all__ = ["LoadedModel", "ModelInfo", "ModelKind", "Target", "kind_of", "load"]
+__all__ = ["LoadedModel", "ModelInfo", "ModelKind", "Options", "Target", "kind_of", "load"]
 
 
 def load(
-    target: Target | str, name: str | None = None, arguments: Mapping[str, Any] | None = None
+    target: Target | str,
+    name: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    options: Options = NONE,
 ) -> LoadedModel:
     """Import and build the model that a target names.
 
@@ -24,6 +28,7 @@ def load(
         target: parsed, or as ``--model`` has it.
         name: what error lines call it; by default the model's own name.
         arguments: keyword arguments for the class's constructor, or what the kind takes.
+        options: what flags say of the model.
 
     Raises:
         ModelError: it is not there, is not a model, or raised; the message says which.
@@ -31,7 +36,14 @@ def load(
     parsed = Target.parse(target)
     kind = kind_of(parsed)
     try:
-        loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}))
+        taken = options_of(kind)
+        refused = options.refused(taken)
+        if refused:
+            raise NotAModelError(
+                f"{refused} is not for models of the kind {kind.name}, such as --model {parsed}."
+            )
+        more = (options,) if taken else ()
+        loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}), *more)
     except ModelbeamError:
         raise
     except (Exception, SystemExit) as error:

@@ -72,6 +72,10 @@ class ModelInfo:
         return described
 
 
+class WrongNumberOfPredictionsError(Exception):
+    """A model returned more or fewer predictions than it was given records."""
+
+
 class SchemaValidationError(Exception):
     """A record does not fit the columns that a model needs."""
 
@@ -93,12 +97,16 @@ class LoadedModel:
         trusted: whether what it returns is in nobody else's hands, ``None`` until that is known;
             see :mod:`modelbeam.predicting.results`.
         apart: for a model that is in another process, what predicts there.
+        most: records of a call, once one with more ran out of memory.
+        validates_itself: whether ``predict`` applies the input schema; else it is applied before.
     """
 
     info: ModelInfo
     turns: Turns
     trusted: bool | None = None
     apart: Apart | None = None
+    most: int | None = None
+    validates_itself: bool = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from modelbeam.errors import ModelLoadError, NotAModelError
+from modelbeam.models import libraries
 from modelbeam.models.target import Target
 
 GROUP = "modelbeam.models"
@@ -34,6 +36,12 @@ class ModelKind:
         suffixes: of the files (also behind URIs) that it takes, in lower case: ``(".onnx",)``.
         contents: it takes a directory that holds one of these files: ``("MLmodel",)``.
         schemes: of the URIs that it takes: ``("models",)``.
+        options: those of :class:`~modelbeam.models.options.Options` that it takes; if there are
+            any, ``load`` is called with the options as a third argument.
+        beside: ``package.module:function``; given the path of a file, it returns the names of the
+            files beside it that belong to the model.
+        takes_what: what such a model is, in a few words.
+        tested: what its tests run.
     """
 
     name: str
@@ -43,6 +51,10 @@ class ModelKind:
     suffixes: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    beside: str = ""
+    takes_what: str = ""
+    tested: str = ""
 
     def takes(self, target: Target) -> bool:
         """Whether a target is of this kind."""
@@ -50,16 +62,31 @@ class ModelKind:
             return self.classes
         return (
             (target.form != "directory" and target.suffix in self.suffixes)
-            or any(target.contains(name) for name in self.contents)
             or (target.form == "uri" and target.scheme in self.schemes)
+            or any(target.contains(name) for name in self.contents)
         )
+
+    @property
+    def forms(self) -> str:
+        """What its targets look like, in a few words."""
+        words = ["module:name"] if self.classes else []
+        words += [*self.suffixes, *(f"a directory with {name}" for name in self.contents)]
+        return ", ".join([*words, *(f"{scheme}:/…" for scheme in self.schemes)])
 
     @property
     def module(self) -> str:
         """The module that loads it."""
         return self.load.partition(":")[0]
 
-    def loader(self) -> Callable[[Target, dict[str, Any]], Any]:
+    def files_beside(self, path: str) -> list[str]:
+        """The paths of the files that belong to a model beside its own."""
+        if not self.beside or not os.path.isfile(path):
+            return []
+        module, _, name = self.beside.partition(":")
+        names = getattr(importlib.import_module(module), name)(path)
+        return [os.path.join(os.path.dirname(path), one) for one in names]
+
+    def loader(self) -> Callable[..., Any]:
         """Import the function that loads it.
 
         Raises:
@@ -67,9 +94,7 @@ class ModelKind:
         """
         module, _, name = self.load.partition(":")
         try:
-            found: Callable[[Target, dict[str, Any]], Any] = getattr(
-                importlib.import_module(module), name
-            )
+            found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         except ImportError as error:
             remedy = f" Install it with: {self.install}." if self.install else ""
             raise ModelLoadError(
@@ -78,8 +103,109 @@ class ModelKind:
         return found
 
 
-KINDS = (ModelKind("MLModel", "modelbeam.models.mlmodel:load", classes=True),)
+KINDS = (
+    ModelKind(
+        "MLModel",
+        "modelbeam.models.named:load",
+        classes=True,
+        takes_what="a class of one's own, of either generation",
+        tested="both generations; by record, list and table",
+    ),
+    ModelKind(
+        "function",
+        "modelbeam.models.named:load",
+        classes=True,
+        options=("features",),
+        takes_what="a plain function over a record, a list or a table; or one that makes a model",
+        tested="records, lists, tables of Arrow, pandas and Polars; what they return",
+    ),
+    ModelKind(
+        "Beam ModelHandler",
+        "modelbeam.models.named:load",
+        install="pip install apache-beam",
+        classes=True,
+        options=("features",),
+        takes_what="a ModelHandler of Beam's: a function that makes one, an object, a class",
+        tested="Beam's own for scikit-learn (NumPy and pandas) and ONNX; keyed, with "
+        "preprocessing; one of one's own",
+    ),
+    ModelKind(
+        "scikit-learn",
+        "modelbeam.models.sklearn:load",
+        install="pip install scikit-learn",
+        suffixes=(".joblib", ".pkl", ".pickle", ".skops"),
+        options=("features", "proba", "trusted_types", "allow_version_mismatch"),
+        takes_what="a fitted object with predict: estimators, pipelines, searches",
+        tested="linear models, forests, boosting, networks, support vectors, clusters; pipelines "
+        "with encoders, imputers and vectorizers; several outputs",
+    ),
+    ModelKind(
+        "ONNX",
+        "modelbeam.models.onnx:load",
+        install="pip install onnxruntime",
+        suffixes=(".onnx",),
+        options=("features", "proba"),
+        beside="modelbeam.models.onnx_files:external",
+        takes_what="a graph for ONNX Runtime, on the processor",
+        tested="scikit-learn's models by skl2onnx; several inputs and outputs, text, ZipMap, fixed "
+        "batches, weights in another file",
+    ),
+    ModelKind(
+        "XGBoost",
+        "modelbeam.models.xgboost:load",
+        install="pip install xgboost",
+        suffixes=(".json", ".ubj"),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="classes, numbers, several targets, ranks; categories, early stopping, linear",
+    ),
+    ModelKind(
+        "LightGBM",
+        "modelbeam.models.lightgbm:load",
+        install="pip install lightgbm",
+        suffixes=(".txt",),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="numbers, two and several classes; categories of pandas; pickled classifiers",
+    ),
+    ModelKind(
+        "CatBoost",
+        "modelbeam.models.catboost:load",
+        install="pip install catboost",
+        suffixes=(".cbm",),
+        options=("features", "proba"),
+        takes_what="what save_model writes",
+        tested="numbers, two and several classes, several targets; categories of text and integers",
+    ),
+    ModelKind(
+        "MLflow",
+        "modelbeam.models.mlflow:load",
+        install="pip install mlflow-skinny pandas",
+        contents=("MLmodel",),
+        schemes=("models", "runs", "mlflow-artifacts"),
+        options=("features", "proba", "allow_version_mismatch"),
+        takes_what="a directory that MLflow has saved, or a URI of its tracking store",
+        tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
+        "store",
+    ),
+    ModelKind(
+        "Hugging Face",
+        "modelbeam.models.huggingface:load",
+        install="pip install onnxruntime tokenizers",
+        contents=("tokenizer.json", "config.json", "modules.json"),
+        options=("features", "proba"),
+        takes_what="a directory of transformers or sentence-transformers with an ONNX file",
+        tested="embeddings and text classification with a small graph and tokenizer",
+    ),
+)
 """The kinds that modelbeam brings."""
+
+
+def options_of(kind: ModelKind) -> tuple[str, ...]:
+    """The options that a kind takes; of what ``module:name`` names it is told once it is there."""
+    if not kind.classes:
+        return kind.options
+    return tuple(dict.fromkeys(name for one in KINDS if one.classes for name in one.options))
 
 
 def kind_of(target: Target) -> ModelKind:
@@ -107,11 +233,21 @@ def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     if target.suffix == ".py":
         module = target.path.rpartition("/")[2].removesuffix(".py")
         return f"--model {target} is Python code; name the class in it: '{module}:Class'."
-    also = "".join(f", and {kind.name} ({package})" for package, kind in others.items())
+    is_file = target.form == "file" and os.path.exists(target.path)
+    strange = libraries.foreign(target.path) if is_file else None
+    if is_file or target.form == "uri":
+        strange = strange or libraries.foreign_suffix(target.suffix)
+    if strange is not None:
+        return f"--model {target} is {strange}."
+    if target.form in ("file", "directory") and not os.path.exists(target.path):
+        return f"--model {target}: there is no such {target.form}."
+    ours = ", ".join(f"{kind.name} ({kind.forms})" for kind in KINDS)
+    also = "".join(f", {kind.name} ({package})" for package, kind in others.items())
     return (
-        f"--model {target}: this version loads MLModel classes, given as 'module:Class'{also}; "
-        f"nothing that is installed loads this {'model' if target.form == 'uri' else target.form}. "
-        f"Write a class around it (docs/models.md) or a kind of model (docs/extending.md)."
+        f"--model {target}: nothing that is installed loads this "
+        f"{'model' if target.form == 'uri' else target.form}. What is loaded: {ours}{also}. "
+        f"A class or function of your own is named as 'module:Class' (docs/models.md); a kind of "
+        f"model can be added (docs/extending.md)."
     )
 
 

@@ -54,20 +54,35 @@ def load(target: Target, arguments: dict[str, Any]) -> MLModel:
 
 def find(target: Target) -> Any:
     """Import the class that a target names and check its shape; nothing is built."""
+    found = named(target)
+    check_shape(target, found, _remedy(target.module))
+    return found
+
+
+def has_shape(found: Any) -> bool:
+    """Whether an object has what a model has."""
+    return callable(getattr(found, "predict", None)) and all(_has(found, one) for one in _SHAPE)
+
+
+def named(target: Target) -> Any:
+    """Import what a target names."""
     module = _import(target)
     hidden = _remedy(target.module)
     try:
-        found = getattr(module, target.attribute)
+        return getattr(module, target.attribute)
     except AttributeError:
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v)]
-        nearest = did_you_mean(target.attribute, classes)
-        has = "." if hidden else f"; it has {', '.join(classes) or 'no class'}."
+        named = [n for n, v in vars(module).items() if _may_be_meant(v, module)]
+        nearest = did_you_mean(target.attribute, named)
+        has = "." if hidden else f"; it has {', '.join(named) or 'no class and no function'}."
         raise ModelNotFoundError(
             f"--model {target}: the module '{target.module}' has no '{target.attribute}'"
             f"{nearest or has}{hidden}"
         ) from None
-    check_shape(target, found, hidden)
-    return found
+
+
+def _may_be_meant(found: Any, module: ModuleType) -> bool:
+    own = getattr(found, "__module__", None) == module.__name__
+    return inspect.isclass(found) or (own and inspect.isfunction(found))
 
 
 def hidden_by(module: str) -> str:
@@ -189,6 +204,7 @@ class MLModel(LoadedModel):
             distribution=_distribution(type(model).__module__),
             warnings=tuple(filter(None, [hidden_by(target.module)])),
         )
+        self.validates_itself = self._pydantic  # in predict()
         if style == "record" and not self._pydantic:
             self.predict = self._call  # type: ignore[method-assign, assignment]  # one frame less
 

@@ -54,6 +54,7 @@ class Column:
         truth: whether ``true`` and ``false`` count as integers, as they do in Python.
         shape: what the values are made of, where it is more than a plain type and known.
         member: what a validated record calls it, if not by its name.
+        lossless: whether an integer in a column of floats must be one of them exactly.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Column:
     truth: bool = field(default=False, compare=False)
     shape: Shape = field(default=None, compare=False)
     member: str | None = field(default=None, compare=False)
+    lossless: bool = field(default=False, compare=False)
 
     @property
     def bounded(self) -> bool:
@@ -88,6 +90,8 @@ class Column:
             return f"column '{self.name}' must be {_WORDS[self.kind]}, not {show(value)}"
         if self.kind == "int" and int(value) not in _INT64:
             return f"column '{self.name}' must be an integer of 64 bits, not {show(value)}"
+        if self.lossless and self.kind == "float" and not is_exact(value):
+            return f"column '{self.name}' must be a number, and {show(value)} is no double exactly"
         for bound, holds, words in (
             (self.above, operator.gt, "greater than"),
             (self.at_least, operator.ge, "at least"),
@@ -113,6 +117,16 @@ class Column:
         if isinstance(value, bool):
             return self.truth
         return isinstance(value, tuple(allowed))  # numpy.float64, a str that is an enum
+
+
+def is_exact(value: Any) -> bool:
+    """Whether a number is one that a double has."""
+    if not isinstance(value, int) or -(2**53) <= value <= 2**53:
+        return True
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
 
 
 def is_floats(value: Any) -> bool:

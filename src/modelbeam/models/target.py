@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelbeam import storage
-from modelbeam.errors import NotAModelError
+from modelbeam.errors import ModelLoadError, NotAModelError, StorageError
 
 Form = Literal["class", "file", "directory", "uri"]
 
@@ -86,7 +86,10 @@ class Target:
         return os.path.splitext(self.path.rstrip("/"))[1].lower()
 
     def contains(self, name: str) -> bool:
-        """Whether it is a directory on this machine that has a file of that name."""
+        """Whether it is a directory, here or behind a URL, that has a file of that name."""
+        if self.form == "uri":
+            plain = self.path.rstrip("/")
+            return storage.is_url(plain) and not self.suffix and storage.exists(f"{plain}/{name}")
         return self.form == "directory" and os.path.exists(os.path.join(self.path, name))
 
     @property
@@ -101,7 +104,7 @@ class Target:
 
         Raises:
             NotAModelError: it is not there.
-            StorageError: the store refuses.
+            ModelLoadError: the store refuses.
         """
         name = os.path.basename(self.path)
         for place in sys.path if self.form != "uri" else ():
@@ -111,6 +114,8 @@ class Target:
         try:
             path = storage.local_copy(self.path)
             os.stat(path)
+        except StorageError as error:
+            raise ModelLoadError(f"--model {self.text}: {error}") from error
         except OSError as error:
             raise NotAModelError(
                 f"--model {self.text} cannot be read: {error.strerror or error}."

@@ -33,13 +33,14 @@ _LOAD = """\
 import importlib, json, sys, traceback
 sys.path[:0] = [sys.argv[1]]
 module, name, file = sys.argv[2:5]
-arguments = json.load(sys.stdin)
+arguments, options, takes_options = json.load(sys.stdin)
 said = {}
 try:
     found = getattr(importlib.import_module(module), name)
     if file:
-        from modelbeam.models import Target
-        found(Target.parse(file), arguments)
+        from modelbeam.models import Options, Target
+        more = [Options(**options)] if takes_options else []
+        found(Target.parse(file), arguments, *more)
     elif isinstance(found, type):
         found(**arguments)
 except BaseException as error:
@@ -123,12 +124,15 @@ def _load(directory: Path, spec: ModelSpec) -> dict[str, Any]:
     python = [sys.executable, "-I", "-S", "-B", "-c", _LOAD, str(directory)]
     target = spec.target
     what = [target.module, target.attribute, ""]
+    kind = kind_of(target)
     if target.form != "class":
-        what = [*kind_of(target).load.split(":"), target.path]
+        what = [*kind.load.split(":"), target.path]
     try:
         done = subprocess.run(
             [*python, *what],
-            input=json.dumps(spec.keywords()),  # not an argument, which others may see
+            input=json.dumps(
+                [spec.keywords(), spec.options.given(), bool(kind.options)]
+            ),  # not an argument, which others may see
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

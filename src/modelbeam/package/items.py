@@ -80,11 +80,13 @@ class ModelFile:
         package: the directory that it has among the worker's modules.
         path: the file, or the directory with all that is in it.
         why: what needs it.
+        beside: files in the same directory that belong to it.
     """
 
     package: str
     path: Path
     why: str
+    beside: tuple[Path, ...] = ()
 
 
 Item: TypeAlias = Requirement | LocalPackage | LooseModule | ModelFile

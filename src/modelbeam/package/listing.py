@@ -105,7 +105,9 @@ class _Listing:
             why = "the model's module" if target.form == "class" else f"loads {kind.name} models"
             self._visit(find_model(target), why, None)
             if target.form in ("file", "directory"):
-                files.append(ModelFile(target.package, Path(target.local()), "the model"))
+                path = target.local()
+                beside = tuple(map(Path, kind.files_beside(path)))
+                files.append(ModelFile(target.package, Path(path), "the model", beside))
         if self._loose:
             for name in sorted(set(loaded)):
                 self._follow(Import(name, False), "the model loads it", next(iter(self._loose)))

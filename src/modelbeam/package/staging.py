@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from modelbeam.job.description import Job
-from modelbeam.job.flags import is_loopback
 from modelbeam.package.build import Built, build, worker_versions
 from modelbeam.package.flags import beam_flags
 from modelbeam.package.items import travels
@@ -28,18 +27,21 @@ class Staged:
     built: Built | None
 
 
-def stage(job: Job, note: Callable[[str], None], requires: Iterable[str] = ()) -> Staged:
+def stage(
+    job: Job, note: Callable[[str], None], requires: Iterable[str] = (), *, loopback: bool = False
+) -> Staged:
     """Work out what the workers need for a job's model, and build what must be built.
 
     Args:
         job: the model, Beam's flags, and whether the workers have it all already.
         note: told what is done.
         requires: distributions that the loaded model named.
+        loopback: whether the workers are threads of this process.
 
     Raises:
         PackageError: something cannot be packaged.
     """
-    if is_loopback(job.beam_options):
+    if loopback:
         return Staged((), {}, None)
     packages = package_list(job.model, requires=requires)
     for warning in packages.warnings:

@@ -103,7 +103,7 @@ def _compressed(tags: Iterable[str]) -> str:
 
 def model_wheel(model: ModelFile, directory: Path) -> Path:
     """Write the wheel of a model that is a file or a directory; its version is of its content."""
-    files = files_of(model.path)[0] if model.path.is_dir() else [model.path]
+    files = files_of(model.path)[0] if model.path.is_dir() else [model.path, *model.beside]
     below = model.path.parent
     contents = {f"{model.package}/{f.relative_to(below).as_posix()}": f for f in files}
     name = model.package.replace("_", "-")

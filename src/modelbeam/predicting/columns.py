@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelbeam.models.shapes import FLOATS, Shape
-from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature, is_floats
+from modelbeam.models.signature import ACCEPTED, MISSING, Column, Signature, is_exact, is_floats
 from modelbeam.models.turns import is_ctrl_c
 from modelbeam.predicting import lattice
 from modelbeam.predicting.failures import Failure
@@ -140,6 +140,8 @@ def _fits(records: list[dict[str, Any]], column: Column) -> bool:
     if column.kind == "any":
         return all(value is None or is_floats(value) for value in values)
     if not found <= ACCEPTED[column.kind]:
+        return False
+    if column.lossless and int in found and not all(map(is_exact, values)):
         return False
     if column.bounded or column.kind == "int":
         numbers = [value for value in values if value is not None]

@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modelbeam.errors import TooManyCrashesError
-from modelbeam.models.base import Apart, LoadedModel
+from modelbeam.models.base import Apart, LoadedModel, WrongNumberOfPredictionsError
 from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.counts import masked
 from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.memory import TooMuchMemoryError, free_memory, is_out_of_memory
 from modelbeam.predicting.results import (
     Collected,
     NotAPredictionError,
@@ -48,10 +49,6 @@ CONFIRMED_OF_A_KIND = 3
 MODEL_ERRORS = BaseException
 """What a model may raise for a record without ending the job: everything but the user's Ctrl-C
 (:func:`is_ctrl_c`), since extensions in Rust raise their panics outside of ``Exception``."""
-
-
-class WrongNumberOfPredictionsError(Exception):
-    """A model returned more or fewer predictions than it was given records."""
 
 
 @dataclass(slots=True)
@@ -100,7 +97,35 @@ def predict_records(
     records: list[dict[str, Any]],
     fresh: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> Predictions:
-    """Call a model of style ``record``, once a record."""
+    """Call a model of style ``record``, once a record.
+
+    It is called for records too that its schema rejects: what it raises then says more. What it
+    predicts for one is not taken, as it is not from a model of another style.
+    """
+    rejected: list[Failure] = []
+    if not model.validates_itself:
+        rejected = model.turns.use(_validate, model, records)[2]
+    made = _predict_records(model, records, fresh)
+    return _without(made, rejected, len(records)) if rejected else made
+
+
+def _without(made: Predictions, rejected: list[Failure], count: int) -> Predictions:
+    """The predictions without those of some records, which are failures instead."""
+    rows = range(count) if made.rows is None else made.rows
+    failed = {failure.row for failure in made.failures}
+    failures = [*made.failures, *(one for one in rejected if one.row not in failed)]
+    failures.sort(key=lambda failure: failure.row)
+    lost = {failure.row for failure in failures}
+    kept = [at for at, row in enumerate(rows) if row not in lost]
+    values = [made.values[at] for at in kept]
+    return Predictions(values, [rows[at] for at in kept], failures, made.recovered)
+
+
+def _predict_records(
+    model: LoadedModel,
+    records: list[dict[str, Any]],
+    fresh: Callable[[], list[dict[str, Any]]] | None,
+) -> Predictions:
     predict = model.predict
     collected = Collected(model)
     failures: list[Failure] = []
@@ -125,7 +150,7 @@ def predict_records(
         if start < stop:
             model.turns.predict(call_all, start, stop)
     if not sure:
-        return predict_records(model, records if fresh is None else fresh(), fresh)
+        return _predict_records(model, records if fresh is None else fresh(), fresh)
     values = collected.values
     if not failures and collected.all_dicts:
         return Predictions(values, None, [])
@@ -282,9 +307,20 @@ def _call_and_confirm(
 ) -> tuple[list[tuple[int, int, Any]], list[Failure], int]:
     """``call_in_batches`` in the model's turn, its failures confirmed, and how many were not."""
     turns = model.turns
-    pieces, failures = call_in_batches(
-        lambda start, stop: turns.predict(call, start, stop), count, batch_size
-    )
+
+    def limited(start: int, stop: int) -> Any:
+        if model.most is not None and stop - start > model.most:
+            raise TooMuchMemoryError("a call with fewer records has run out of memory before")
+        try:
+            return turns.predict(call, start, stop)
+        except MODEL_ERRORS as error:
+            if stop - start > 1 and is_out_of_memory(error):
+                model.most = (stop - start) // 2
+                free_memory()
+            raise
+
+    size = min(batch_size, model.most or batch_size)
+    pieces, failures = call_in_batches(limited, count, size)
     failures, again = confirmed(turns, failures, lambda row: call(row, row + 1))
     if again:
         pieces = sorted([*pieces, *((row, row + 1, made) for row, made in again)], key=_start)
@@ -389,7 +425,7 @@ def call_in_batches(
                 raise
             if isinstance(error, WrongNumberOfPredictionsError):
                 wrong = wrong or str(error)
-            if size > 1:
+            if size > 1:  # also where it was too much at once: halves are tried, and kept to
                 middle = start + size // 2
                 todo += [(middle, stop), (start, middle)]
             else:

@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from modelbeam import storage
-from modelbeam.engines import remote_job
+from modelbeam import engines, storage
 from modelbeam.errors import RequestError
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job, ModelSpec
@@ -29,6 +28,9 @@ from modelbeam.local.pool import WorkerPool
 from modelbeam.models.base import ModelInfo
 from modelbeam.report.doctor import Examination, examine
 from modelbeam.text import count, size
+
+PREDICTION = " " * 9
+"""What a line begins with that shows a prediction; as wide as the labels of the others."""
 
 EXAMPLES = 3
 """Predictions and failures that are shown."""
@@ -83,7 +85,7 @@ class Check:
         """For people."""
         info, plan = self.info, self.plan
         takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
-        title = options.title_of(plan.job.beam_options)
+        title = engines.title_of(plan.job.beam_options)
         lines = [
             f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
             f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
@@ -103,7 +105,7 @@ class Check:
                 f"schema   the output does not fit the model's output schema: {misfit}{of}"
             )
         shown = [p for _, sample in self.samples for p in _predictions(sample)][:EXAMPLES]
-        lines += [f"         {orjson.dumps(prediction).decode()}" for prediction in shown]
+        lines += [f"{PREDICTION}{orjson.dumps(prediction).decode()}" for prediction in shown]
         failures = [
             (path, *failure) for path, sample in self.samples for failure in sample.failures
         ]
@@ -129,13 +131,13 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     Raises:
         RequestError: what a run would refuse as well.
     """
-    options.check_flags(job.beam_options)
+    engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
-    local = options.is_local(job.beam_options)
-    if not local:
-        check_places(job)
-        remote_job.preflight(options.engine_of(job.beam_options), job.beam_options)
-    plan = make_plan(job if local else job.on_any_machine())
+    engine = engines.engine_of(job.beam_options)
+    if engine is not None:
+        check_places(job, engine.title, engine.example_url)
+        engine.preflight(job.beam_options)
+    plan = make_plan(job if engine is None else job.on_any_machine())
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
@@ -150,9 +152,8 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
                 break
     finally:
         pool.close()
-    return Check(
-        info, plan, samples, None if local else examine(plan, note, distributions(plan, info))
-    )
+    examination = None if engine is None else examine(plan, note, distributions(plan, info))
+    return Check(info, plan, samples, examination)
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelbeam import storage
+from modelbeam import engines, storage
 from modelbeam.beam import causes
-from modelbeam.engines import remote_job
+from modelbeam.engines.base import RemoteJob
 from modelbeam.errors import EngineError, JobError, ModelbeamError
 from modelbeam.job import flags as options
 from modelbeam.job.prepare import Plan
@@ -79,7 +79,7 @@ class Doctor:
     ) -> None:
         self._plan, self._note, self._requires = plan, note, requires
         self._flags = plan.job.beam_options
-        self._engine = options.engine_of(self._flags)
+        self._engine = engines.remote_engine(self._flags)
         self._found = Examination()
 
     def examine(self) -> Examination:
@@ -100,13 +100,13 @@ class Doctor:
             self._step("clean", lambda: self._import(staged))
         if added is None or writable is None or staged is None:
             self._found.findings.append(Finding("workers", None, "what is wrong above comes first"))
-        elif self._engine == "dataflow":
+        elif self._engine.starts_machines:
             self._found.findings.append(
                 Finding(
                     "workers",
                     None,
-                    "it would start machines on Dataflow; the workers check their software, the "
-                    "input and the output when the job starts",
+                    f"it would start machines on {self._engine.title}; the workers check their "
+                    f"software, the input and the output when the job starts",
                 )
             )
         else:
@@ -122,8 +122,8 @@ class Doctor:
         return value
 
     def _reach(self) -> tuple[str, list[str]]:
-        added = remote_job.preflight(self._engine, self._flags)
-        return remote_job.describe(self._engine, self._flags), added
+        added = self._engine.preflight(self._flags)
+        return self._engine.describe(self._flags), added
 
     def _write_staging(self) -> tuple[str, bool]:
         """Write where Beam stages files, and where the job keeps its state; then tidy up."""
@@ -144,7 +144,12 @@ class Doctor:
         return f"{', '.join(places)} can be written", True
 
     def _package(self) -> tuple[str, Staged]:
-        staged = stage(self._plan.job, self._note, self._requires)
+        staged = stage(
+            self._plan.job,
+            self._note,
+            self._requires,
+            loopback=self._engine.is_loopback(self._flags),
+        )
         if staged.built is None:
             return "none: the workers are in this environment", staged
         items = staged.built.packages.items
@@ -159,6 +164,7 @@ class Doctor:
     def _probe(self, staged: Staged, added: list[str]) -> tuple[str, bool]:
         import apache_beam as beam
 
+        from modelbeam.beam.options import remote_options
         from modelbeam.beam.private import new_pipeline
         from modelbeam.beam.probe import Probe, ProbeJob
 
@@ -177,9 +183,9 @@ class Doctor:
         )
         defaults = [f"--job_name=modelbeam-check-{os.urandom(3).hex()}", *staged.flags, *added]
         try:
-            pipeline = new_pipeline(options.remote_options(self._flags, defaults))
+            pipeline = new_pipeline(remote_options(self._flags, defaults))
             pipeline | beam.Create([0]) | beam.ParDo(Probe(work))
-            self._wait(remote_job.submit(self._engine, pipeline, [*self._flags, *defaults]))
+            self._wait(self._engine.submit(pipeline, [*self._flags, *defaults]))
             answers = [
                 json.loads(storage.read_bytes(join(place, name)))
                 for name in storage.names_in(place)
@@ -192,7 +198,7 @@ class Doctor:
                 f"the workers wrote to {place}, and nothing of it is here. --output must be on "
                 f"storage that the workers share with this machine."
             )
-        where = "here" if options.is_loopback(self._flags) else f"on {answers[0]['host']}"
+        where = "here" if self._engine.is_loopback(self._flags) else f"on {answers[0]['host']}"
         return f"a worker {where} loads the model and sees the input and the output", True
 
     def _tidy(self, output_was_there: bool, state_was_there: bool) -> None:
@@ -203,7 +209,7 @@ class Doctor:
             if not output_was_there and not output.single and not storage.names_in(output.path):
                 storage.remove_tree(output.path)
 
-    def _wait(self, job: remote_job.RemoteJob) -> None:
+    def _wait(self, job: RemoteJob) -> None:
         deadline = time.monotonic() + PROBE_SECONDS
         try:
             while not (status := job.poll()).over:

@@ -267,3 +267,8 @@ def local_copy(url: str) -> str:
     if not is_url(url):
         return normalize(url)
     return fetched.local_copy(store_of(url), url)
+
+
+def clear_local_copies() -> None:
+    """Remove what processes fetched that are gone; one that was killed could not."""
+    fetched.clear()

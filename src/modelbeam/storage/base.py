@@ -54,6 +54,8 @@ class Settings:
         self.flags: tuple[str, ...] = ()
         self.version = 0
         self.lock = threading.RLock()
+        self.options_of_this_worker: Callable[[], Any] = lambda: None
+        """Beam's options where this process is a worker of its; :mod:`modelbeam.beam` knows."""
 
     def set(self, flags: Sequence[str]) -> None:
         """Take new flags."""
@@ -73,11 +75,8 @@ class Settings:
             names: without dashes.
         """
         import argparse
-        import sys
 
-        filesystems = sys.modules.get("apache_beam.io.filesystems")
-        beams = getattr(getattr(filesystems, "FileSystems", None), "_pipeline_options", None)
-        if not self.flags and beams is not None:
+        if not self.flags and (beams := self.options_of_this_worker()) is not None:
             from apache_beam.options import pipeline_options
 
             view = beams.view_as(getattr(pipeline_options, options))

@@ -61,7 +61,9 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
         if any(column.bounded for column in signature.columns):
             return None
         batch = decode_polars(block, signature.columns)
-        return None if batch is None else Columns(batch, None, [])
+        if batch is None or _has_doubtful_numbers(signature.columns, batch):
+            return None
+        return Columns(batch, None, [])
     if any(_kind_in_c(column) is None for column in signature.columns):
         return _decode_with_open_columns(native, block, signature.columns, keep)
     return _decode_native(native, block, signature.columns, keep)
@@ -297,7 +299,7 @@ def _out_of_bounds(
     """Which rows have a value that is not certainly within its column's bounds, if any has."""
     bad = np.zeros(rows, np.bool_)
     for column, (values, valid, _) in zip(columns, arrays, strict=True):
-        if not column.bounded:
+        if not column.bounded and not column.lossless:
             continue
         values, good = values[:rows], np.ones(rows, np.bool_)
         if column.above is not None:
@@ -312,6 +314,12 @@ def _out_of_bounds(
             good &= np.abs(values) <= _EXACT
         bad |= ~good & (valid[:rows] != 0)
     return bad if bad.any() else None
+
+
+def _has_doubtful_numbers(columns: Sequence[Column], batch: Any) -> bool:
+    """Whether a number that must be exact may have been an integer that is no double."""
+    found = [batch.column(c.name) for c in columns if c.lossless and c.kind == "float"]
+    return any((np.abs(np.asarray(column)) > _EXACT).any() for column in found)
 
 
 def _arrow_array(

@@ -178,7 +178,7 @@ class State:
             if fresh:
                 files = ("publish.json", "job.json", PLAN_FILE)
                 storage.remove([join(output.state, name) for name in files])
-                for name in ("manifests", "attempts", "ready", DAMAGED):
+                for name in ("manifests", "attempts", "deaths", "ready", DAMAGED):
                     storage.remove_tree(join(output.state, name))
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))

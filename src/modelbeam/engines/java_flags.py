@@ -56,8 +56,6 @@ def _options(own: str, own_switches: str) -> dict[str, bool]:
     return {**dict.fromkeys(values, True), **dict.fromkeys(switches, False)}
 
 
-JAVA_OPTIONS: dict[str, dict[str, bool]] = {
-    "flink": _options(_FLINK, _FLINK_SWITCHES),
-    "spark": _options(_SPARK, _SPARK_SWITCHES),
-}
-"""For each engine, the options by name, and whether one must have a value."""
+FLINK = _options(_FLINK, _FLINK_SWITCHES)
+SPARK = _options(_SPARK, _SPARK_SWITCHES)
+"""The options by name, and whether one must have a value."""

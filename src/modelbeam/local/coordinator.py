@@ -1,0 +1,154 @@
+"""One run of a job on this machine: its task, how far it is, its publication, and how it ended.
+
+The steps of Beam's pipeline hand their work to it by its name (:mod:`modelbeam.beam.pools`); the
+processes are the pool's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from modelbeam.beam.pools import pools
+from modelbeam.errors import ModelbeamError
+from modelbeam.job.task import Progress, Task, Totals
+from modelbeam.local.pool import StoppedError, WorkerPool
+from modelbeam.sinks import Manifest
+from modelbeam.sinks.files.publish import Publication, publish
+from modelbeam.sources.splits import Split
+
+
+class Coordinator:
+    """What the steps of a local job see of it, and what its owner does.
+
+    Args:
+        pool: the processes that predict.
+
+    Attributes:
+        name: by which the steps find it.
+        run: the description of the finished run.
+    """
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.name = os.urandom(6).hex()
+        self.run: dict[str, Any] | None = None
+        self._pool = pool
+        self._changed = pool.changed
+        self._task: Task | None = None
+        self._publication: Publication | None = None
+        self._progress: dict[int, Progress] = {}
+        self._done = Totals()
+        self._predicted = 0
+        self._bytes = 0
+        pools[self.name] = self
+
+    @property
+    def failure(self) -> ModelbeamError | None:
+        """What ended the run first, if anything did: a process, a split, or the publishing."""
+        return self._pool.failure
+
+    # What the job's owner does.
+
+    def open(self, task: Task, splits: int, size: int, publication: Publication) -> None:
+        """Let :meth:`predict` begin.
+
+        Args:
+            task: what is the same for every split.
+            splits: how many there are.
+            size: how many bytes they have.
+            publication: what :meth:`publish` needs; how many workers there are, and how many
+                splits were done before, is filled in here.
+        """
+        self._pool.wait_loaded()
+        with self._changed:
+            self._publication, self._task, self._bytes = publication, task, size
+            self._changed.notify_all()
+        self._pool.open(self, splits)
+
+    def totals(self) -> Totals:
+        """How far the whole job is."""
+        with self._changed:
+            now = self._done.copy()
+            for progress in self._progress.values():
+                now.add(progress.counts, progress.bytes)
+                now.splits -= 1
+        return now
+
+    def wait_finished(self, seconds: float) -> bool:
+        """Wait that long for the run to end, well or not, and return whether it did."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self.run is not None or self.failure is not None, seconds
+            )
+
+    def close(self) -> None:
+        """The steps find it no more, and all processes end at once."""
+        pools.pop(self.name, None)
+        self._pool.close(kill=True)
+
+    # What the steps do; see :class:`modelbeam.beam.pools.Pool`.
+
+    def wait_open(self) -> Task:
+        """Wait until the model is loaded and everything checked; what every split is told."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure or self._task)
+            if self.failure is not None or self._task is None:
+                raise StoppedError("The job was stopped.")
+            return self._task
+
+    def predict(self, split: Split) -> Manifest:
+        """Have a split predicted, and count it.
+
+        Raises:
+            JobError: the split failed; :attr:`failure` has the first one.
+        """
+        manifest = self._pool.predict(split, self.wait_open())
+        with self._changed:
+            self._progress.pop(split.index, None)
+            self._predicted += manifest.counts.read
+            self._done.add(manifest.counts, split.bytes)
+        return manifest
+
+    def skip(self, split: Split, manifest: Manifest) -> None:
+        """Count a split that an earlier run has done."""
+        with self._changed:
+            self._done.add(manifest.counts, split.bytes)
+            self._done.resumed += 1
+
+    def stop(self, error: BaseException) -> None:
+        """Note the first failure; no further split is begun."""
+        self._pool.stop(error)
+
+    def publish(self, splits: list[Split]) -> None:
+        """Publish; then :attr:`run` describes the run, or :attr:`failure` says why not."""
+        if self._publication is None or self.failure is not None:
+            return
+        self._pool.retire()
+        try:
+            hint = self._pool.hint(self._predicted)
+            known = replace(
+                self._publication,
+                notes=(*self._publication.notes, *([hint] if hint else [])),
+                resumed=self._done.resumed,
+                workers=self._pool.workers_text(),
+                crashes=self._pool.crashes.described(),
+            )
+            run = publish(known, splits)
+        except Exception as error:
+            self.stop(error)
+            return
+        with self._changed:
+            self.run = run
+            self._changed.notify_all()
+
+    # What the pool asks; see :class:`.pool.Work`.
+
+    def bytes_left(self) -> int:
+        """Bytes of input in splits that are not done."""
+        return self._bytes - self._done.bytes
+
+    def progressed(self, split: Split, progress: Progress) -> None:
+        """A split has come so far."""
+        with self._changed:
+            self._progress[split.index] = progress
