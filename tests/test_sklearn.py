@@ -38,7 +38,13 @@ from sklearn.svm import SVC
 
 import modelbeam
 from modelbeam import cli, models
-from modelbeam.errors import ModelError, ModelLoadError, NotAModelError, ResumeError
+from modelbeam.errors import (
+    ModelError,
+    ModelLoadError,
+    NotAModelError,
+    ResumeError,
+    SchemaMismatchError,
+)
 from modelbeam.models import Options, estimators, tabular
 from modelbeam.package.build import build
 from modelbeam.package.clean import clean_import
@@ -569,6 +575,27 @@ def test_check_names_both_versions_and_columns_that_are_not_there(tmp_path, caps
     assert cli.run(["check", "-m", old, *common, "--allow-version-mismatch"]) == 2
     assert "needs 'd'" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_column_of_another_type_throughout_is_told_before_the_run(suffix, tmp_path):
+    wrong = X.assign(d=[f"about {n}" for n in range(ROWS)])
+    file = tmp_path / f"in.{suffix}"
+    save = {
+        "jsonl": lambda frame: write_lines(file, exact(frame)),
+        "csv": lambda frame: frame.to_csv(file, index=False),
+        "parquet": lambda frame: frame.to_parquet(file),
+    }[suffix]
+    job = {"input": str(file), "output": str(tmp_path / "out.jsonl")}
+    path = saved(FITTED["linear"], tmp_path)
+    save(wrong)
+    with pytest.raises(SchemaMismatchError, match=r"'d' must be a number, not .*all of the 100"):
+        modelbeam.predict(model=path, **job)
+    assert not (tmp_path / "out.jsonl").exists()
+    if suffix != "parquet":
+        save(pd.concat([wrong[:50], X[50:]]))
+        run = modelbeam.predict(model=path, **job)
+        assert (run.predicted, run.failed) == (ROWS - 50, 50)
 
 
 def test_describe_and_package_take_the_same_flags(tmp_path, capsys):

@@ -124,7 +124,7 @@ def feature_names(
 
 def signature_of(columns: Iterable[Column]) -> Signature:
     """The signature of a model that looks at nothing but its columns."""
-    return Signature(tuple(columns), exact=True, ignores=True)
+    return Signature(tuple(columns), exact=True, ignores=True, typed=True)
 
 
 def number(name: str, nullable: bool = False, kind: Kind = "float") -> Column:
