@@ -506,7 +506,7 @@ def test_probabilities_where_there_are_none_are_refused(tmp_path):
         models.load(saved(FITTED["linear"], tmp_path), options=Options(proba=True))
     with pytest.raises(NotAModelError, match=r"probability=True"):
         models.load(saved(FITTED["vectors"], tmp_path), options=Options(proba=True))
-    with pytest.raises(NotAModelError, match=r"--proba is not for models of the kind MLModel"):
+    with pytest.raises(NotAModelError, match=r"--proba is not for classes and functions"):
         models.load("small_models:Doubler", options=Options(proba=True))
 
 
