@@ -320,7 +320,14 @@ def test_nulls_are_predicted_or_fail_alone_as_the_model_has_it(tmp_path):
     assert {f.error for f in outcome.failures} == {"column 'sepal width' is null"}
     inside = make_pipeline(StandardScaler(), LinearRegression()).fit(X, Y)
     outcome = predict(models.load(saved(inside, tmp_path)), rows[:20])
-    assert sorted(f.row for f in outcome.failures) == [0, 7, 14]
+    assert [f.row for f in outcome.failures] == [0, 7, 14]
+    assert {f.error for f in outcome.failures} == {"column 'sepal width' is null"}
+    parts = ColumnTransformer(
+        [("mean", SimpleImputer(), ["sepal width"]), ("rest", "passthrough", [NAMES[0], "d"])]
+    )
+    some = make_pipeline(parts, LinearRegression()).fit(holes, Y)
+    columns = models.load(saved(some, tmp_path)).info.signature.columns
+    assert {c.name for c in columns if c.nullable} == {"sepal width", "petal_länge"}
 
 
 def test_booleans_count_as_numbers_and_inexact_integers_do_not(tmp_path):
