@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
+import re
 from pathlib import Path
 
+from modelbeam import formats
 from modelbeam.cli.parser import HelpFormatter, build_parser
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
@@ -90,12 +94,77 @@ _BEGIN = "<!-- Generated from the registry by docs/generate.py; do not edit. -->
 _END = "<!-- End of what is generated. -->"
 
 
+FORMATS = re.compile(r"(?<=<!-- formats, by docs/generate.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+_TESTS = HERE.parent / "tests"
+_EACH = """\
+Every format passes the contract of formats, and one test over all of them: exact counts, places and
+originals of failures, a single file of many splits, each compression, a run that is killed and
+resumed to the same bytes, `--limit`, partitions, each format into each other, and nothing imported
+after a model's first call.
+"""
+
+
+def _dict_of(source: ast.Module, name: str) -> ast.Dict:
+    """A dict that a module gives a name to."""
+    for node in source.body:
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        value = node.value if isinstance(node, ast.AnnAssign) else None
+        if isinstance(target, ast.Name) and target.id == name and isinstance(value, ast.Dict):
+            return value
+    raise LookupError(name)
+
+
+def _keys(found: ast.Dict) -> list[str]:
+    return [str(ast.literal_eval(key)) for key in found.keys if key is not None]
+
+
+def format_table() -> str:
+    """What is tested of each format: of the registry, and of the tests' own tables."""
+    source = ast.parse((_TESTS / "test_interop.py").read_text(encoding="utf-8"))
+    written = _dict_of(source, "WRITERS")
+    by: dict[str, list[str]] = {}
+    for key, value in zip(_keys(written), written.values, strict=True):
+        if isinstance(value, ast.Tuple):
+            suffix = str(ast.literal_eval(value.elts[0])).split(".")[1]
+            by.setdefault(formats.SUFFIXES.get(suffix, suffix), []).append(key.split(" to ")[0])
+            if suffix == "json":
+                by.setdefault("json", []).append(by["jsonl"].pop())
+    for path in sorted((_TESTS / "files").glob("pandas.*")):
+        suffix = path.suffix[1:]
+        by.setdefault("json" if suffix == "json" else formats.SUFFIXES[suffix], []).append("pandas")
+    readers = _dict_of(source, "READERS")
+    back = {
+        name: _keys(value)
+        for name, value in zip(_keys(readers), readers.values, strict=True)
+        if isinstance(value, ast.Dict)
+    }
+    contract = (_TESTS / "test_formats.py").read_text(encoding="utf-8")
+    lines = [
+        "| format | suffixes | what it is | read from | read back by |",
+        "|---|---|---|---|---|",
+    ]
+    for name in formats.NAMES:
+        if f'return "{name}"' not in contract:
+            raise LookupError(f"{name} has no contract test")
+        suffixes = [f"`.{suffix}`" for suffix, of in formats.SUFFIXES.items() if of == name]
+        said = (inspect.getdoc(type(formats.find(name))) or "").split("\n\n")[0]
+        said = " ".join(said.split()).rstrip(".").replace("|", "\\|")
+        programs = ", ".join(dict.fromkeys(by.get(name, ["pyarrow"])))
+        row = (f"`{name}`", ", ".join(suffixes) or "told by `[`", said, programs)
+        lines.append(f"| {' | '.join(row)} | {', '.join(back[name])} |")
+    return "\n".join([*lines, "", _EACH])
+
+
 def main() -> None:
     """Write the pages."""
     (HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
     models = HERE / "models.md"
     page = models.read_text(encoding="utf-8")
     models.write_text(with_table(page, kinds_table()), encoding="utf-8")
+    page = (HERE / "formats.md").read_text(encoding="utf-8")
+    made = FORMATS.sub(lambda _: format_table(), page)
+    (HERE / "formats.md").write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m engines flink|spark|prism|hdfs|prepare``, from the root of the repository."""
+"""``python -m engines flink|spark|prism|hdfs|kafka|prepare``, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pathlib import Path
 from types import FrameType
 
 from engines import install
-from engines.clusters import FlinkCluster, Hdfs, JobServer, Prism, SparkCluster, WorkerPool
+from engines.clusters import FlinkCluster, Hdfs, JobServer, Kafka, Prism, SparkCluster, WorkerPool
 from engines.processes import EngineError
 
+SERVED = ["flink", "spark", "prism", "hdfs", "kafka"]
 EXAMPLE = "modelbeam predict -m iris_model.iris_predict:IrisModel"
 
 
 def main() -> int:
     """Prepare everything, or start one engine and say how to use it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m engines", description=main.__doc__)
-    parser.add_argument("what", choices=["flink", "spark", "prism", "hdfs", "prepare"])
+    parser.add_argument("what", choices=[*SERVED, "prepare"])
     parser.add_argument("--staged", action="store_true", help="workers have only what a job brings")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -45,6 +46,9 @@ def _serve(engine: str, staged: bool) -> None:
         if engine == "hdfs":
             hdfs = stack.enter_context(Hdfs())
             _show("HDFS", f"http://localhost:{hdfs.port}", hdfs.flags, output="hdfs:///demo")
+            _wait()
+        if engine == "kafka":
+            _show_kafka(stack.enter_context(Kafka()))
             _wait()
         pool = stack.enter_context(WorkerPool(staged))
         if engine == "prism":
@@ -75,6 +79,13 @@ def _show(what: str, where: str, *flags: list[str], output: str | None = None) -
     data = ["-i", str(root / "data" / "input.json"), "-o", output]
     lines = [EXAMPLE, shlex.join(data), *(shlex.join(group) for group in flags if group)]
     print(f"\n{what} {where}".rstrip() + "\n\n  " + " \\\n    ".join(lines))
+
+
+def _show_kafka(kafka: Kafka) -> None:
+    inputs, output, errors = (kafka.make_topic(name, 4) for name in ("in", "out", "errors"))
+    where = ["-i", inputs, "-o", output, "--errors", errors]
+    print(f"\nKafka {kafka.brokers}, with the topics in, out and errors\n")
+    print(f"  {EXAMPLE} \\\n    {shlex.join(where)} --streaming")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ Every port is a free one. Logs are in ``.directory``, by default a new folder in
 
 from __future__ import annotations
 
+import base64
 import getpass
 import json
 import os
@@ -444,6 +445,93 @@ class Hdfs(Engine):
             f"{install.hdfs()}/*",
         ]
         return self._spawn(name, [*java, main, *self._settings, *arguments])
+
+
+class Kafka(Engine):
+    """A Kafka broker that is its own controller (KRaft), without topics at the start.
+
+    A topic that is missing is made by whoever merely asks for it, as Kafka does unless it is told
+    otherwise; a command that must not make topics is tested with that. Retention and cleaning look
+    every second.
+
+    Args:
+        config: Kafka's own settings beside or instead of ours, by their full names.
+        directory: for logs.
+
+    Attributes:
+        brokers: ``host:port``, for ``bootstrap.servers``.
+        process: the broker's; a killed one is started again on the same data by ``start_broker``.
+    """
+
+    def __init__(
+        self, config: Mapping[str, str | int] | None = None, directory: Path | None = None
+    ) -> None:
+        super().__init__(directory)
+        self._port, controller = free_port(), free_port()
+        self.brokers = f"localhost:{self._port}"
+        settings: dict[str, str | int] = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@localhost:{controller}",
+            "listeners": f"PLAINTEXT://{self.brokers},CONTROLLER://localhost:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.brokers}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self.scratch / "data"),
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 8,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 8,
+            "group.initial.rebalance.delay.ms": 0,
+            # a killed broker comes back without waiting for its older self to be given up
+            "broker.heartbeat.interval.ms": 500,
+            "broker.session.timeout.ms": 2000,
+            "controller.quorum.election.timeout.ms": 200,
+            "controller.quorum.fetch.timeout.ms": 500,
+            "log.retention.check.interval.ms": 1000,
+            "log.cleaner.backoff.ms": 500,
+            "log.segment.delete.delay.ms": 1000,
+            "file.delete.delay.ms": 1000,
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
+            **(config or {}),
+        }
+        self._config = self.directory / "server.properties"
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+    def start(self) -> None:
+        """Format its storage and start it."""
+        cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        tool = ["kafka.tools.StorageTool", "format", "-t", cluster.replace("-", "x"), "-c"]
+        self._java("format", *tool).wait(60)
+        self.start_broker()
+
+    def start_broker(self) -> None:
+        """Start the broker, again if it was killed, and wait until it answers."""
+        self.process = self._java("broker", "kafka.Kafka")
+        wait_until(lambda: answers(self._port), "Kafka", [self.process])
+
+    def url(self, topic: str) -> str:
+        """A topic as modelbeam's flags name it."""
+        return f"kafka://{self.brokers}/{topic}"
+
+    def make_topic(
+        self, name: str, partitions: int = 1, config: Mapping[str, str | int] | None = None
+    ) -> str:
+        """Make a topic; returns its URL."""
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        settings = {key: str(value) for key, value in (config or {}).items()}
+        topic = NewTopic(name, partitions, 1, config=settings)
+        admin = AdminClient({"bootstrap.servers": self.brokers})
+        admin.create_topics([topic])[name].result(30)
+        return self.url(name)
+
+    def _java(self, name: str, *main: str) -> Process:
+        java: list[str | Path] = [install.program("java"), "-Xmx512m", "-XX:+UseSerialGC"]
+        java += ["-XX:TieredStopAtLevel=1"]  # it lives for minutes
+        java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{install.kafka()}/*"]
+        return self._spawn(name, [*java, *main, self._config])
 
 
 class WorkerPool(Engine):

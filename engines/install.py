@@ -1,7 +1,7 @@
 """Getting the engines, each once, into ``build/engines``: from package registries only, by name.
 
 Flink and Spark are the jars that the Python packages bring; the job servers are put together by
-Maven, which also brings HDFS; Prism and the workers' boot program are built by Go.
+Maven, which also brings HDFS and Kafka; Prism and the workers' boot program are built by Go.
 """
 
 from __future__ import annotations
@@ -55,13 +55,12 @@ def spark() -> Path:
 
 def hdfs() -> Path:
     """Hadoop's jars: those with which its own tests start a small HDFS."""
-    pom = HERE / "hdfs" / "pom.xml"
+    return _jars("hdfs")
 
-    def make(folder: Path) -> None:
-        mvn = [program("mvn"), "--quiet", "--batch-mode"]
-        _run([*mvn, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], cwd=pom.parent)
 
-    return _once("hdfs", pom.read_text(), make)
+def kafka() -> Path:
+    """A Kafka broker's jars."""
+    return _jars("kafka")
 
 
 def prism() -> Path:
@@ -96,6 +95,7 @@ EVERYTHING: dict[str, Callable[[], Path]] = {
     "flink": flink,
     "spark": spark,
     "hdfs": hdfs,
+    "kafka": kafka,
     "prism": prism,
     "boot": boot,
     "worker": worker_python,
@@ -170,6 +170,17 @@ def _unpack(package: str, folder: Path, wanted: Callable[[str], bool]) -> None:
                     target.parent.mkdir(exist_ok=True)
                     with target.open("wb") as file:
                         shutil.copyfileobj(source, file)
+
+
+def _jars(name: str) -> Path:
+    """The jars that a ``pom.xml`` of ours names, with all that they need."""
+    pom = HERE / name / "pom.xml"
+
+    def make(folder: Path) -> None:
+        mvn = [program("mvn"), "--quiet", "--batch-mode"]
+        _run([*mvn, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"], cwd=pom.parent)
+
+    return _once(name, pom.read_text(), make)
 
 
 def _recipe(engine: str) -> str:

@@ -71,6 +71,11 @@ def test_the_table_of_kinds_is_generated_from_the_registry():
     assert page == generate.with_table(page, generate.kinds_table()), "run: make docs"
 
 
+def test_the_table_of_formats_is_up_to_date():
+    page = (DOCS / "formats.md").read_text(encoding="utf-8")
+    assert generate.FORMATS.findall(page) == [generate.format_table()], "run: make docs"
+
+
 @pytest.mark.parametrize("name", ALL_PARSERS)
 def test_a_command_has_a_sentence_of_help_and_an_example(name):
     parser = ALL_PARSERS[name]

@@ -24,6 +24,7 @@ ROOMS = [
     "models",
     "predicting",
     "formats",
+    "kafka",
     "sources",
     "sinks",
     "testing",

@@ -165,6 +165,7 @@ def stub(**calls: Callable[..., Any]) -> Any:
         turns=Turns(),
         trusted=None,
         apart=None,
+        validates_itself=False,
         **calls,
     )
 

@@ -15,8 +15,12 @@ from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
+from modelbeam.kafka import address
+from modelbeam.local.lanes import LanesWatcher, Unwatched
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
+from modelbeam.local.stream import StreamRun
+from modelbeam.sources import source_of
 
 
 def run_job(
@@ -53,7 +57,31 @@ def run_job(
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
-    return LocalRun(plan, watcher or Silent(), now, started).run()
+    run = LocalRun(plan, watcher or Silent(), now, started).run()
+    source_of(job.inputs[0]).finished(plan.inputs)
+    return run
+
+
+def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Run:
+    """Run a job whose output is a topic.
+
+    Args:
+        job: what to do.
+        watcher: told how it goes.
+        started: a process for the model that was started ahead.
+
+    Raises:
+        RequestError: the request is wrong; nothing ran.
+        JobError: it failed; what is committed stays, and the same job goes on from there.
+    """
+    now = time.time()
+    engines.check_flags(job.beam_options)
+    if engines.engine_of(job.beam_options) is not None:
+        raise RequestError(
+            "--runner: a run into a topic is done on this machine in this version; start the same "
+            "command on several machines, and Kafka shares the partitions out among them."
+        )
+    return StreamRun(job, watcher, now, started).run()
 
 
 def _planned(job: Job) -> Plan:
@@ -89,6 +117,16 @@ class Settings(TypedDict, total=False):
     max_crashes: int | None
     max_wait: float | None
     max_errors: int | str | None
+    streaming: bool
+    errors: str | None
+    errors_format: Literal["original", "json"] | None
+    stop_after: float | str | None
+    stop_when_idle: float | str | None
+    start_from: str | None
+    group: str | None
+    kafka_config: str | None
+    delivery: Literal["exactly-once", "at-least-once"] | None
+    on_data_loss: Literal["fail", "earliest"] | None
     resume: bool
     overwrite: bool
     split_size: int | str | None
@@ -134,6 +172,16 @@ def predict(
     max_crashes: int | None = None,
     max_wait: float | None = None,
     max_errors: int | str | None = None,
+    streaming: bool = False,
+    errors: str | None = None,
+    errors_format: Literal["original", "json"] | None = None,
+    stop_after: float | str | None = None,
+    stop_when_idle: float | str | None = None,
+    start_from: str | None = None,
+    group: str | None = None,
+    kafka_config: str | None = None,
+    delivery: Literal["exactly-once", "at-least-once"] | None = None,
+    on_data_loss: Literal["fail", "earliest"] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     split_size: int | str | None = None,
@@ -170,6 +218,17 @@ def predict(
         max_wait: seconds that a job on an engine may wait without going on; then it is cancelled.
             1800 by default where the engine tells that it waits, else no limit.
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
+        streaming: from a topic to a topic: go on as data arrives, until stopped.
+        errors: the topic where failed records go, if the output is a topic.
+        errors_format: whether an error record holds the original bytes, which is the default, or an
+            error line as in files.
+        stop_after: seconds, or such as ``"5m"``, after which a streaming run ends.
+        stop_when_idle: seconds without a message after which a streaming run ends.
+        start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
+        group: the consumer group; made of the model's name and the output by default.
+        kafka_config: a file of librdkafka's settings.
+        delivery: exactly once by default.
+        on_data_loss: what to do when records are gone before they were read; fail by default.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
         split_size: bytes per split, such as ``"64MB"``.
@@ -210,6 +269,16 @@ def predict(
             "max_crashes": max_crashes,
             "max_wait": max_wait,
             "max_errors": max_errors,
+            "streaming": streaming,
+            "errors": errors,
+            "errors_format": errors_format,
+            "stop_after": stop_after,
+            "stop_when_idle": stop_when_idle,
+            "start_from": start_from,
+            "group": group,
+            "kafka_config": kafka_config,
+            "delivery": delivery,
+            "on_data_loss": on_data_loss,
             "resume": resume,
             "overwrite": overwrite,
             "split_size": split_size,
@@ -223,6 +292,8 @@ def predict(
             "allow_version_mismatch": allow_version_mismatch or None,
         }
     )
+    if address.is_topic(job.output):
+        return stream_job(job, Unwatched())
     watcher = Silent()
     if on_progress is not None:
         watcher.update = on_progress  # type: ignore[method-assign, assignment]

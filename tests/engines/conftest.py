@@ -20,7 +20,14 @@ os.environ["RECORD_SECONDS"] = "0.002"
 _AT_WORK = tempfile.TemporaryDirectory(prefix="at-work-")
 os.environ["PROCESSES"] = _AT_WORK.name
 
-from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool  # noqa: E402
+from engines.clusters import (  # noqa: E402
+    FlinkCluster,
+    JobServer,
+    Kafka,
+    Prism,
+    SparkCluster,
+    WorkerPool,
+)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +63,13 @@ def prism() -> Iterator[Prism]:
     """Prism."""
     with Prism() as runner:
         yield runner
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A Kafka broker; each test makes topics of its own."""
+    with Kafka() as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 
-from engines.clusters import FlinkCluster, JobServer, Prism, SparkCluster, WorkerPool, process_flags
+from engines.clusters import (
+    FlinkCluster,
+    JobServer,
+    Kafka,
+    Prism,
+    SparkCluster,
+    WorkerPool,
+    process_flags,
+)
 from engines.install import HERE
 
 RECORDS = 20_000
@@ -100,3 +109,18 @@ def test_a_worker_pool_can_be_killed_and_started_again(pool: WorkerPool) -> None
     assert pool.process.members() == []
     pool.start()
     assert pool.process.alive
+
+
+def test_kafka_keeps_what_it_was_given_when_it_is_killed(kafka: Kafka) -> None:
+    topic = kafka.make_topic("kept", 2).rpartition("/")[2]
+    producer = Producer({"bootstrap.servers": kafka.brokers, "acks": "all"})
+    producer.produce(topic, b"a record", partition=1)
+    assert producer.flush(30) == 0
+    kafka.process.kill()
+    kafka.start_broker()
+    settings = {"bootstrap.servers": kafka.brokers, "group.id": "kept"}
+    consumer = Consumer(settings)
+    consumer.assign([TopicPartition(topic, 1, 0)])
+    (message,) = consumer.consume(1, 30)
+    consumer.close()
+    assert message.value() == b"a record"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -104,3 +106,14 @@ class Strict(Doubler):
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Double one."""
         return super().predict(self.input_schema.validate(data))
+
+
+class Slow(Doubler):
+    """Takes ``SLOW_SECONDS`` for a record."""
+
+    qualified_name = "slow"
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
+        return super().predict(data)

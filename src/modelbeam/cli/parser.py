@@ -188,6 +188,27 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
+    add = parser.add_argument_group("Kafka").add_argument
+    add("--streaming", action="store_true", default=None,
+        help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip
+    add("--errors", metavar="URL",
+        help="where failed records go: kafka://HOST:PORT/TOPIC")  # fmt: skip
+    add("--errors-format", choices=["original", "json"],
+        help="an error record holds the original bytes (default), or an error line as in "
+        "files")  # fmt: skip
+    add("--stop-after", metavar="TIME", help="end a streaming run after 30s, 5m, 1h ...")
+    add("--stop-when-idle", metavar="TIME",
+        help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
+    add("--from", dest="start_from", metavar="earliest|latest|TIME",
+        help="where a group without offsets begins; default: earliest")  # fmt: skip
+    add("--group", metavar="NAME",
+        help="consumer group; default: made of the model's name and the output")  # fmt: skip
+    add("--kafka-config", metavar="FILE",
+        help="librdkafka's settings, a name=value a line: TLS, SASL ...")  # fmt: skip
+    add("--delivery", choices=["exactly-once", "at-least-once"],
+        help="default: exactly-once, with transactions")  # fmt: skip
+    add("--on-data-loss", choices=["fail", "earliest"],
+        help="what to do when records are gone before they were read; default: fail")  # fmt: skip
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
         help="records per model call, for models that take batches; default: auto")  # fmt: skip

@@ -22,10 +22,13 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     workers = (flags.workers or available_cores()) if is_local(rest) else 1
     started = start_worker(workers) if not flags.config and workers >= 1 else None
     from modelbeam.engines.run import Submitted
+    from modelbeam.kafka.address import is_topic
     from modelbeam.report.progress import left_running, summary, watcher
     from modelbeam.run import run_job
 
     job = job_of(flags, rest, "predict")
+    if is_topic(job.output):
+        return _stream(job, flags, started)
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
         sys.unraisablehook = stop_again
@@ -44,6 +47,26 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         print_json(done.description)
     if not flags.quiet:
         tell(summary(done))
+    return 0
+
+
+def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
+    """Run a job whose output is a topic; Ctrl-C and SIGTERM are its usual end."""
+    from modelbeam.report.stream import stream_summary, stream_watcher
+    from modelbeam.run import stream_job
+
+    sys.unraisablehook = stop_again
+    on_stop(end_the_job)
+    try:
+        done = stream_job(
+            job, stream_watcher(quiet=flags.quiet, progress=not flags.no_progress), started
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError("Stopped before the first record was taken.") from None
+    if flags.json:
+        print_json(done.description)
+    if not flags.quiet:
+        tell(stream_summary(done))
     return 0
 
 

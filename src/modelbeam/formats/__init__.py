@@ -30,7 +30,7 @@ _FORMATS = {
 NAMES = tuple(_FORMATS)
 """The formats that modelbeam itself brings."""
 
-_SUFFIXES = {
+SUFFIXES = {
     "jsonl": "jsonl",
     "ldjson": "jsonl",
     "ndjson": "jsonl",
@@ -46,7 +46,7 @@ _SUFFIXES = {
 }
 """What a file's suffix says of its format; its first bytes may say another thing."""
 
-_NAMES = {**_SUFFIXES, **{name: name for name in _FORMATS}}
+_NAMES = {**SUFFIXES, **{name: name for name in _FORMATS}}
 """What a flag says."""
 
 _INSTALL = {"avro": 'pip install "modelbeam[avro]"'}
@@ -142,7 +142,7 @@ def _split(path: str) -> tuple[str, str | None]:
 def from_suffix(path: str) -> Format | None:
     """The format that a path's ending names, or ``None`` if it names none."""
     ending, compression = _split(path)
-    name = _name_of(ending, _SUFFIXES)
+    name = _name_of(ending, SUFFIXES)
     return Format(name, compression) if name else None
 
 

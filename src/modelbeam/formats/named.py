@@ -23,8 +23,9 @@ def names_problem(names: Sequence[str], needed: Sequence[str], keep: Keep) -> st
     Returns:
         The end of a sentence that begins with the file's name; ``None`` if all is well.
     """
-    twice = next((name for at, name in enumerate(names) if name and name in names[:at]), None)
-    if twice is not None:
+    named = [name for name in names if name]
+    if len(set(named)) < len(named):
+        twice = next(name for at, name in enumerate(named) if name in named[:at])
         first, second = [at for at, name in enumerate(names, 1) if name == twice][:2]
         return (
             f"has two columns called '{twice}', number {first} and number {second}, and which is "

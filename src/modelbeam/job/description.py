@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +17,11 @@ from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
+from modelbeam.kafka.address import is_topic
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
 from modelbeam.predicting.renaming import Rename, parse_rename
+from modelbeam.sources.kafka import Asked
 
 MIB = 1 << 20
 
@@ -126,6 +130,16 @@ class Job(BaseModel):
     overwrite: bool = False
     split_size: int | None = Field(default=None, ge=1)
     max_record_size: int = Field(default=32 * MIB, ge=1)
+    errors: str | None = None
+    errors_format: Literal["original", "json"] = "original"
+    streaming: bool = False
+    stop_after: float | None = Field(default=None, gt=0)
+    stop_when_idle: float | None = Field(default=None, gt=0)
+    start_from: str = "earliest"
+    group: str | None = None
+    kafka_config: str | None = None
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    on_data_loss: Literal["fail", "earliest"] = "fail"
     detach: bool = False
     packages: bool = True
     """Whether an engine's workers are sent what the model needs; they may have it already."""
@@ -240,6 +254,25 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
+    @field_validator("stop_after", "stop_when_idle", mode="before")
+    @classmethod
+    def _durations(cls, value: object) -> object:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _start_from(cls, value: object) -> object:
+        text = str(value)
+        if text not in ("earliest", "latest") and not text.isdigit():
+            try:
+                datetime.fromisoformat(text.replace("Z", "+00:00"))
+            except ValueError:
+                raise ValueError(
+                    "give earliest, latest, a time (2026-11-27T12:00:00Z) or milliseconds since "
+                    "the epoch"
+                ) from None
+        return text
+
     @property
     def model(self) -> ModelSpec:
         """The one model of this job, with what the job's own flags say of it."""
@@ -253,6 +286,31 @@ class Job(BaseModel):
     def reading(self) -> Reading:
         """How the input files are to be read, where they do not say it."""
         return Reading(self.delimiter, self.encoding, self.columns)
+
+    @property
+    def asked(self) -> Asked | None:
+        """What the source of topics is told."""
+        if not is_topic(self.inputs[0]):
+            return None
+        config = os.path.abspath(self.kafka_config) if self.kafka_config else None
+        return Asked(config, self.consumer_group, self.begin, self.on_data_loss == "earliest")
+
+    @property
+    def begin(self) -> str | int:
+        """Where a group without offsets begins: a word, or milliseconds since the epoch."""
+        text = self.start_from
+        return text if text in ("earliest", "latest") else _milliseconds(text)
+
+    @property
+    def consumer_group(self) -> str:
+        """The consumer group: made of the model's name and the output, the same at every start."""
+        if self.group:
+            return self.group
+        spec = self.model
+        where = self.output if is_topic(self.output) else _absolute(self.output)
+        words = [spec.name or str(spec.target).rpartition(":")[2], where.rpartition("/")[2]]
+        digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(["modelbeam", *words, digest]))
 
     @property
     def single_file(self) -> bool:
@@ -308,6 +366,27 @@ def _absolute(path: str) -> str:
     if storage.is_url(path):
         return path
     return os.path.abspath(path) + ("/" if path.endswith("/") else "")
+
+
+def _milliseconds(text: str) -> int:
+    """A time as ``--from`` has it, in milliseconds since the epoch."""
+    if text.isdigit():
+        return int(text)
+    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+
+
+def parse_duration(text: str) -> float:
+    """Read ``"5s"``, ``"500ms"``, ``"2m"``, ``"1h"`` or ``"5"`` as seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"'{text}' is not a duration; write it as 30s, 5m or 1h")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return float(match[1]) * units[match[2] or "s"]
 
 
 def parse_size(text: str) -> int:

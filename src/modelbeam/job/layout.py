@@ -32,7 +32,7 @@ class Named(NamedTuple):
     columns: Layout | None
 
 
-LOOKED_AT = 1000
+LOOKED_AT = 256
 """Inputs whose columns are looked at where not all must be known."""
 
 

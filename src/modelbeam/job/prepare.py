@@ -152,10 +152,14 @@ def make_plan(job: Job) -> Plan:
     check_output(output, resume=job.resume, overwrite=job.overwrite)
     asked = formats.parse(job.input_format, "--input-format") if job.input_format else None
     source = source_of(job.inputs[0])
-    inputs, notes, partitions = source.discover(
-        job.inputs, any_suffix=asked is not None, excluded=[*output.own_files, *output.published()]
-    )
+    source.configure(job.asked)
     earlier = earlier_record(output)[0] if job.resume else None
+    inputs, notes, partitions = source.discover(
+        job.inputs,
+        any_suffix=asked is not None,
+        excluded=[*output.own_files, *output.published()],
+        earlier=earlier.inputs if earlier else None,
+    )
     splits, split_size = source.plan(
         inputs,
         (earlier.split_size if earlier else None) or job.split_size,
@@ -220,6 +224,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         max_record_size=job.max_record_size,
         record_timeout=job.record_timeout,
         max_crashes=job.max_crashes,
+        asked=job.asked,
         layout=plan.layout,
         single=plan.output.single,
         rename=job.rename,

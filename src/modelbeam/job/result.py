@@ -57,6 +57,15 @@ def _is_errors_file(path: str) -> bool:
     return name.startswith("errors-") or name.endswith(".errors.jsonl")
 
 
+def place_of(failure: dict[str, Any]) -> str:
+    """Where the first failure of a kind is, for people."""
+    source = failure["source"]
+    if "partition" in failure:
+        return f"{source}, offset {failure['offset']}"
+    number = failure.get("line", failure.get("row"))
+    return f"{source}" if number is None else f"{source}:{number}"
+
+
 def finished_run(description: dict[str, Any] | None) -> Run:
     """The run that a description tells of.
 
@@ -77,8 +86,8 @@ def finished_run(description: dict[str, Any] | None) -> Run:
             raise empty
         first = run.failures[0]
         error = NothingPredictedError(
-            f"Not one of {run.read} records could be predicted. The first: {first['source']}:"
-            f"{first['line']} {first['type']}: {first['error']}. All of them are in "
+            f"Not one of {run.read} records could be predicted. The first: {place_of(first)} "
+            f"{first['type']}: {first['error']}. All of them are in "
             f"{run.errors[0]}{' and others' if len(run.errors) > 1 else ''}."
         )
         error.run = run

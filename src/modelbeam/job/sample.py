@@ -33,7 +33,9 @@ def predict_sample(piece: Piece, records: int, task: Task, model: LoadedModel) -
         InputReadError: the file cannot be read.
     """
     warm_formats(task.formats, model.info.style)
-    batch = source_of(piece.path).first(piece, records, wanted(task, model.info))
+    source = source_of(piece.path)
+    source.configure(task.asked)
+    batch = source.first(piece, records, wanted(task, model.info))
     outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     made, bare = io.BytesIO(), io.BytesIO()
     unwritten = formats.find("jsonl").writer(made).write(outcome)

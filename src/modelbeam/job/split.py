@@ -62,7 +62,9 @@ def _predict_into(
     counts = Counts()
     units = done = 0
     for piece in split.pieces:
-        reader = source_of(piece.path).reader(piece, wanted(task, model.info))
+        source = source_of(piece.path)
+        source.configure(task.asked)
+        reader = source.reader(piece, wanted(task, model.info))
         for batch in _noting(reader, piece, task):
             if report is not None:  # before the batch: should the model kill the process, we know
                 read, offset = reader.progress()

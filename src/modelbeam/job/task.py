@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from modelbeam.formats import Format
 from modelbeam.formats.layout import Layout
@@ -26,6 +26,7 @@ class Task:
         max_record_size: bytes that a record may have.
         record_timeout: seconds that a record may take on an engine's worker, or ``None``.
         max_crashes: how many records may kill their process there, or run out of time.
+        asked: what the source is told; see :meth:`.sources.base.Source.configure`.
         layout: the output's columns, where all of its records have the same.
         single: whether the output is one file.
         rename: other names of what is predicted.
@@ -39,6 +40,7 @@ class Task:
     max_record_size: int
     record_timeout: float | None = None
     max_crashes: int = 10
+    asked: Any = None
     layout: Layout | None = None
     single: bool = False
     rename: Rename = ()

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
@@ -292,6 +292,9 @@ class WorkerPool:
         """A split has come so far."""
         if self._work is not None:
             self._work.progressed(split, progress)
+
+    def worker_told(self, worker: Worker, progress: Any) -> None:
+        """A pool has splits, not lanes."""
 
     def worker_ended(self, worker: Worker, error: ModelbeamError) -> ModelbeamError:
         """A process is gone: on purpose after :meth:`close`, else for a reason to report.

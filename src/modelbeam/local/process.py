@@ -6,7 +6,7 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
     in   ("load", target, name, arguments, options, slots, storage flags, careful),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
-         ("validate", number, record)
+         ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
          ("spent", seconds) before a split's ("done", number, result), ("failed", number, error),
@@ -75,6 +75,7 @@ class _Server:
         self._model: Any = None
         self._meter: Meter | None = None
         self._began: float | None = None
+        self._stopping = threading.Event()
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -93,6 +94,9 @@ class _Server:
         threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
+            if kind == "stop":
+                self._stopping.set()
+                continue
             threads.submit(self._answer, kind, number, rest)
 
     def _load(
@@ -138,7 +142,8 @@ class _Server:
 
     def _answer(self, kind: str, number: int, rest: list[Any]) -> None:
         try:
-            with at_work():
+            # a lane has a thread of its own for the model's work
+            with contextlib.nullcontext() if kind == "lane" else at_work():
                 made = self._made(kind, number, rest)
             self._send("done", number, made)
         except ModelbeamError as error:
@@ -158,6 +163,8 @@ class _Server:
             return self._sample(*rest)
         if kind == "validate":
             return self._validate(*rest)
+        if kind == "lane":
+            return self._lane(number, *rest)
         from modelbeam.predicting.predictor import picklable, predict
 
         return picklable(predict(self._model, *rest))
@@ -199,6 +206,21 @@ class _Server:
             seconds = time.perf_counter() - self._began
             self._send("spent", Spent(calls=seconds_in_calls(), all=seconds))
         return manifest
+
+    def _lane(self, number: int, job: Any, turns: int | None) -> Any:
+        """How far it came, and how many records killed a careful model's process."""
+        from modelbeam.kafka.lane import Lane
+
+        def report(progress: Any) -> None:
+            self._send("progress", number, progress)
+
+        lane = Lane(job, self._model, report, self._stopping.is_set)
+        if not isinstance(self._model, CarefulModel):
+            return lane.run(turns), 0
+        self._model.place = f"a transaction of {job.input.url}"
+        progress = lane.run(turns)
+        self._model.close()
+        return progress, self._model.blamed
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

@@ -56,6 +56,9 @@ class Owner(Protocol):
     def worker_progressed(self, split: Split, progress: Progress) -> None:
         """A split has come so far."""
 
+    def worker_told(self, worker: Worker, progress: Any) -> None:
+        """A lane has come so far."""
+
     def worker_ended(self, worker: Worker, error: ModelbeamError) -> ModelbeamError:
         """It is gone; returns what its callers are told."""
 
@@ -103,6 +106,11 @@ class Worker:
                     careful,
                 )
             )
+
+    def tell(self, kind: str) -> None:
+        """Send something that has no answer."""
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.send((kind, 0))
 
     def listen(self) -> None:
         """Begin to hear it; the owner knows it by now, since it may be dead already."""
@@ -171,6 +179,9 @@ class Worker:
 
     def _reply(self, kind: str, number: int, result: Any) -> None:
         call = self._pending[number]
+        if kind == "progress" and call.kind == "lane":
+            self._owner.worker_told(self, result)
+            return
         if kind == "progress":
             call.progress = result
             self._owner.worker_progressed(call.arguments[0], result)
@@ -195,14 +206,15 @@ class Worker:
     def look_after(self) -> str | None:
         """End the process if a record takes too long; where it is, if nothing moves for long."""
         with self._lock:
-            places = [call.place for call in self._pending.values() if call.kind == "split"]
-        if not places or not self.loaded:
+            calls = list(self._pending.values())
+        places = [call.place for call in calls if call.kind == "split"]
+        if not self.loaded or all(call.kind not in ("split", "lane") for call in calls):
             return None
         limit = None if self.careful else self._owner.record_timeout
         if self.pulse.too_long(limit) and not self.timed_out:
             self.timed_out = True
             self.process.kill()
-        return " and ".join(places) if self.pulse.still > STILL else None
+        return " and ".join(places) if places and self.pulse.still > STILL else None
 
     def close(self, kill: bool) -> None:
         """End the process; a kind close lets it end by itself."""

@@ -98,6 +98,7 @@ class LoadedModel:
             see :mod:`modelbeam.predicting.results`.
         apart: for a model that is in another process, what predicts there.
         most: records of a call, once one with more ran out of memory.
+        validates_itself: whether ``predict`` applies the input schema; else it is applied before.
     """
 
     info: ModelInfo
@@ -105,6 +106,7 @@ class LoadedModel:
     trusted: bool | None = None
     apart: Apart | None = None
     most: int | None = None
+    validates_itself: bool = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

@@ -204,6 +204,7 @@ class MLModel(LoadedModel):
             distribution=_distribution(type(model).__module__),
             warnings=tuple(filter(None, [hidden_by(target.module)])),
         )
+        self.validates_itself = self._pydantic  # in predict()
         if style == "record" and not self._pydantic:
             self.predict = self._call  # type: ignore[method-assign, assignment]  # one frame less
 

@@ -140,7 +140,7 @@ class Counts:
                 mine.count += kind.count
                 continue
             place = dict(kind.place)
-            if place:
+            if place and first:
                 number = next(iter(place))
                 place[number] += first
             self._add(

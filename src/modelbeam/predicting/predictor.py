@@ -97,7 +97,35 @@ def predict_records(
     records: list[dict[str, Any]],
     fresh: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> Predictions:
-    """Call a model of style ``record``, once a record."""
+    """Call a model of style ``record``, once a record.
+
+    It is called for records too that its schema rejects: what it raises then says more. What it
+    predicts for one is not taken, as it is not from a model of another style.
+    """
+    rejected: list[Failure] = []
+    if not model.validates_itself:
+        rejected = model.turns.use(_validate, model, records)[2]
+    made = _predict_records(model, records, fresh)
+    return _without(made, rejected, len(records)) if rejected else made
+
+
+def _without(made: Predictions, rejected: list[Failure], count: int) -> Predictions:
+    """The predictions without those of some records, which are failures instead."""
+    rows = range(count) if made.rows is None else made.rows
+    failed = {failure.row for failure in made.failures}
+    failures = [*made.failures, *(one for one in rejected if one.row not in failed)]
+    failures.sort(key=lambda failure: failure.row)
+    lost = {failure.row for failure in failures}
+    kept = [at for at, row in enumerate(rows) if row not in lost]
+    values = [made.values[at] for at in kept]
+    return Predictions(values, [rows[at] for at in kept], failures, made.recovered)
+
+
+def _predict_records(
+    model: LoadedModel,
+    records: list[dict[str, Any]],
+    fresh: Callable[[], list[dict[str, Any]]] | None,
+) -> Predictions:
     predict = model.predict
     collected = Collected(model)
     failures: list[Failure] = []
@@ -122,7 +150,7 @@ def predict_records(
         if start < stop:
             model.turns.predict(call_all, start, stop)
     if not sure:
-        return predict_records(model, records if fresh is None else fresh(), fresh)
+        return _predict_records(model, records if fresh is None else fresh(), fresh)
     values = collected.values
     if not failures and collected.all_dicts:
         return Predictions(values, None, [])

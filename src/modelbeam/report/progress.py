@@ -10,7 +10,7 @@ from modelbeam import engines, streams
 from modelbeam.engines.run import Submitted
 from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
-from modelbeam.job.result import Run
+from modelbeam.job.result import Run, place_of
 from modelbeam.job.task import Totals
 from modelbeam.local.hints import HINT
 from modelbeam.text import count, duration, fold, printable, size
@@ -91,7 +91,7 @@ def _loading(seconds: float) -> str:
     return f"Loading the model ({seconds:.0f} s)"
 
 
-def _write(text: str) -> None:
+def write_line(text: str) -> None:
     """A message on stderr, whatever that is."""
     line = fold(f"modelbeam: {printable(text)}", streams.width(sys.stderr))
     print(line, file=sys.stderr, flush=True)
@@ -136,7 +136,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write a line at once."""
-        _write(text)
+        write_line(text)
 
     def end(self) -> None:
         """Nothing is left open."""
@@ -205,7 +205,7 @@ class Bar:
             line = fold(f"modelbeam: {printable(text)}", self._bar.console.width)
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         else:
-            _write(text)
+            write_line(text)
 
     def end(self) -> None:
         """Take the bar away; the summary stands in its place."""
@@ -220,7 +220,7 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         """Write a line."""
-        _write(text)
+        write_line(text)
 
 
 def watcher(*, quiet: bool, progress: bool) -> Watcher:
@@ -244,23 +244,7 @@ def summary(run: Run) -> str:
         lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
     if description.get("already_finished"):
         lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
-    for kind in run.failures:
-        words = " ".join(kind["error"].split())
-        words = words if len(words) <= 160 else words[:157] + "..."
-        stage = f" ({kind['stage']})" if kind["stage"] else ""
-        number = kind.get("line", kind.get("row"))
-        place = kind["source"] if number is None else f"{kind['source']}:{number}"
-        where = f" [{kind['where']}]" if kind.get("where") else ""
-        lines.append(
-            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place}: {words}{where}"
-        )
-    if recovered := description.get("recovered"):
-        lines.append(
-            f"  {count(recovered, 'record')} failed once and not when tried again, alone: "
-            f"the model is not deterministic"
-        )
-    for crash in description.get("crashes", ()):
-        lines.append("  " + _crash(crash))
+    lines += failure_lines(description)
     lines += [f"  {note}" for note in description.get("notes", ()) if note.startswith(HINT)]
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
     lines.append(f"predictions in {where}")
@@ -270,6 +254,28 @@ def summary(run: Run) -> str:
             + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
         )
     return "\n".join(lines)
+
+
+def failure_lines(description: dict[str, Any]) -> list[str]:
+    """What failed, by kind with the first of each; and which processes died."""
+    lines = []
+    for kind in description["failures"]:
+        words = " ".join(kind["error"].split())
+        words = words if len(words) <= 160 else words[:157] + "..."
+        stage = f" ({kind['stage']})" if kind["stage"] else ""
+        where = f" [{kind['where']}]" if kind.get("where") else ""
+        lines.append(
+            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place_of(kind)}: "
+            f"{words}{where}"
+        )
+    if recovered := description.get("recovered"):
+        lines.append(
+            f"  {count(recovered, 'record')} failed once and not when tried again, alone: "
+            f"the model is not deterministic"
+        )
+    for crash in description.get("crashes", ()):
+        lines.append("  " + _crash(crash))
+    return lines
 
 
 def _crash(crash: dict[str, Any]) -> str:

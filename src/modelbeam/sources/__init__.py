@@ -3,6 +3,7 @@
 ======================= ==========================================================================
 :mod:`.base`            the seam: discover, plan, read
 :mod:`.files`           files, by path, glob, directory or URL
+:mod:`.kafka`           topics, from where a group is to where they end
 :mod:`.splits`          splits, planned by sizes alone
 ======================= ==========================================================================
 """
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from modelbeam.sources.base import Source
 
 _FILES = "modelbeam.sources.files:Files"
-_SCHEMES: dict[str, str] = {}
+_SCHEMES = {"kafka": "modelbeam.sources.kafka:Topics"}
 """The scheme of a URL to the source behind it; all others are files."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modelbeam import formats
 from modelbeam.formats.base import Piece, Reader, Wanted
@@ -37,9 +37,17 @@ class Source(ABC):
     takes them from the environment or from Beam's flags.
     """
 
+    def configure(self, asked: Any) -> None:  # noqa: B027 - most sources are told enough by paths
+        """Be told what a job says of its inputs beside where they are, in every process."""
+
     @abstractmethod
     def discover(
-        self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
+        self,
+        patterns: Iterable[str],
+        *,
+        any_suffix: bool,
+        excluded: Iterable[str],
+        earlier: Sequence[FileInfo] | None = None,
     ) -> Found:
         """The inputs that patterns name.
 
@@ -47,6 +55,7 @@ class Source(ABC):
             patterns: as ``--input`` has them.
             any_suffix: whether the format is known, so that suffixes do not matter.
             excluded: what the job itself writes.
+            earlier: the inputs of the run that is resumed, for sources where these do not change.
 
         Raises:
             RequestError: a pattern matches nothing, or one of ``excluded``.
@@ -86,6 +95,9 @@ class Source(ABC):
     @abstractmethod
     def first(self, piece: Piece, records: int, wanted: Wanted | None = None) -> Batch:
         """The first records of the input that a piece belongs to, so many or fewer."""
+
+    def finished(self, inputs: Sequence[FileInfo]) -> None:  # noqa: B027 - files need nothing
+        """Be told that all of these inputs are in an output that is published."""
 
     @abstractmethod
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:

@@ -43,7 +43,12 @@ class Files(Source):
     """Files, read by the format that each one has."""
 
     def discover(
-        self, patterns: Iterable[str], *, any_suffix: bool, excluded: Iterable[str]
+        self,
+        patterns: Iterable[str],
+        *,
+        any_suffix: bool,
+        excluded: Iterable[str],
+        earlier: Sequence[FileInfo] | None = None,  # noqa: ARG002 - files may have been mended
     ) -> Found:
         """The files that patterns name."""
         return find_inputs(patterns, any_suffix=any_suffix, excluded=excluded)

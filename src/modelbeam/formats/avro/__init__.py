@@ -4,7 +4,7 @@
 :mod:`.container`       the header, and blocks found by the marker between them
 :mod:`.reader`          blocks of a file, in batches
 :mod:`.types`           what Avro's types are in Arrow, and the reverse
-:mod:`.writer`          a file of predictions
+:mod:`.writer`          a file of predictions; several put together
 ======================= ==========================================================================
 
 Records are decoded and encoded by ``fastavro``.
@@ -71,7 +71,7 @@ class Avro(FileFormat):
         from modelbeam.formats.avro.writer import AvroWriter
         from modelbeam.formats.rows import warm_up
 
-        decoded(warm_up(style, lambda handle, layout: AvroWriter(handle, layout, header=True)))
+        decoded(warm_up(style, AvroWriter))
 
     def layout_problem(self, layout: Layout) -> str | None:
         """A column whose name Avro does not allow is told."""
@@ -80,7 +80,13 @@ class Avro(FileFormat):
         return next(filter(None, (name_problem(column.name) for column in layout)), None)
 
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
-        """Write records; the first part begins with the header."""
+        """Write records."""
         from modelbeam.formats.avro.writer import AvroWriter
 
-        return AvroWriter(handle, layout or (), header=part == 0)
+        return AvroWriter(handle, layout or ())
+
+    def join(self, parts: Sequence[tuple[str, int]], target: str) -> None:
+        """Put the blocks of all parts into one file."""
+        from modelbeam.formats.avro.writer import join
+
+        join([path for path, _ in parts], target)

@@ -1,0 +1,241 @@
+"""What there is on a cluster: brokers, topics, offsets of partitions and of a group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.kafka.address import Topic
+
+ANSWER_SECONDS = 20.0
+"""How long a cluster may take to answer before it is said that it does not."""
+
+LARGEST = 1_048_588
+"""Bytes of a batch that a topic takes unless it or its broker says otherwise
+(``message.max.bytes`` of Kafka's broker configuration)."""
+
+
+class Limits(NamedTuple):
+    """What a topic takes.
+
+    Attributes:
+        largest: bytes of a message with all that belongs to it.
+        before, after: milliseconds that a message's time may be in the past and in the future, or
+            ``None`` for any.
+    """
+
+    largest: int
+    before: int | None
+    after: int | None
+
+
+class Range(NamedTuple):
+    """The offsets of a partition: from the first that is there to before ``end``.
+
+    Attributes:
+        end: the last stable offset: what is beyond it may belong to an open transaction.
+        high: where the next message will be.
+    """
+
+    first: int
+    end: int
+    high: int
+
+
+def client() -> Any:
+    """The module ``confluent_kafka``.
+
+    Raises:
+        RequestError: it is not installed.
+    """
+    try:
+        import confluent_kafka
+        import confluent_kafka.admin
+    except ImportError as error:
+        raise RequestError(
+            f"Kafka needs the package confluent-kafka ({error}). Install it with: "
+            f"pip install 'modelbeam[kafka]'"
+        ) from None
+    return confluent_kafka
+
+
+log = logging.getLogger("modelbeam.kafka")
+"""What librdkafka says goes here, and is shown with ``--verbose``."""
+log.addHandler(logging.NullHandler())
+
+
+class Cluster:
+    """The cluster behind some brokers.
+
+    Args:
+        brokers: ``host:port``, several separated by commas.
+        settings: of librdkafka's, which may hold secrets.
+
+    Raises:
+        RequestError: the settings are wrong.
+    """
+
+    def __init__(self, brokers: str, settings: Mapping[str, str]) -> None:
+        self.brokers = brokers
+        self._settings = {**settings, "bootstrap.servers": brokers, "log_level": "3"}
+        self._said = ""
+        self._kafka = client()
+        self._admin = self._made(self._kafka.admin.AdminClient, {"error_cb": self._hear})
+        self._topics: dict[str, list[int]] | None = None
+
+    def _made(self, kind: Any, more: dict[str, Any]) -> Any:
+        own = {"client.id": "modelbeam", **self._settings, **more}
+        try:
+            return kind(own, logger=log)
+        except self._kafka.KafkaException as error:
+            raise RequestError(f"--kafka-config: {error.args[0].str()}.") from None
+
+    def _hear(self, error: Any) -> None:
+        """The first thing that goes wrong is the cause; that all brokers are down is not."""
+        if error.name() != "_ALL_BROKERS_DOWN":
+            self._said = self._said or error.str()
+
+    def _silent(self, error: Any) -> RequestError:
+        why = self._said or error.args[0].str()
+        return RequestError(
+            f"kafka://{self.brokers} does not answer as Kafka does: {why.strip().rstrip('.')}. Is "
+            f"it running, is the port right, and do --kafka-config's security settings fit it?"
+        )
+
+    def topics(self) -> dict[str, list[int]]:
+        """Every topic and its partitions.
+
+        All are listed, since a broker may make a topic when it is asked for by name.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        try:
+            listed = self._admin.list_topics(timeout=ANSWER_SECONDS)
+        except self._kafka.KafkaException as error:
+            raise self._silent(error) from None
+        return {name: sorted(topic.partitions) for name, topic in listed.topics.items()}
+
+    def partitions(self, topic: Topic, flag: str) -> list[int]:
+        """A topic's partitions.
+
+        Raises:
+            RequestError: there is no such topic.
+            RequestError: the cluster does not answer.
+        """
+        known = self.topics()
+        if topic.name not in known:
+            near = did_you_mean(topic.name, [name for name in known if not name.startswith("__")])
+            raise RequestError(
+                f"{flag} {topic.url}: there is no topic '{topic.name}', or it may not be "
+                f"seen{near}. modelbeam makes no topics."
+            )
+        return known[topic.name]
+
+    def limits(self, topics: Sequence[str]) -> dict[str, Limits]:
+        """What topics take; what a broker does not tell (it may not be allowed) is as usual."""
+        kafka = self._kafka
+        wanted = [kafka.admin.ConfigResource(kafka.admin.RESOURCE_TOPIC, name) for name in topics]
+        found = {}
+        answers = self._admin.describe_configs(wanted, request_timeout=ANSWER_SECONDS)
+        for resource, future in answers.items():
+            try:
+                entries = {name: entry.value for name, entry in future.result().items()}
+            except kafka.KafkaException:
+                entries = {}
+            either = entries.get("message.timestamp.difference.max.ms")
+            log_time = entries.get("message.timestamp.type") == "LogAppendTime"
+            found[resource.name] = Limits(
+                int(entries.get("max.message.bytes") or LARGEST),
+                None if log_time else _span(entries.get("message.timestamp.before.max.ms", either)),
+                None if log_time else _span(entries.get("message.timestamp.after.max.ms", either)),
+            )
+        return found
+
+    def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, Range]:
+        """The offsets of partitions, for a reader of what is committed.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        own = {"group.id": "modelbeam-looks", "enable.auto.commit": False}
+        consumers = [
+            self._made(self._kafka.Consumer, {**own, "isolation.level": level})
+            for level in ("read_committed", "read_uncommitted")
+        ]
+        found = {}
+        try:
+            for partition in partitions:
+                place = self._kafka.TopicPartition(topic, partition)
+                (first, end), (_, high) = (
+                    consumer.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
+                    for consumer in consumers
+                )
+                found[partition] = Range(first, end, high)
+        except self._kafka.KafkaException as error:
+            raise self._silent(error) from None
+        finally:
+            for consumer in consumers:
+                consumer.close()
+        return found
+
+    def committed(self, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The offsets that a group has committed, of the partitions that have any.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        consumer = self._made(
+            self._kafka.Consumer, {"group.id": group, "enable.auto.commit": False}
+        )
+        try:
+            places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
+            answers = consumer.committed(places, timeout=ANSWER_SECONDS)
+        except self._kafka.KafkaException as error:
+            raise self._silent(error) from None
+        finally:
+            consumer.close()
+        return {place.partition: place.offset for place in answers if place.offset >= 0}
+
+    def commit(self, group: str, places: list[Any]) -> None:
+        """Commit offsets for a group that has no members now.
+
+        Raises:
+            RequestError: it has, or the cluster does not answer.
+        """
+        consumer = self._made(
+            self._kafka.Consumer, {"group.id": group, "enable.auto.commit": False}
+        )
+        try:
+            for place in consumer.commit(offsets=places, asynchronous=False):
+                if place.error is not None:
+                    raise self._kafka.KafkaException(place.error)
+        except self._kafka.KafkaException as error:
+            raise RequestError(
+                f"The predictions are published, and the offsets of the group {group} could not be "
+                f"committed: {error.args[0].str()}. Does something else read with this group? The "
+                f"same command with --resume commits them."
+            ) from None
+        finally:
+            consumer.close()
+
+    def offsets_at(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int]:
+        """The first offset at or after a time, of the partitions that have one."""
+        consumer = self._made(
+            self._kafka.Consumer, {"group.id": "modelbeam-looks", "enable.auto.commit": False}
+        )
+        try:
+            places = [self._kafka.TopicPartition(topic, p, time_ms) for p in partitions]
+            answers = consumer.offsets_for_times(places, timeout=ANSWER_SECONDS)
+        except self._kafka.KafkaException as error:
+            raise self._silent(error) from None
+        finally:
+            consumer.close()
+        return {place.partition: place.offset for place in answers if place.offset >= 0}
+
+
+def _span(text: str | None) -> int | None:
+    """Milliseconds, or ``None`` for a span so long that it is no limit."""
+    return int(text) if text is not None and int(text) < 1 << 53 else None

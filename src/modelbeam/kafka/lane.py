@@ -1,0 +1,556 @@
+"""A lane: one consumer, one producer and one model, from a topic to others.
+
+A lane is a member of the consumer group, so Kafka shares the partitions out among all lanes, here
+and on other machines. Each turn takes some messages, predicts, and commits predictions, errors
+and offsets in one transaction; Kafka holds the truth. Whatever fails before the commit has not
+happened: the lane asks Kafka where it was, and goes on there. It never goes by its own memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from modelbeam.errors import JobError
+from modelbeam.kafka.address import Topic
+from modelbeam.kafka.batch import MessageBatch
+from modelbeam.kafka.cluster import Limits, client, log
+from modelbeam.kafka.identity import Identity
+from modelbeam.kafka.records import Maker, Message
+from modelbeam.models.base import LoadedModel
+from modelbeam.models.turns import at_work
+from modelbeam.predicting.batch import Keep
+from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.outcome import outcome_of
+
+SESSION_SECONDS = 6
+"""After which a lane that is not heard of loses its partitions; the least that brokers take."""
+
+TRANSACTION_SECONDS = 10
+"""After which a transaction that a dead lane left open is ended by the broker."""
+
+CALL_SECONDS = 30.0
+"""How long one question to the cluster may take."""
+
+TURN_SECONDS = 1.0
+"""How long a turn should take at most; as many records are taken as fit into it."""
+
+MOST, FIRST = 10_000, 200
+"""Records of a turn: at most, and of the first one."""
+
+WAIT_SECONDS = 0.05
+"""How long a turn waits for more messages."""
+
+QUIET_SECONDS = 0.5
+"""A model that takes longer is waited for while the consumer is kept in its group."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneJob:
+    """What a lane is told; plain data that crosses process boundaries.
+
+    Attributes:
+        input, output, errors: topics.
+        group: the consumer group.
+        settings: of librdkafka's; they may hold secrets.
+        keep: input columns that stand beside the predictions.
+        batch_size: records a model call, or ``None`` for the model's best.
+        longest: bytes that a record may have.
+        exactly_once: whether there are transactions.
+        form: what an error record holds.
+        begin: where a partition without committed offsets begins: ``earliest``, ``latest``, or
+            milliseconds since the epoch.
+        skip_lost: whether to go on at the first offset that is there where records are gone.
+        ends: the offset of each partition at which to stop; ``None`` to go on.
+        limits: what the output and the errors topic take.
+    """
+
+    input: Topic
+    output: Topic
+    errors: Topic
+    group: str
+    settings: dict[str, str]
+    keep: Keep
+    batch_size: int | None
+    longest: int
+    exactly_once: bool
+    form: Literal["original", "json"]
+    begin: str | int
+    skip_lost: bool
+    ends: dict[int, int] | None
+    limits: tuple[Limits, Limits]
+
+
+@dataclass(slots=True)
+class LaneProgress:
+    """How a lane is.
+
+    Attributes:
+        counts: of the records whose transactions are committed.
+        partitions: how many it has; ``None`` before it has joined its group.
+        ended: partitions that it has brought to their ends.
+        idle: seconds since it had a message.
+        lag: messages that its partitions have beyond what it has done.
+        latencies: milliseconds from a message's time to its commit, some of each turn since the
+            last progress.
+        lost: what was passed over, a sentence each.
+        name: who it is.
+    """
+
+    counts: Counts
+    partitions: int | None = None
+    ended: frozenset[int] = frozenset()
+    idle: float = 0.0
+    lag: int = 0
+    latencies: list[float] = field(default_factory=list)
+    lost: tuple[str, ...] = ()
+    name: str = ""
+
+
+class DataLossError(JobError):
+    """Records that were not read yet are gone from the topic."""
+
+
+class Lane:
+    """One lane.
+
+    Args:
+        job: what it does.
+        model: loaded and ready.
+        report: told of the progress, some times a second.
+        stopped: asked whether to end.
+    """
+
+    def __init__(
+        self,
+        job: LaneJob,
+        model: LoadedModel,
+        report: Callable[[LaneProgress], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._job, self._model = job, model
+        self._report, self._stopped = report, stopped
+        self._kafka = client()
+        self._identity = Identity(job.group)
+        self._maker = Maker(
+            (model.info.name, model.info.version), *job.limits, job.form, job.input.url
+        )
+        self._progress = LaneProgress(Counts(), name=self._identity.name)
+        self._producer: Any = None
+        self._consumer: Any = None
+        self._positions: dict[int, int] = {}
+        self._begun: set[int] = set()
+        self._size = FIRST
+        self._active = time.monotonic()
+        self._reported = 0.0
+        self._loss: DataLossError | None = None
+        self._undelivered: list[Any] = []
+        self._thread = ThreadPoolExecutor(1, "predict")
+
+    def run(self, turns: int | None = None) -> LaneProgress:
+        """Go on until it is stopped, or all its partitions are at their ends.
+
+        Args:
+            turns: end after so many that held messages.
+
+        Raises:
+            DataLossError: records are gone.
+            JobError: a topic cannot be read or written.
+        """
+        done = 0
+        try:
+            while not self._stopped() and (turns is None or done < turns):
+                try:
+                    if self._consumer is None:
+                        self._open()
+                    done += self._turn()
+                except self._kafka.KafkaException as error:
+                    self._recover(error)
+                self._tell()
+            return self._told()
+        finally:
+            self._close()
+            self._identity.release()
+            self._thread.shutdown(wait=False)
+
+    def _open(self) -> None:
+        """Producer first: it ends what the older self left open, so that its offsets are there."""
+        self._positions.clear()
+        self._undelivered.clear()
+        job = self._job
+        shared = {"client.id": "modelbeam", "log_level": "3", **job.settings}
+        shared["bootstrap.servers"] = job.input.brokers
+        largest = max(limits.largest for limits in job.limits)
+        producing: dict[str, Any] = {
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "partitioner": "murmur2_random",  # a key goes where Java's clients would put it
+            "queue.buffering.max.kbytes": max(1 << 20, 2 * largest // 1024),
+            **_only(shared, consumer=False),
+            "bootstrap.servers": job.output.brokers,
+            "message.max.bytes": largest + 1024,
+            "batch.size": max(1, min(1_000_000, *(limits.largest for limits in job.limits)) - 1024),
+            "enable.idempotence": True,
+        }
+        if job.exactly_once:
+            producing["transactional.id"] = self._identity.name
+            producing["transaction.timeout.ms"] = TRANSACTION_SECONDS * 1000
+        self._producer = self._kafka.Producer(producing, logger=log)
+        if job.exactly_once:
+            self._producer.init_transactions(CALL_SECONDS)
+        consuming = {
+            "session.timeout.ms": SESSION_SECONDS * 1000,
+            "heartbeat.interval.ms": SESSION_SECONDS * 1000 // 4,
+            "fetch.wait.max.ms": 50,
+            "partition.assignment.strategy": "roundrobin",  # eager: no partition is ever nobody's
+            "fetch.message.max.bytes": 8 << 20,
+            **_only(shared, consumer=True),
+            "group.id": job.group,
+            "group.instance.id": self._identity.name,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+        }
+        self._consumer = self._kafka.Consumer(consuming, logger=log)
+        self._consumer.subscribe(
+            [job.input.name],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+
+    # Partitions
+
+    def _assigned(self, consumer: Any, places: list[Any]) -> None:
+        """Begin each partition where the group is, or where it is to begin."""
+        try:
+            consumer.assign(self._starts(consumer, places))
+        except DataLossError as error:  # an exception in a callback would be lost
+            self._loss = error
+        self._progress.partitions = len(places)
+        self._active = time.monotonic()
+
+    def _starts(self, consumer: Any, places: list[Any]) -> list[Any]:
+        kafka, topic, job = self._kafka, self._job.input.name, self._job
+        if not places:
+            return []
+        known = {p.partition: p.offset for p in consumer.committed(places, timeout=CALL_SECONDS)}
+        starts = []
+        for partition, offset in known.items():
+            place = kafka.TopicPartition(topic, partition)
+            first, high = consumer.get_watermark_offsets(place, timeout=CALL_SECONDS)
+            if offset < 0:
+                # a partition that was added while the group was there is read from its beginning
+                fresh = all(other < 0 for other in known.values())
+                begin = job.begin if fresh else "earliest"
+                offset = first if begin == "earliest" else high
+                if isinstance(begin, int):
+                    place.offset = begin
+                    found = consumer.offsets_for_times([place], timeout=CALL_SECONDS)[0].offset
+                    offset = found if found >= 0 else high
+                self._positions[partition] = offset  # committed with the next transaction
+                self._begun.add(partition)
+            elif offset < first or offset > high:
+                offset = self._lost(partition, offset, first, high)
+                self._positions[partition] = offset
+                self._begun.add(partition)
+            starts.append(kafka.TopicPartition(topic, partition, offset))
+        return starts
+
+    def _lost(self, partition: int, offset: int, first: int, high: int) -> int:
+        """What is gone, and where to go on."""
+        job = self._job
+        what = (
+            f"{first - offset} records of {job.input.url}, partition {partition}, offsets {offset} "
+            f"to {first - 1}, are gone (expired or deleted) and were never read"
+            if offset < first
+            else f"the group {job.group} was at offset {offset} of {job.input.url}, partition "
+            f"{partition}, which ends at {high}: the topic was deleted and made again"
+        )
+        if not job.skip_lost:
+            raise DataLossError(
+                f"{what}. Nothing was predicted beyond that. To go on at the first record that is "
+                f"there, add --on-data-loss earliest."
+            )
+        self._progress.lost += (what,)
+        return first
+
+    def _revoked(self, _: Any, places: list[Any]) -> None:
+        for place in places:
+            self._positions.pop(place.partition, None)
+            self._begun.discard(place.partition)
+        self._progress.partitions = None
+
+    # Turns
+
+    def _turn(self) -> bool:
+        """Some messages from consuming to commit; whether there were any."""
+        began = time.monotonic()
+        consumed = self._consumer.consume(self._size, WAIT_SECONDS)
+        if self._loss is not None:
+            raise self._loss
+        messages = self._messages(consumed)
+        if not messages and not self._begun:
+            return False
+        if not messages:
+            self._commit([], [])
+            return False
+        self._active = time.monotonic()
+        predicted, failed, counts = self._predicted(messages)
+        for message in messages:
+            self._positions[message.partition()] = message.offset() + 1
+        if not self._owns(messages):
+            return False  # taken away meanwhile: whoever has them does them
+        self._commit(predicted, failed)
+        self._progress.counts.add(counts, 0)
+        self._note_latency(messages)
+        seconds = time.monotonic() - began
+        fitting = int(len(messages) * TURN_SECONDS / max(seconds, 1e-3))
+        self._size = max(1, min(MOST, fitting, 4 * self._size))
+        return True
+
+    def _messages(self, consumed: list[Any]) -> list[Any]:
+        """Those that are records; the others say that a partition ends, or what is wrong."""
+        good = []
+        for message in consumed:
+            error = message.error()
+            if error is None:
+                if self._beyond(message.partition(), message.offset()):
+                    self._end(message.partition())
+                else:
+                    good.append(message)
+            elif error.name() == "_PARTITION_EOF":
+                if self._beyond(message.partition(), message.offset()):
+                    self._end(message.partition())
+            elif error.name() in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"):
+                raise DataLossError(
+                    f"Records of {self._job.input.url}, partition {message.partition()}, are gone "
+                    f"(expired or deleted) before they were read: {error.str()}. To go on at the "
+                    f"first record that is there, start again with --on-data-loss earliest."
+                )
+            elif error.name() in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"):
+                raise JobError(f"The topic {self._job.input.url} is gone: {error.str()}.")
+            elif error.name() in ("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"):
+                raise JobError(f"{self._job.input.url} may not be read: {error.str()}.")
+            else:
+                raise self._kafka.KafkaException(error)
+        return good
+
+    def _beyond(self, partition: int, offset: int) -> bool:
+        ends = self._job.ends
+        return ends is not None and offset >= ends.get(partition, 0)
+
+    def _end(self, partition: int) -> None:
+        self._progress.ended |= {partition}
+        place = self._kafka.TopicPartition(self._job.input.name, partition)
+        self._consumer.pause([place])
+
+    def _predicted(self, messages: list[Any]) -> tuple[list[Message], list[Message], Counts]:
+        """Predict, and stay a member of the group however long that takes."""
+        work: Future[tuple[list[Message], list[Message], Counts]]
+        work = self._thread.submit(self._work, messages)
+        try:
+            return work.result(QUIET_SECONDS)
+        except TimeoutError:
+            return self._waited(work)
+
+    def _waited(
+        self, work: Future[tuple[list[Message], list[Message], Counts]]
+    ) -> tuple[list[Message], list[Message], Counts]:
+        """The result of what takes long; meanwhile the consumer is heard of, and given nothing."""
+        consumer = self._consumer
+        held = consumer.assignment()
+        consumer.pause(held)
+        while not work.done():
+            stray = consumer.poll(0.1)
+            if stray is not None and stray.error() is None:  # of a partition that has just come
+                place = self._kafka.TopicPartition(stray.topic(), stray.partition(), stray.offset())
+                consumer.seek(place)
+                consumer.pause([place])
+            self._tell()
+        ended = self._progress.ended
+        going = [place for place in consumer.assignment() if place.partition not in ended]
+        consumer.resume(going)
+        return work.result()
+
+    def _work(self, messages: list[Any]) -> tuple[list[Message], list[Message], Counts]:
+        job, counts = self._job, Counts()
+        batch = MessageBatch(messages, job.longest, job.keep)
+        with at_work():
+            outcome = outcome_of(batch, self._model, job.keep, job.batch_size)
+        predicted, failed = self._maker.made(batch, outcome)
+        if outcome.read != len(messages) or len(predicted) + len(failed) != len(messages):
+            raise JobError(
+                f"{job.input.url}: of {len(messages)} records {len(predicted)} were predicted and "
+                f"{len(failed)} failed. This is a defect of modelbeam; please report it."
+            )
+        for failure, _ in failed:
+            counts.add_failure(failure, batch.position(failure.row), job.input.url)
+        counts.predicted += len(predicted)
+        counts.read += len(messages)
+        counts.recovered += outcome.recovered
+        return predicted, [message for _, message in failed], counts
+
+    def _owns(self, messages: list[Any]) -> bool:
+        """Whether all partitions of some messages are still this lane's."""
+        mine = {place.partition for place in self._consumer.assignment()}
+        if mine.issuperset(message.partition() for message in messages):
+            return True
+        self._back()
+        return False
+
+    def _commit(self, predicted: list[Message], failed: list[Message]) -> None:
+        """One transaction: all of it, or nothing."""
+        job = self._job
+        if job.exactly_once:
+            self._producer.begin_transaction()
+        for topic, made in ((job.output.name, predicted), (job.errors.name, failed)):
+            for message in made:
+                self._produce(topic, message)
+        places = [
+            self._kafka.TopicPartition(job.input.name, partition, offset)
+            for partition, offset in self._positions.items()
+        ]
+        if job.exactly_once:
+            self._flush()
+            member = self._consumer.consumer_group_metadata()
+            self._producer.send_offsets_to_transaction(places, member, CALL_SECONDS)
+            self._producer.commit_transaction(CALL_SECONDS)
+        else:
+            self._flush()
+            self._consumer.commit(offsets=places, asynchronous=False)
+        self._begun.clear()
+
+    def _produce(self, topic: str, message: Message) -> None:
+        more = {"timestamp": message.timestamp} if message.timestamp else {}
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    message.value,
+                    message.key,
+                    headers=message.headers,
+                    on_delivery=self._delivered,
+                    **more,
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None:
+            self._undelivered.append((error, message.topic()))
+
+    def _flush(self) -> None:
+        """Wait until all is with the broker; what it does not take ends the lane or the turn."""
+        left = self._producer.flush(CALL_SECONDS)
+        if self._undelivered:
+            error, topic = self._undelivered[0]
+            if error.name() in _REFUSED:
+                raise JobError(
+                    f"The topic {topic} does not take what is written to it: {error.str()}. The "
+                    f"records are not lost: nothing of this transaction was committed."
+                )
+            raise self._kafka.KafkaException(error)
+        if left:
+            raise self._kafka.KafkaException(
+                self._kafka.KafkaError(self._kafka.KafkaError._TIMED_OUT, "not all was delivered")
+            )
+
+    # When something fails
+
+    def _recover(self, cause: Any) -> None:
+        """Abort, and go on where Kafka says that the group is."""
+        error = cause.args[0]
+        log.info("lane %s: %s", self._identity.name, error.str())
+        if error.name() in _HOPELESS:
+            raise JobError(f"{self._job.input.url}: {error.str()}.") from None
+        try:
+            if error.fatal() or self._consumer is None:
+                raise cause
+            self._undelivered.clear()
+            if self._job.exactly_once:
+                self._producer.abort_transaction(CALL_SECONDS)
+            self._back()
+        except self._kafka.KafkaException:
+            self._close()
+            if not self._stopped():
+                time.sleep(0.3)
+
+    def _back(self) -> None:
+        """Forget what is not committed."""
+        self._positions.clear()
+        mine = self._consumer.assignment()
+        if mine:
+            for place in self._starts(self._consumer, mine):
+                self._consumer.seek(place)
+
+    def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        producer, self._producer = self._producer, None
+        self._progress.partitions = None
+        with suppress(Exception):
+            if producer is not None and self._job.exactly_once:
+                producer.abort_transaction(2.0)
+        with suppress(Exception):
+            if consumer is not None:
+                consumer.close()
+
+    # What is said of it
+
+    def _note_latency(self, messages: list[Any]) -> None:
+        now = time.time() * 1000
+        for message in (messages[0], messages[-1]):
+            kind, when = message.timestamp()
+            if kind and len(self._progress.latencies) < 1000:
+                self._progress.latencies.append(max(0.0, now - when))
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._reported >= 0.2:
+            self._report(self._told())
+            self._progress.latencies = []
+            self._reported = time.monotonic()
+
+    def _told(self) -> LaneProgress:
+        progress = self._progress
+        progress.idle = time.monotonic() - self._active
+        return progress
+
+
+_REFUSED = (
+    "MSG_SIZE_TOO_LARGE",
+    "INVALID_RECORD",
+    "POLICY_VIOLATION",
+    "TOPIC_AUTHORIZATION_FAILED",
+    "CLUSTER_AUTHORIZATION_FAILED",
+    "UNKNOWN_TOPIC_OR_PART",
+    "INVALID_TIMESTAMP",
+)
+"""A message will be refused again."""
+
+_HOPELESS = (
+    "_AUTHENTICATION",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+    "GROUP_AUTHORIZATION_FAILED",
+    "SASL_AUTHENTICATION_FAILED",
+    "UNSUPPORTED_FEATURE",
+    "_UNSUPPORTED_FEATURE",
+)
+
+
+def _only(settings: dict[str, str], *, consumer: bool) -> dict[str, str]:
+    """The settings without those that only the other kind of client has."""
+    others = _PRODUCERS if consumer else _CONSUMERS
+    return {name: value for name, value in settings.items() if not name.startswith(others)}
+
+
+_PRODUCERS = ("linger.", "batch.", "compression.", "queue.buffering.", "message.", "partitioner",
+              "request.required.acks", "acks", "delivery.", "transaction.", "sticky.")  # fmt: skip
+_CONSUMERS = ("fetch.", "session.", "heartbeat.", "max.poll.", "queued.", "partition.assignment.",
+              "check.crcs", "group.")  # fmt: skip

@@ -1,0 +1,307 @@
+"""Lanes on this machine: processes that each take messages of a topic."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
+from modelbeam.job.careful import Careful
+from modelbeam.job.description import ModelSpec
+from modelbeam.job.task import Progress
+from modelbeam.kafka.lane import LaneJob, LaneProgress
+from modelbeam.local.crashes import Crash, Crashes
+from modelbeam.local.mode import Shares
+from modelbeam.local.start import Started, start_worker
+from modelbeam.local.worker import Worker
+from modelbeam.models.base import ModelInfo
+from modelbeam.predicting.counts import Counts
+from modelbeam.sources.splits import Split
+
+LOOK_SECONDS = 0.1
+
+STOP_SECONDS = 4.0
+"""How long lanes may take to finish the transaction in hand; one that takes longer is given up,
+and its records are done again by whoever comes next."""
+
+CAREFUL_TURNS = 1
+"""Turns after a death in which the model is in a process of its own."""
+
+
+@dataclass(slots=True)
+class LanesProgress:
+    """How all lanes are together.
+
+    Attributes:
+        counts: of the records that are done.
+        lanes: how many there are.
+        partitions: how many they have together.
+        ended: partitions that are at their ends.
+        idle: seconds since the last message.
+        joined: whether every lane has been given its partitions, or none.
+        latencies: milliseconds, of some of the last messages.
+        lost: what was passed over.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    lanes: int = 0
+    partitions: int = 0
+    ended: frozenset[int] = frozenset()
+    idle: float = 0.0
+    joined: bool = False
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
+    lost: tuple[str, ...] = ()
+
+    def latency(self, share: float) -> float | None:
+        """The milliseconds that this share of the messages stayed under."""
+        if len(self.latencies) < 2:
+            return None
+        cuts = statistics.quantiles(self.latencies, n=100)
+        return cuts[min(98, max(0, round(share * 100) - 1))]
+
+
+class LanesWatcher(Protocol):
+    """What is told how lanes go."""
+
+    def loading(self, seconds: float) -> None:
+        """The model has been loading for so long."""
+
+    def lanes(self, progress: LanesProgress) -> None:
+        """Called ten times a second."""
+
+    def note(self, text: str) -> None:
+        """Something happened that a person wants to know once."""
+
+
+class Unwatched:
+    """A watcher that says nothing."""
+
+    def loading(self, seconds: float) -> None:
+        """Say nothing."""
+
+    def lanes(self, progress: LanesProgress) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+class _Lane:
+    """One lane, over all the processes that it has had."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.done = Counts()
+        self.now: LaneProgress | None = None
+        self.lost: tuple[str, ...] = ()
+        self.over = False
+
+    def counted(self) -> Counts:
+        total = Counts()
+        total.add(self.done, 0)
+        if self.now is not None:
+            total.add(self.now.counts, 0)
+        return total
+
+    def settle(self) -> None:
+        """Its process has ended; what it did stays counted."""
+        self.done = self.counted()
+        self.now = None
+
+
+class Lanes:
+    """All lanes of one run.
+
+    Args:
+        model: what they load.
+        number: how many.
+        started: a process that was started ahead.
+        crashes: the limits of what may happen to the processes.
+    """
+
+    def __init__(
+        self, model: ModelSpec, number: int, started: Started | None, crashes: Crashes
+    ) -> None:
+        self.info: ModelInfo | None = None
+        self.failure: ModelbeamError | None = None
+        self.progress = LanesProgress(lanes=number)
+        self._crashes, self._model, self._number = crashes, model, number
+        self._started: Started | None = started
+        self._changed = threading.Condition()
+        self._lanes = [_Lane() for _ in range(number)]
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+        self._start(self._lanes[0])
+
+    def _start(self, lane: _Lane, careful: Careful | None = None) -> Worker:
+        """A process for a lane: the one that was started ahead, or a new one."""
+        started, self._started = self._started, None
+        worker = Worker(self, started or start_worker(self._number), self._model, 1, careful)
+        lane.worker = worker
+        worker.listen()
+        return worker
+
+    def wait_loaded(self, tell: Callable[[float], None]) -> ModelInfo:
+        """Wait until the model is loaded once.
+
+        Raises:
+            ModelError: it could not be.
+        """
+        began = time.monotonic()
+        with self._changed:
+            while self.info is None and self.failure is None:
+                self._changed.wait(0.25)
+                tell(time.monotonic() - began)
+        if self.info is None:
+            assert self.failure is not None
+            if isinstance(self.failure, WorkerDiedError):
+                raise ModelLoadError(
+                    f"--model {self._model.target}: its process died while the model was loaded. "
+                    f"{self.failure}"
+                )
+            raise self.failure
+        return self.info
+
+    def run(
+        self, job: LaneJob, watcher: LanesWatcher, enough: Callable[[LanesProgress], bool]
+    ) -> None:
+        """Run the lanes until it is ``enough``, or one fails.
+
+        Raises:
+            JobError: what ended a lane.
+            KeyboardInterrupt: passed on; nothing is stopped yet.
+        """
+        for lane in self._lanes:
+            if lane.worker is None:
+                self._start(lane)
+            thread = threading.Thread(target=self._keep, args=[lane, job], daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        noted: set[str] = set()
+        while self.failure is None and not all(lane.over for lane in self._lanes):
+            time.sleep(LOOK_SECONDS)
+            self._look()
+            for what in self.progress.lost:
+                if what not in noted:
+                    noted.add(what)
+                    watcher.note(f"{what}; passed over (--on-data-loss earliest)")
+            watcher.lanes(self.progress)
+            if enough(self.progress):
+                return
+        if self.failure is not None:
+            raise self.failure
+
+    def finish(self) -> None:
+        """Have all lanes finish the transaction in hand, then end all processes."""
+        self._stopping = True
+        for lane in self._lanes:
+            if lane.worker is not None:
+                lane.worker.tell("stop")
+        deadline = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._look()
+        for lane in self._lanes:
+            if lane.worker is not None:
+                lane.worker.close(kill=True)
+
+    def _keep(self, lane: _Lane, job: LaneJob) -> None:
+        """Keep one lane going, whatever becomes of its processes."""
+        careful: Careful | None = None
+        crash: Crash | None = None
+        try:
+            while not self._stopping:
+                worker = lane.worker or self._start(lane, careful)
+                turns = CAREFUL_TURNS if careful else None
+                try:
+                    lane.now, blamed = worker.call("lane", job, turns)
+                    if crash is not None:
+                        self._crashes.found(crash, blamed)
+                    if careful is None:
+                        break
+                    careful = crash = None
+                except WorkerDiedError as error:
+                    if self._stopping or self.info is None:
+                        raise
+                    place = f"a transaction of {job.input.url}"
+                    how = str(error).removeprefix("The process that holds the model ").rstrip(".")
+                    crash = Crash(how.split(". ")[0], worker.pulse.peak, [place])
+                    self._crashes.add(crash)
+                    careful = self._crashes.careful(crash)
+                lane.settle()
+                worker.close(kill=True)
+                lane.worker = None
+        except ModelbeamError as error:
+            self.stop(error)
+        finally:
+            lane.over = True
+
+    def stop(self, error: BaseException) -> None:
+        """Note the first failure."""
+        if not isinstance(error, ModelbeamError):
+            error = JobError(f"The job failed with {type(error).__name__}: {error}")
+        with self._changed:
+            if self.failure is None and not self._stopping:
+                self.failure = error
+            self._changed.notify_all()
+
+    def _look(self) -> None:
+        """Add up what the lanes said."""
+        progress = LanesProgress(lanes=self._number, latencies=self.progress.latencies)
+        now = [lane.now for lane in self._lanes if lane.now is not None]
+        for lane in self._lanes:
+            progress.counts.add(lane.counted(), 0)
+            if lane.worker is not None and not lane.over:
+                lane.worker.look_after()
+        for one in now:
+            progress.latencies.extend(one.latencies)
+            one.latencies = []
+            progress.lost += one.lost
+        progress.partitions = sum(one.partitions or 0 for one in now)
+        progress.ended = self.progress.ended.union(*(one.ended for one in now))
+        progress.idle = min((one.idle for one in now), default=0.0)
+        progress.joined = len(now) == len(self._lanes) and all(
+            one.partitions is not None for one in now
+        )
+        self.progress = progress
+
+    def described(self) -> tuple[dict[str, Any], ...]:
+        """The processes that died."""
+        return self._crashes.described()
+
+    # What a process tells of itself; see :class:`.worker.Owner`.
+
+    @property
+    def record_timeout(self) -> float | None:
+        """Seconds that a record may take."""
+        return self._crashes.record_timeout
+
+    def worker_loaded(self, _worker: Worker, info: ModelInfo, _grown: int) -> None:
+        """It has its model."""
+        with self._changed:
+            self.info = self.info or info
+            self._changed.notify_all()
+
+    def worker_measured(self, worker: Worker, shares: Shares) -> None:
+        """Lanes are processes in any case."""
+
+    def worker_progressed(self, split: Split, progress: Progress) -> None:
+        """Lanes have progress of their own."""
+
+    def worker_told(self, worker: Worker, progress: Any) -> None:
+        """A lane is so far."""
+        for lane in self._lanes:
+            if lane.worker is worker:
+                before = lane.now.latencies if lane.now is not None else []
+                lane.now = replace(progress, latencies=[*before[-1000:], *progress.latencies])
+
+    def worker_ended(self, _worker: Worker, error: ModelbeamError) -> ModelbeamError:
+        """It is gone."""
+        if self.info is None:
+            self.stop(error)
+        return error

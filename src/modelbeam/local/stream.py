@@ -1,0 +1,194 @@
+"""A run from topic to topic on this machine: as data arrives, or until now."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from modelbeam.errors import RequestError, TooManyErrorsError
+from modelbeam.job.description import Job
+from modelbeam.job.result import Run
+from modelbeam.kafka import address
+from modelbeam.kafka.address import Topic
+from modelbeam.kafka.cluster import Cluster
+from modelbeam.kafka.lane import LaneJob
+from modelbeam.local.crashes import Crashes
+from modelbeam.local.lanes import Lanes, LanesProgress, LanesWatcher
+from modelbeam.local.start import Started
+from modelbeam.machine import available_cores
+from modelbeam.models.base import ModelInfo
+
+DEFAULT_DELIVERY = "exactly-once"
+
+
+class StreamRun:
+    """One run over a topic.
+
+    Args:
+        job: what to do; its input and its output are topics.
+        watcher: told how it goes.
+        now: when it started, in seconds since the epoch.
+        started: a process for the model that was started ahead.
+    """
+
+    def __init__(
+        self, job: Job, watcher: LanesWatcher, now: float, started: Started | None
+    ) -> None:
+        self._job, self._watcher, self._now, self._started = job, watcher, now, started
+        self._notes: list[str] = []
+        self._ends: dict[int, int] | None = None
+
+    def run(self) -> Run:
+        """Run it to its end.
+
+        Raises:
+            RequestError: the request is wrong; nothing ran.
+            JobError: it failed; what is committed stays, and the same command goes on from there.
+        """
+        job = self._job
+        source, target, errors = self._topics()
+        settings = address.read_settings(job.kafka_config) if job.kafka_config else {}
+        cluster = Cluster(source.brokers, settings)
+        partitions = cluster.partitions(source, "--input")
+        there = cluster if target.brokers == source.brokers else Cluster(target.brokers, settings)
+        there.partitions(target, "--output")
+        there.partitions(errors, "--errors")
+        limits = there.limits([target.name, errors.name])
+        if not job.streaming:
+            self._ends = self._bounds(cluster, source, partitions)
+        number = min(job.workers or available_cores(), max(1, len(partitions)))
+        crashes = Crashes(job.record_timeout, job.max_crashes)
+        lanes = Lanes(job.model, number, self._started, crashes)
+        stopped = False
+        try:
+            info = lanes.wait_loaded(self._watcher.loading)
+            lane = LaneJob(
+                input=source,
+                output=target,
+                errors=errors,
+                group=job.consumer_group,
+                settings=settings,
+                keep=job.keep,
+                batch_size=None if job.batch_size == "auto" else job.batch_size,
+                longest=job.max_record_size,
+                exactly_once=job.delivery == DEFAULT_DELIVERY,
+                form=job.errors_format,
+                begin=job.begin,
+                skip_lost=job.on_data_loss == "earliest",
+                ends=self._ends,
+                limits=(limits[target.name], limits[errors.name]),
+            )  # fmt: skip
+            try:
+                lanes.run(lane, self._watcher, self._enough)
+            except KeyboardInterrupt:
+                stopped = True
+            lanes.finish()
+        finally:
+            lanes.finish()
+        return self._result(lanes, info, lane, stopped)
+
+    def _topics(self) -> tuple[Topic, Topic, Topic]:
+        job = self._job
+        if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
+            raise RequestError(
+                "--input: name one topic, kafka://HOST:PORT/TOPIC, where the output is one."
+            )
+        source = address.parse(job.inputs[0], "--input")
+        target = address.parse(job.output, "--output")
+        if job.errors is None:
+            raise RequestError(
+                f"--errors: say where failed records go, such as --errors {target.url}-errors; "
+                f"modelbeam makes no topics."
+            )
+        errors = address.parse(job.errors, "--errors")
+        if errors.brokers != target.brokers:
+            raise RequestError(
+                "--errors and --output must be on the same cluster: a transaction holds both."
+            )
+        if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
+            raise RequestError(
+                "--output is on another cluster than --input: no transaction holds the offsets of "
+                "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
+                "the same cluster."
+            )
+        if source in (target, errors) or target == errors:
+            raise RequestError("--input, --output and --errors must be three topics.")
+        return source, target, errors
+
+    def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
+        """Where each partition ends now, for a reader of what is committed."""
+        ranges = cluster.ranges(source.name, partitions)
+        held = sum(one.high - one.end for one in ranges.values())
+        if held:
+            self._note(
+                f"{held} offsets of {source.url} are behind transactions that are still open; they "
+                f"are left for the next run"
+            )
+        return {partition: one.end for partition, one in ranges.items()}
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._watcher.note(text)
+
+    def _enough(self, progress: LanesProgress) -> bool:
+        """Whether the run has come to its end."""
+        job = self._job
+        if error := self._too_many(progress):
+            raise error
+        if self._ends is not None and progress.ended.issuperset(self._ends):
+            return True
+        if job.stop_after is not None and time.time() - self._now > job.stop_after:
+            return True
+        idle = job.stop_when_idle
+        return idle is not None and progress.joined and progress.idle > idle
+
+    def _too_many(self, progress: LanesProgress) -> TooManyErrorsError | None:
+        limit, counts = self._job.max_errors, progress.counts
+        if limit is None or limit.endswith("%") or counts.failed <= int(limit):
+            return None
+        first = counts.kinds[0]
+        return TooManyErrorsError(
+            f"{counts.failed} records failed, more than --max-errors {limit}; the run was stopped. "
+            f"The first: {first.source} at {first.place}, {first.type}: {first.error}. All of them "
+            f"are in {self._job.errors}."
+        )
+
+    def _result(self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool) -> Run:
+        progress, job = lanes.progress, self._job
+        counts, seconds = progress.counts, time.time() - self._now
+        why = "stopped" if stopped else "until now" if self._ends is not None else "ended"
+        description: dict[str, Any] = {
+            "status": "succeeded",
+            "end": why,
+            "model": info.to_dict(),
+            "input": lane.input.url,
+            "output": lane.output.url,
+            "errors": lane.errors.url,
+            "group": lane.group,
+            "delivery": job.delivery,
+            "lanes": progress.lanes,
+            "counts": {
+                "read": counts.read,
+                "predicted": counts.predicted,
+                "failed": counts.failed,
+            },
+            "failures": [kind.to_dict() for kind in counts.kinds],
+            "crashes": list(lanes.described()),
+            "latency_ms": {
+                f"p{round(100 * share)}": progress.latency(share) for share in (0.5, 0.99)
+            },
+            "lost": list(progress.lost),
+            "notes": self._notes,
+            "seconds": round(seconds, 3),
+        }
+        return Run(
+            read=counts.read,
+            predicted=counts.predicted,
+            failed=counts.failed,
+            shards=(),
+            errors=(lane.errors.url,),
+            output=lane.output.url,
+            seconds=seconds,
+            failures=tuple(description["failures"]),
+            description=description,
+        )
