@@ -38,7 +38,13 @@ from sklearn.svm import SVC
 
 import modelbeam
 from modelbeam import cli, models
-from modelbeam.errors import ModelError, ModelLoadError, NotAModelError, ResumeError
+from modelbeam.errors import (
+    ModelError,
+    ModelLoadError,
+    NotAModelError,
+    ResumeError,
+    SchemaMismatchError,
+)
 from modelbeam.models import Options, estimators, tabular
 from modelbeam.package.build import build
 from modelbeam.package.clean import clean_import
@@ -314,7 +320,14 @@ def test_nulls_are_predicted_or_fail_alone_as_the_model_has_it(tmp_path):
     assert {f.error for f in outcome.failures} == {"column 'sepal width' is null"}
     inside = make_pipeline(StandardScaler(), LinearRegression()).fit(X, Y)
     outcome = predict(models.load(saved(inside, tmp_path)), rows[:20])
-    assert sorted(f.row for f in outcome.failures) == [0, 7, 14]
+    assert [f.row for f in outcome.failures] == [0, 7, 14]
+    assert {f.error for f in outcome.failures} == {"column 'sepal width' is null"}
+    parts = ColumnTransformer(
+        [("mean", SimpleImputer(), ["sepal width"]), ("rest", "passthrough", [NAMES[0], "d"])]
+    )
+    some = make_pipeline(parts, LinearRegression()).fit(holes, Y)
+    columns = models.load(saved(some, tmp_path)).info.signature.columns
+    assert {c.name for c in columns if c.nullable} == {"sepal width", "petal_länge"}
 
 
 def test_booleans_count_as_numbers_and_inexact_integers_do_not(tmp_path):
@@ -500,7 +513,7 @@ def test_probabilities_where_there_are_none_are_refused(tmp_path):
         models.load(saved(FITTED["linear"], tmp_path), options=Options(proba=True))
     with pytest.raises(NotAModelError, match=r"probability=True"):
         models.load(saved(FITTED["vectors"], tmp_path), options=Options(proba=True))
-    with pytest.raises(NotAModelError, match=r"--proba is not for models of the kind MLModel"):
+    with pytest.raises(NotAModelError, match=r"--proba is not for classes and functions"):
         models.load("small_models:Doubler", options=Options(proba=True))
 
 
@@ -569,6 +582,27 @@ def test_check_names_both_versions_and_columns_that_are_not_there(tmp_path, caps
     assert cli.run(["check", "-m", old, *common, "--allow-version-mismatch"]) == 2
     assert "needs 'd'" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_column_of_another_type_throughout_is_told_before_the_run(suffix, tmp_path):
+    wrong = X.assign(d=[f"about {n}" for n in range(ROWS)])
+    file = tmp_path / f"in.{suffix}"
+    save = {
+        "jsonl": lambda frame: write_lines(file, exact(frame)),
+        "csv": lambda frame: frame.to_csv(file, index=False),
+        "parquet": lambda frame: frame.to_parquet(file),
+    }[suffix]
+    job = {"input": str(file), "output": str(tmp_path / "out.jsonl")}
+    path = saved(FITTED["linear"], tmp_path)
+    save(wrong)
+    with pytest.raises(SchemaMismatchError, match=r"'d' must be a number, not .*all of the 100"):
+        modelbeam.predict(model=path, **job)
+    assert not (tmp_path / "out.jsonl").exists()
+    if suffix != "parquet":
+        save(pd.concat([wrong[:50], X[50:]]))
+        run = modelbeam.predict(model=path, **job)
+        assert (run.predicted, run.failed) == (ROWS - 50, 50)
 
 
 def test_describe_and_package_take_the_same_flags(tmp_path, capsys):

@@ -10,6 +10,7 @@ from modelbeam import streams
 from modelbeam.cli.output import print_json, say
 from modelbeam.cli.parser import flags_of
 from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.models.target import Target
 from modelbeam.text import printable
 
 
@@ -31,7 +32,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         ("version", info.version),
         ("description", info.description),
         ("interface", f"{info.interface}, predicts by {info.style}"),
-        ("package", info.distribution or "none (a module by itself)"),
+        ("package", info.distribution or _no_package(info.target)),
     ]
     for name, value in said:
         say(f"{name:<13} {printable(value)}", 14)
@@ -41,6 +42,11 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         for line in fields_of(schema, width and width - 2):
             say(f"  {printable(line)}", 6)
     return 0
+
+
+def _no_package(target: str) -> str:
+    is_class = Target.parse(target).form == "class"
+    return "none (a module by itself)" if is_class else "none (a file, a directory or a URI)"
 
 
 def fields_of(schema: dict[str, Any] | None, width: int | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from modelbeam.errors import (
     TooManyErrorsError,
     did_you_mean,
 )
-from modelbeam.formats.base import Wanted
+from modelbeam.formats.base import Piece, Wanted
 from modelbeam.formats.layout import Layout
 from modelbeam.formats.named import names_problem
 from modelbeam.job import flags as options
@@ -26,7 +26,7 @@ from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
 from modelbeam.models.options import FLAGS
-from modelbeam.models.signature import missing_columns
+from modelbeam.models.signature import WRONG_TYPE, missing_columns
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.renaming import check_rename
 from modelbeam.sinks.files.output import Output, check_output
@@ -337,6 +337,7 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
     found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS, wanted))
     missing, looked = found.missing(), found.records
     if not missing or not looked:
+        _check_types(starts, info)
         return []
     for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
         source = source_of(piece.path)
@@ -364,6 +365,31 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
         )
         for what, names in missing.items()
     ]
+
+
+def _check_types(starts: Sequence[Piece], info: ModelInfo) -> None:
+    """Refuse data whose columns are all of another type than a model of columns takes.
+
+    Raises:
+        SchemaMismatchError: a type is wrong in all of the first records of some of the inputs.
+    """
+    signature = info.signature
+    if signature is None or not signature.typed:
+        return
+    wanted = Wanted("table", columns=tuple(signature.names), signature=signature)
+    errors: list[str] = []
+    for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
+        batch = source_of(piece.path).first(piece, SAMPLE_RECORDS, wanted)
+        decoded = batch.table(signature, lambda record: record)
+        errors += [failure.error for failure in decoded.failures]
+        if len(decoded.records) or not all(WRONG_TYPE in error for error in errors):
+            return
+    if errors:
+        raise SchemaMismatchError(
+            f"--model {info.target}: {errors[0]}, and so in all of the {len(errors)} records that "
+            f"were looked at, the first of them in {starts[0].path}. Convert that column, or name "
+            f"the right one."
+        )
 
 
 SAMPLE_FILES = 8

@@ -39,9 +39,8 @@ def load(
         taken = options_of(kind)
         refused = options.refused(taken)
         if refused:
-            raise NotAModelError(
-                f"{refused} is not for models of the kind {kind.name}, such as --model {parsed}."
-            )
+            what = "classes and functions" if kind.classes else f"models of the kind {kind.name}"
+            raise NotAModelError(f"{refused} is not for {what}, such as --model {parsed}.")
         more = (options,) if taken else ()
         loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}), *more)
     except ModelbeamError:

@@ -61,13 +61,14 @@ def matrix(batch: Any, categories: Mapping[str, Any], dtype: Any) -> Any:
     """
     import numpy as np
 
-    made = np.empty((batch.num_rows, batch.num_columns), dtype)
+    columns = []
     for at, name in enumerate(batch.schema.names):
         column = batch.column(at)
         if name in categories:
             column = codes(name, column, categories[name])
-        made[:, at] = tabular.floats(column)
-    return made
+        columns.append(tabular.floats(column))
+    with np.errstate(over="ignore"):  # whoever cannot have infinity looks for it
+        return tabular.by_rows(columns, batch.num_rows, dtype)
 
 
 def codes(name: str, column: Any, categories: Any) -> Any:

@@ -111,7 +111,7 @@ def columns_of(model: Any, names: Sequence[str], text: bool) -> list[Column]:
     first = _first(model)
     kinds: dict[str, Kind | None] = dict.fromkeys(names, _kind_for(first))
     if hasattr(first, "transformers_"):
-        kinds.update(_kinds_of_parts(first, names))
+        kinds.update(_kinds_ofparts_of(first, names))
     else:
         kinds.update(_kinds_of_categories(first, names))
     nullable = _may_take_nulls(model)
@@ -127,7 +127,7 @@ def columns_of(model: Any, names: Sequence[str], text: bool) -> list[Column]:
     return columns
 
 
-def _kinds_of_parts(parts: Any, names: Sequence[str]) -> dict[str, Kind | None]:
+def _kinds_ofparts_of(parts: Any, names: Sequence[str]) -> dict[str, Kind | None]:
     """What the parts of a ``ColumnTransformer`` do with the columns."""
     import numpy as np
 
@@ -161,7 +161,7 @@ def _kinds_of_categories(encoder: Any, names: Sequence[str]) -> dict[str, Kind]:
     """The kinds of columns with categories that were found in training."""
     inner = getattr(encoder, "_preprocessor", None)  # of histogram gradient boosting
     if inner is not None and hasattr(inner, "transformers_"):
-        found = _kinds_of_parts(inner, names)
+        found = _kinds_ofparts_of(inner, names)
         return {name: kind if kind == "str" else "float" for name, kind in found.items()}
     categories = getattr(encoder, "categories_", None)
     if isinstance(categories, list) and len(categories) == len(names):
@@ -191,7 +191,12 @@ def _kind_of_values(values: Any) -> Kind:
 def _kind_for(step: Any) -> Kind:
     """What the columns of a step hold where nothing else tells: numbers, if it is known."""
     known = type(step).__module__.partition(".")[0] in ("sklearn", "xgboost", "lightgbm")
-    return "float" if known and type(step).__name__ != "FunctionTransformer" else "any"
+    return "float" if known and not has_own_function(step) else "any"
+
+
+def has_own_function(step: Any) -> bool:
+    """Whether it is a transformer that calls a function of the user's."""
+    return type(step).__name__ == "FunctionTransformer" and step.func is not None
 
 
 def takes_texts(model: Any) -> bool:
@@ -275,7 +280,7 @@ def block_of(model: Any) -> tuple[int, int]:
     one way in small blocks and in another in large ones; so a block is always small, or, where that
     would be very small, always of one size.
     """
-    parts = _parts(model)
+    parts = parts_of(model)
     if all(_BY_ITSELF.match(type(part).__module__) for part in parts):
         return tabular.LARGEST, 1
     rows = _SMALL // max(_widest(parts), 1) // tabular.ALIGNED * tabular.ALIGNED
@@ -284,7 +289,7 @@ def block_of(model: Any) -> tuple[int, int]:
     return _FEWEST, _FEWEST
 
 
-def _parts(model: Any) -> list[Any]:
+def parts_of(model: Any) -> list[Any]:
     """A fitted object and all estimators within it."""
     found: dict[int, Any] = {}
     seen: set[int] = set()

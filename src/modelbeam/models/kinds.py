@@ -232,7 +232,9 @@ def kind_of(target: Target) -> ModelKind:
 def _unknown(target: Target, others: dict[str, ModelKind]) -> str:
     if target.suffix == ".py":
         module = target.path.rpartition("/")[2].removesuffix(".py")
-        return f"--model {target} is Python code; name the class in it: '{module}:Class'."
+        return (
+            f"--model {target} is Python code; name the class or function in it: '{module}:Class'."
+        )
     is_file = target.form == "file" and os.path.exists(target.path)
     strange = libraries.foreign(target.path) if is_file else None
     if is_file or target.form == "uri":

@@ -75,7 +75,7 @@ def _directory(target: Target) -> str:
         place = mlflow.get_tracking_uri()
         raise ModelLoadError(
             f"--model {target} cannot be fetched from the tracking store {place}: "
-            f"{describe(error)}. MLFLOW_TRACKING_URI says where it is."
+            f"{describe(error).rstrip('.')}. MLFLOW_TRACKING_URI says where it is."
         ) from error
 
 

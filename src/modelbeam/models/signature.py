@@ -34,6 +34,10 @@ ACCEPTED: dict[Kind, frozenset[type]] = {
 _PLAIN: dict[Kind, type] = {"float": float, "int": int, "str": str, "bool": bool}
 
 
+WRONG_TYPE = " must be "
+"""What is said of a value of another type, between the column's name and the type."""
+
+
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -146,6 +150,7 @@ class Signature:
             records that they reject are validated by the schema too.
         whole: whether the schema looks at nothing but the columns.
         ignores: whether it takes other fields and leaves them out.
+        typed: whether data whose columns are of other types throughout is refused before a run.
     """
 
     columns: tuple[Column, ...]
@@ -153,6 +158,12 @@ class Signature:
     converts: bool = field(default=False, compare=False)
     whole: bool = field(default=True, compare=False)
     ignores: bool = field(default=False, compare=False)
+    typed: bool = field(default=False, compare=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.columns]
 
     @property
     def required(self) -> list[str]:

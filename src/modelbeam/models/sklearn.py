@@ -11,6 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from modelbeam.errors import ModelLoadError, NotAModelError
@@ -18,6 +19,7 @@ from modelbeam.models import estimators, pickles, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of, modules_in
 from modelbeam.models.options import Options
+from modelbeam.models.signature import Column
 from modelbeam.models.target import Target
 
 
@@ -53,6 +55,9 @@ def wrap(
     pickles.check(target, found)
     return Estimator(target, found, options, tuple(notes))
 
+
+_MOST_TRIED = 64
+"""Columns up to which each is tried; of more the library tells, record by record."""
 
 _BOOSTERS = ("xgboost", "lightgbm", "catboost")
 """Libraries of boosting, whose categories need care; see the modules of these names."""
@@ -95,6 +100,7 @@ class Estimator(tabular.TableModel):
         self._proba = estimators.proba_of(target, model) if options.proba else None
         self._labels = estimators.labels_of(model)
         self.rows, self.aligned = estimators.block_of(model)
+        columns = self._without_nulls(columns)
         signature = tabular.signature_of(columns)
         name = os.path.basename(target.path.rstrip("/")).rpartition(".")[0] or str(target)
         last = estimators.last_of(model)
@@ -113,6 +119,48 @@ class Estimator(tabular.TableModel):
             warnings=notes,
         )
         _one_thread()
+
+    def _without_nulls(self, columns: list[Column]) -> list[Column]:
+        """The columns, those of numbers without null where the model certainly refuses it.
+
+        It is tried on a row of zeros, if all steps are scikit-learn's own: else a file with many
+        nulls would be cut into pieces again and again.
+        """
+        if any(
+            not type(part).__module__.startswith("sklearn.") or estimators.has_own_function(part)
+            for part in estimators.parts_of(self._model)
+        ):
+            return columns
+        tried = [c for c in columns if c.kind == "float" and c.nullable]
+        if (
+            not tried
+            or any(c.kind != "float" and c.required for c in columns)
+            or not self._predicts(columns, [])
+        ):
+            return columns
+        if self._predicts(columns, [c.name for c in tried]) or len(tried) > _MOST_TRIED:
+            return columns
+        refused = {c.name for c in tried if not self._predicts(columns, [c.name])}
+        return [replace(c, nullable=c.nullable and c.name not in refused) for c in columns]
+
+    def _predicts(self, columns: list[Column], null: list[str]) -> bool:
+        """Whether a row of zeros is predicted, with null in some columns."""
+        import pyarrow as pa
+
+        values = [
+            pa.array([None if c.name in null else 0.0], pa.float64())
+            if c.kind == "float"
+            else pa.nulls(1)
+            for c in columns
+        ]
+        row = pa.RecordBatch.from_arrays(values, names=[c.name for c in columns])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._model.predict(self._give(tabular.aligned(row, self.aligned)))
+        except Exception:
+            return False
+        return True
 
     def predict_rows(self, batch: Any) -> list[tuple[str, Any]]:
         """The prediction, and the probability of each class if they are wanted."""

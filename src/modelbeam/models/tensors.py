@@ -68,10 +68,8 @@ class Tensor:
         shape = (rows, *([len(self.columns)] if self.rest else []))
         if len(self.columns) == 1:
             return _values(batch.column(self.columns[0]), self).reshape(shape)
-        made = np.empty(shape, self.dtype)
-        for at, name in enumerate(self.columns):
-            made[:, at] = _values(batch.column(name), self)
-        return made
+        columns = [_values(batch.column(name), self) for name in self.columns]
+        return tabular.by_rows(columns, rows, self.dtype)
 
 
 def _values(column: Any, one: Tensor) -> Any:
