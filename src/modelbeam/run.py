@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import engines, storage
+from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job.description import Job, build_job
@@ -61,8 +62,10 @@ def run_job(
     return run
 
 
-def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Streamed:
-    """Run a job whose output is a topic.
+def stream_job(
+    job: Job, watcher: LanesWatcher, started: Started | None = None
+) -> Streamed | Submitted:
+    """Run a job whose output is a topic, to its end, or until it is left running on its engine.
 
     Args:
         job: what to do.
@@ -75,11 +78,11 @@ def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) 
     """
     now = time.time()
     engines.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:
-        raise RequestError(
-            "--runner: a run into a topic is done on this machine in this version; start the same "
-            "command on several machines, and Kafka shares the partitions out among them."
-        )
+        return RemoteLanes(job, watcher, now, started).run()
+    if job.detach:
+        raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     return StreamRun(job, watcher, now, started).run()
 
 

@@ -53,7 +53,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
 
 def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
     """Run a job whose output is a topic; Ctrl-C and SIGTERM are its usual end."""
-    from modelbeam.report.stream import stream_summary, stream_watcher
+    from modelbeam.engines.run import Submitted
+    from modelbeam.report.stream import left_streaming, stream_summary, stream_watcher
     from modelbeam.run import stream_job
 
     sys.unraisablehook = stop_again
@@ -64,6 +65,12 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
         )
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
+    if isinstance(done, Submitted):
+        if flags.json:
+            print_json(done.to_dict())
+        if not flags.quiet:
+            print(printable(left_streaming(done)), file=sys.stderr)
+        return 0
     if flags.json:
         print_json(done.description)
     if not flags.quiet:
