@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, overload
 from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import engines, storage
+from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job.description import Job, build_job
@@ -63,8 +64,10 @@ def run_job(
     return run
 
 
-def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run:
+def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run | Submitted:
     """Run a job that goes on as data arrives, or whose output is a topic.
+
+    It runs to its end, or until it is left running on its engine.
 
     Args:
         job: what to do.
@@ -77,11 +80,16 @@ def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None)
     """
     now = time.time()
     engines.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:
-        raise RequestError(
-            "--runner: a streaming run is done on this machine in this version; of topics, start "
-            "the same command on several machines, and Kafka shares the partitions out."
-        )
+        if not address.is_topic(job.output):
+            raise RequestError(
+                "--streaming over files is done on this machine; leave the --runner out. Several "
+                "machines may watch the same directory: each file is read once."
+            )
+        return RemoteLanes(job, watcher, now, started).run()
+    if job.detach:
+        raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
         return StreamRun(job, watcher, now, started).run()
     return ArrivingRun(job, watcher, now, started).run()

@@ -51,7 +51,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
 
 def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
     """Run a job that goes on as data arrives; Ctrl-C and SIGTERM are its usual end."""
-    from modelbeam.report.stream import stream_summary, stream_watcher
+    from modelbeam.engines.run import Submitted
+    from modelbeam.report.stream import left_streaming, stream_summary, stream_watcher
     from modelbeam.run import stream_job
 
     sys.unraisablehook = stop_again
@@ -62,6 +63,12 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
         )
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
+    if isinstance(done, Submitted):
+        if flags.json:
+            print_json(done.to_dict())
+        if not flags.quiet:
+            tell(left_streaming(done))
+        return 0
     if flags.json:
         print_json(done.description)
     if not flags.quiet:

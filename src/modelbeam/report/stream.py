@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from modelbeam.engines.run import Submitted
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.local.lanes import LanesProgress, Unwatched
@@ -84,6 +85,15 @@ def stream_watcher(*, quiet: bool, progress: bool) -> StreamWatcher:
     return StreamLines() if progress else NotesOnly()
 
 
+def left_streaming(job: Submitted) -> str:
+    """What a person needs to know of lanes that go on without this process."""
+    lines = [f"the job {job.name} runs on {job.engine} until it is cancelled there"]
+    if job.link:
+        lines.append(f"its page: {job.link}")
+    lines.append("the same command, given again, takes over from it; nothing is lost or doubled")
+    return "\n".join(lines)
+
+
 def stream_summary(run: Run) -> str:
     """The end of a streaming run in a few lines."""
     about: dict[str, Any] = run.description
@@ -98,7 +108,7 @@ def stream_summary(run: Run) -> str:
             ]
         )
     rate = round(run.read / max(run.seconds, 1e-3))
-    end = {"stopped": " (stopped)", "until now": " (until now)"}.get(about["end"], "")
+    end = "" if about["end"] == "ended" else f" ({about['end']})"
     lines = [
         f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed in "
         f"{run.seconds:.1f} s ({rate:,}/s, {count(about['lanes'], 'lane')}){end}",
