@@ -469,9 +469,9 @@ class Lane:
             self._consumer.commit(offsets=places, asynchronous=False)
         self._begun.clear()
 
-    def _told_of(self, partition: int) -> str | None:
+    def _told_of(self, partition: int) -> str:
         """What stands beside a partition's offset."""
-        return self._tallies[partition].written(self._job.run) if self._job.run else None
+        return self._tallies[partition].written(self._job.run) if self._job.run else ""
 
     def _produce(self, topic: str, message: Message) -> None:
         more = {"timestamp": message.timestamp} if message.timestamp else {}
