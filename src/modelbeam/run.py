@@ -78,7 +78,16 @@ def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None)
         RequestError: the request is wrong; nothing ran.
         JobError: it failed; what is committed stays, and the same job goes on from there.
     """
-    now = time.time()
+    try:
+        return _streamed(job, watcher, started, time.time())
+    finally:
+        if started is not None:  # whatever became of it
+            started.end()
+
+
+def _streamed(
+    job: Job, watcher: StreamWatcher, started: Started | None, now: float
+) -> Run | Submitted:
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:

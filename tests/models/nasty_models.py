@@ -321,6 +321,15 @@ class DeadlyTable(Deadly):
         return pa.RecordBatch.from_pylist(rows)
 
 
+class Sleeper(Doubler):
+    """Takes as many seconds as x says."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(data["x"])
+        return super().predict(data)
+
+
 class Brief(Doubler):
     """Takes 5 ms."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,3 +104,24 @@ def read_settings(path: str) -> dict[str, str]:
             raise RequestError(f"--kafka-config {path}, line {number}: {name} is there twice.")
         settings[name] = value.strip()
     return settings
+
+
+_PRODUCERS = ("linger.", "batch.", "compression.", "queue.buffering.", "message.", "partitioner",
+              "request.required.acks", "acks", "delivery.", "transaction.", "sticky.")  # fmt: skip
+_CONSUMERS = ("fetch.", "session.", "heartbeat.", "max.poll.", "queued.", "partition.assignment.",
+              "check.crcs", "group.")  # fmt: skip
+
+
+def for_producers(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings without those that only consumers have."""
+    return {name: value for name, value in settings.items() if not name.startswith(_CONSUMERS)}
+
+
+def for_consumers(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings without those that only producers have."""
+    return {name: value for name, value in settings.items() if not name.startswith(_PRODUCERS)}
+
+
+def for_all(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings that every client has: how the cluster is reached."""
+    return for_producers(for_consumers(settings))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
-from modelbeam.kafka.address import Topic
+from modelbeam.kafka.address import Topic, for_all
 
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before it is said that it does not."""
@@ -79,7 +79,7 @@ class Cluster:
 
     def __init__(self, brokers: str, settings: Mapping[str, str]) -> None:
         self.brokers = brokers
-        self._settings = {**settings, "bootstrap.servers": brokers, "log_level": "3"}
+        self._settings = {**for_all(settings), "bootstrap.servers": brokers, "log_level": "3"}
         self._said = ""
         self._kafka = client()
         self._admin = self._made(self._kafka.admin.AdminClient, {"error_cb": self._hear})

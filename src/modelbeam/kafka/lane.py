@@ -9,13 +9,15 @@ happened: the lane asks Kafka where it was, and goes on there. It never goes by 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modelbeam.errors import JobError
+from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits, client, log
@@ -161,6 +163,7 @@ class Lane:
         self._begun: set[int] = set()
         self._size = FIRST
         self._active = time.monotonic()
+        self._at_end: set[int] = set()
         self._reported = 0.0
         self._loss: DataLossError | None = None
         self._undelivered: list[Any] = []
@@ -226,7 +229,7 @@ class Lane:
             "compression.type": "lz4",
             "partitioner": "murmur2_random",  # a key goes where Java's clients would put it
             "queue.buffering.max.kbytes": max(1 << 20, 2 * largest // 1024),
-            **_only(shared, consumer=False),
+            **address.for_producers(shared),
             "bootstrap.servers": job.output.brokers,
             "message.max.bytes": largest + 1024,
             "batch.size": max(1, min(1_000_000, *(limits.largest for limits in job.limits)) - 1024),
@@ -244,7 +247,7 @@ class Lane:
             "fetch.wait.max.ms": 50,
             "partition.assignment.strategy": "roundrobin",  # eager: no partition is ever nobody's
             "fetch.message.max.bytes": 8 << 20,
-            **_only(shared, consumer=True),
+            **address.for_consumers(shared),
             "group.id": job.group,
             "group.instance.id": self._identity.name,
             "enable.auto.commit": False,
@@ -324,6 +327,7 @@ class Lane:
         for place in places:
             self._positions.pop(place.partition, None)
             self._begun.discard(place.partition)
+        self._at_end.clear()
         self._progress.partitions = None
 
     # Turns
@@ -342,12 +346,13 @@ class Lane:
             return False
         self._active = time.monotonic()
         predicted, failed, counts, rows = self._predicted(messages)
-        for message in messages:
-            self._positions[message.partition()] = message.offset() + 1
-        if not self._owns(messages):
+        partitions = [message.partition() for message in messages]
+        last = dict(zip(partitions, messages, strict=True))  # of each partition the last one
+        self._positions.update((one, message.offset() + 1) for one, message in last.items())
+        if not self._owns(last):
             return False  # taken away meanwhile: whoever has them does them
-        for message in messages:
-            self._tallies[message.partition()].read += 1
+        for partition, number in Counter(partitions).items():
+            self._tallies[partition].read += number
         for row in rows:
             self._tallies[messages[row].partition()].failed += 1
         self._commit(predicted, failed)
@@ -364,11 +369,13 @@ class Lane:
         for message in consumed:
             error = message.error()
             if error is None:
+                self._at_end.discard(message.partition())
                 if self._beyond(message.partition(), message.offset()):
                     self._end(message.partition())
                 else:
                     good.append(message)
             elif error.name() == "_PARTITION_EOF":
+                self._at_end.add(message.partition())
                 if self._beyond(message.partition(), message.offset()):
                     self._end(message.partition())
             elif error.name() in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"):
@@ -439,10 +446,10 @@ class Lane:
         rows = [failure.row for failure, _ in failed]
         return predicted, [message for _, message in failed], counts, rows
 
-    def _owns(self, messages: list[Any]) -> bool:
-        """Whether all partitions of some messages are still this lane's."""
+    def _owns(self, partitions: Iterable[int]) -> bool:
+        """Whether some partitions are still this lane's."""
         mine = {place.partition for place in self._consumer.assignment()}
-        if mine.issuperset(message.partition() for message in messages):
+        if mine.issuperset(partitions):
             return True
         self._back()
         return False
@@ -533,6 +540,7 @@ class Lane:
     def _back(self) -> None:
         """Forget what is not committed."""
         self._positions.clear()
+        self._at_end.clear()
         mine = self._consumer.assignment()
         if mine:
             for place in self._starts(self._consumer, mine):
@@ -566,6 +574,8 @@ class Lane:
 
     def _told(self) -> LaneProgress:
         progress = self._progress
+        if progress.partitions and len(self._at_end) < progress.partitions:
+            self._active = time.monotonic()  # there is more, or that is not known yet
         progress.idle = time.monotonic() - self._active
         return progress
 
@@ -592,15 +602,3 @@ _HOPELESS = (
     "UNSUPPORTED_FEATURE",
     "_UNSUPPORTED_FEATURE",
 )
-
-
-def _only(settings: dict[str, str], *, consumer: bool) -> dict[str, str]:
-    """The settings without those that only the other kind of client has."""
-    others = _PRODUCERS if consumer else _CONSUMERS
-    return {name: value for name, value in settings.items() if not name.startswith(others)}
-
-
-_PRODUCERS = ("linger.", "batch.", "compression.", "queue.buffering.", "message.", "partitioner",
-              "request.required.acks", "acks", "delivery.", "transaction.", "sticky.")  # fmt: skip
-_CONSUMERS = ("fetch.", "session.", "heartbeat.", "max.poll.", "queued.", "partition.assignment.",
-              "check.crcs", "group.")  # fmt: skip

@@ -21,6 +21,12 @@ class Started(NamedTuple):
     socket: socket.socket
     workers: int
 
+    def end(self) -> None:
+        """End it; it may have ended already."""
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+
 
 def start_worker(workers: int) -> Started:
     """Start a process that serves :mod:`modelbeam.local.process`.

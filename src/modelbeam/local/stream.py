@@ -78,7 +78,9 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
     """
     if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
         raise RequestError(
-            "--input: name one topic, kafka://HOST:PORT/TOPIC, where the output is one."
+            f"--output {job.output}: into a topic goes one topic, and --input "
+            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into "
+            f"files: name a directory."
         )
     source = address.parse(job.inputs[0], "--input")
     target = address.parse(job.output, "--output")

@@ -243,7 +243,7 @@ class MessagesReader(Reader):
                 "client.id": "modelbeam",
                 "log_level": "3",
                 "fetch.message.max.bytes": 8 << 20,
-                **_settings(),
+                **address.for_consumers(_settings()),
                 "bootstrap.servers": self._topic.brokers,
                 "group.id": _asked.group or "modelbeam-reads",
                 "enable.auto.commit": False,
