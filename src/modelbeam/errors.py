@@ -111,6 +111,11 @@ class InputReadError(JobError):
     damaged: bool = False
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether an input cannot be read as it is, so that all others can still be done."""
+    return isinstance(error, InputReadError) and error.damaged
+
+
 class OutputWriteError(JobError):
     """The output or the job's state cannot be written."""
 

@@ -117,3 +117,10 @@ class Slow(Doubler):
         """Double one."""
         time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
         return super().predict(data)
+
+
+class Unsaying(Doubler):
+    """Does not say what it predicts."""
+
+    qualified_name = "unsaying"
+    output_schema = None
