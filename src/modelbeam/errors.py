@@ -106,9 +106,11 @@ class InputReadError(JobError):
     Attributes:
         damaged: whether it cannot be read as it is; then it may be another one when the run is
             resumed.
+        path: of the file that is damaged.
     """
 
     damaged: bool = False
+    path: str = ""
 
 
 def is_damage(error: BaseException) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from modelbeam import text
 from modelbeam.errors import InputReadError, JobError
 from modelbeam.job.prepare import (
     Plan,
@@ -122,11 +121,12 @@ class LocalRun:
 
 
 def _first_of(damaged: list[InputReadError]) -> InputReadError:
-    """The first of some errors, which says how many others there are."""
-    texts = list(dict.fromkeys(map(str, damaged)))
-    more = (
-        f" {text.count(len(texts) - 1, 'other input')} cannot be read either." if texts[1:] else ""
-    )
-    made = InputReadError(texts[0] + more)
-    made.damaged = True
+    """The first of some errors, with the names of the other files."""
+    first = damaged[0]
+    others = list(dict.fromkeys(error.path for error in damaged if error.path != first.path))
+    if not others:
+        return first
+    shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+    made = InputReadError(f"{first} These cannot be read either: {shown}.")
+    made.damaged, made.path, made.details = True, first.path, first.details
     return made
