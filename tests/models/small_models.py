@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pyarrow as pa
-from schema import Schema
+from schema import Or, Schema
 
 
 class Doubler:
@@ -124,3 +124,10 @@ class Unsaying(Doubler):
 
     qualified_name = "unsaying"
     output_schema = None
+
+
+class AnyDoubler(Doubler):
+    """Takes integers as well."""
+
+    qualified_name = "any_doubler"
+    input_schema = Schema({"x": Or(int, float)}, ignore_extra_keys=True)
