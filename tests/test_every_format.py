@@ -15,6 +15,7 @@ from crashing import Command, wait_until
 
 import modelbeam
 from modelbeam import formats
+from modelbeam.errors import InputReadError
 from modelbeam.formats import compression
 from modelbeam.formats.base import Wanted
 from modelbeam.formats.layout import OutputColumn
@@ -165,3 +166,26 @@ def test_each_format_becomes_each_other(tmp_path: Path, name: str) -> None:
         assert [
             {"id": row["id"], "y": int(row["y"])} for row in read(tmp_path / f"out.{other}")
         ] == expected
+
+
+@pytest.mark.parametrize("name", ["parquet", "arrow", "avro"])
+@pytest.mark.parametrize("keep", ["all", ["id"]])
+def test_the_first_file_may_be_the_damaged_one(tmp_path: Path, name: str, keep: Any) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        write(folder / f"{number}.{name}", GOOD[number * 100 :][:100])
+    whole = (folder / f"0.{name}").read_bytes()
+    for number in (0, 2):
+        (folder / f"{number}.{name}").write_bytes(whole[: len(whole) // 2])
+    settings = settings_of(name, "", folder, tmp_path / "out") | {"keep": keep}
+    with pytest.raises(InputReadError, match=rf"{name} cannot be read") as caught:
+        modelbeam.predict(model="small_models:Unsaying", **settings)
+    assert all(str(folder / f"{number}.{name}") in str(caught.value) for number in (0, 2))
+    committed = len(list((tmp_path / "out" / "_modelbeam" / "manifests").glob("*.json")))
+    assert committed > 0
+    for number in (0, 2):
+        (folder / f"{number}.{name}").write_bytes(whole)
+    done = modelbeam.predict(model="small_models:Unsaying", resume=True, **settings)
+    assert (done.predicted, done.failed) == (300, 0)
+    assert done.description["splits_resumed"] == committed

@@ -218,7 +218,7 @@ def test_a_format_of_a_third_party_runs_from_the_command_line(logfmt: Path, tmp_
     (tmp_path / "in.logfmt").write_bytes(LOG + bad)
     models = Path(__file__).parent / "models"
     environment = {**os.environ, "PYTHONPATH": f"{logfmt}{os.pathsep}{models}"}
-    command = [sys.executable, "-m", "modelbeam", "predict", "-m", "small_models:Doubler", "-q"]
+    command = [sys.executable, "-m", "modelbeam", "predict", "-m", "small_models:AnyDoubler", "-q"]
     command += ["-i", "in.logfmt", "-o", "out.logfmt", "--keep", "path", "--split-size", "40"]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=120)
     assert (tmp_path / "out.logfmt").read_text("utf-8").splitlines() == [

@@ -106,9 +106,16 @@ class InputReadError(JobError):
     Attributes:
         damaged: whether it cannot be read as it is; then it may be another one when the run is
             resumed.
+        path: of the file that is damaged.
     """
 
     damaged: bool = False
+    path: str = ""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an input cannot be read as it is, so that all others can still be done."""
+    return isinstance(error, InputReadError) and error.damaged
 
 
 class OutputWriteError(JobError):

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pyarrow as pa
-from schema import Schema
+from schema import Or, Schema
 
 
 class Doubler:
@@ -117,3 +117,17 @@ class Slow(Doubler):
         """Double one."""
         time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
         return super().predict(data)
+
+
+class Unsaying(Doubler):
+    """Does not say what it predicts."""
+
+    qualified_name = "unsaying"
+    output_schema = None
+
+
+class AnyDoubler(Doubler):
+    """Takes integers as well."""
+
+    qualified_name = "any_doubler"
+    input_schema = Schema({"x": Or(int, float)}, ignore_extra_keys=True)

@@ -18,8 +18,8 @@ class Pool(Protocol):
     def wait_open(self) -> Task:
         """Wait until the model is loaded and everything checked; what every split is told."""
 
-    def predict(self, split: Split) -> Manifest:
-        """Have a split predicted and committed."""
+    def predict(self, split: Split) -> Manifest | None:
+        """Have a split predicted and committed; ``None`` if its input is damaged."""
 
     def skip(self, split: Split, manifest: Manifest) -> None:
         """Count a split that an earlier run has done."""

@@ -177,10 +177,10 @@ def reading(piece: Piece) -> Iterator[None]:
             raise
         damaged = f" ({piece.compression}: truncated or damaged)" if piece.compression else ""
         found = InputReadError(
-            f"The input {piece.path} cannot be read{damaged}: {error}. Fix it and run the same "
-            f"command with --resume."
+            f"The input {piece.path} cannot be read{damaged}: {str(error).rstrip('.')}. Fix it and "
+            f"run the same command with --resume."
         )
-        found.damaged = True
+        found.damaged, found.path = True, piece.path
         raise found from error
 
 

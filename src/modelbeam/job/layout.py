@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
 
 from modelbeam import formats, storage
-from modelbeam.errors import JobError, RequestError
-from modelbeam.formats.base import Piece
+from modelbeam.errors import InputReadError, JobError, RequestError
+from modelbeam.formats.base import Piece, Wanted
 from modelbeam.formats.layout import Layout, OutputColumn, of_rows, of_schema, together
 from modelbeam.job.task import Sample, Task
 from modelbeam.models.base import ModelInfo
+from modelbeam.predicting.batch import Batch
 from modelbeam.sources import source_of
 
 SAMPLE = 100
@@ -62,6 +64,23 @@ def columns_of(pieces: Sequence[Piece], task: Task) -> list[Named]:
     return [Named(piece, layout) for piece, layout in zip(pieces, known, strict=True)]
 
 
+def first_readable(pieces: Sequence[Piece], records: int, wanted: Wanted) -> tuple[Piece, Batch]:
+    """The first records of the first input that can be read; one that is damaged fails later.
+
+    Raises:
+        InputReadError: none of the first few can be read.
+    """
+    failed: InputReadError | None = None
+    for piece in pieces[:SAMPLED_FILES]:
+        try:
+            return piece, source_of(piece.path).first(piece, records, wanted)
+        except InputReadError as error:
+            failed = failed or error
+    if failed is None:
+        raise ValueError("there is no input")
+    raise failed
+
+
 def _said(piece: Piece, layout: Layout) -> Layout:
     """The columns that only the directories of a file say."""
     import pyarrow as pa
@@ -103,8 +122,9 @@ def _kept(inputs: Sequence[Named], task: Task) -> Layout:
     found = together(*(named.columns for named in inputs if named.columns is not None))
     some = [named.piece for named in inputs if named.columns is None]
     for piece in some[:: max(1, len(some) // SAMPLED_FILES)]:
-        batch = source_of(piece.path).first(piece, SAMPLE)
-        found = together(found, of_rows(batch.records().records))
+        with suppress(InputReadError):  # its reader says so, with all other files done
+            batch = source_of(piece.path).first(piece, SAMPLE)
+            found = together(found, of_rows(batch.records().records))
     if task.keep == "all":
         return found
     types = {column.name: column.type for column in found}
@@ -127,9 +147,10 @@ def predicted_columns(
     for piece in pieces[:SAMPLED_FILES]:
         if not piece.size:
             continue
-        lines = predict(piece, SAMPLE, bare).predictions.splitlines()
-        if lines:
-            return of_rows(map(orjson.loads, lines))
+        with suppress(InputReadError):
+            lines = predict(piece, SAMPLE, bare).predictions.splitlines()
+            if lines:
+                return of_rows(map(orjson.loads, lines))
     if not any(piece.size for piece in pieces):
         return ()
     what = f"--output: the columns of {task.output.name}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from modelbeam import formats, storage, text
 from modelbeam.errors import (
+    InputReadError,
     RequestError,
     ResumeError,
     SchemaMismatchError,
@@ -20,7 +22,14 @@ from modelbeam.formats.layout import Layout
 from modelbeam.formats.named import names_problem
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
-from modelbeam.job.layout import Named, Predict, columns_of, layout_of, predicted_columns
+from modelbeam.job.layout import (
+    Named,
+    Predict,
+    columns_of,
+    first_readable,
+    layout_of,
+    predicted_columns,
+)
 from modelbeam.job.result import Run
 from modelbeam.job.task import Task, Totals
 from modelbeam.machine import available_cores
@@ -302,9 +311,8 @@ def check_renamed(
     predicted = predicted_columns(pieces, info, replace(task, rename=()), predict)
     there = {column.name for named in inputs for column in named.columns or ()}
     if job.keep == "all":
-        for named in inputs[:1]:
-            batch = source_of(named.piece.path).first(named.piece, SAMPLE_RECORDS)
-            there.update(*batch.records().records)
+        _, batch = first_readable(pieces, SAMPLE_RECORDS, Wanted("record", keep="all"))
+        there.update(*batch.records().records)
     check_rename(job.rename, [column.name for column in predicted], job.keep, there)
 
 
@@ -334,28 +342,30 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
         return []
     found = _Columns(plan.job, info)
     wanted = Wanted("record", keep=plan.job.keep)
-    found.look(source_of(starts[0].path).first(starts[0], SAMPLE_RECORDS, wanted))
+    start, batch = first_readable(starts, SAMPLE_RECORDS, wanted)
+    found.look(batch)
     missing, looked = found.missing(), found.records
     if not missing or not looked:
         _check_types(starts, info)
         return []
     for piece in starts[:: max(1, len(starts) // SAMPLE_FILES)]:
         source = source_of(piece.path)
-        found.look(source.first(piece, SAMPLE_RECORDS, wanted))
-        for batch in source.elsewhere(piece):
-            found.look(batch)
+        with suppress(InputReadError):  # its reader says so, with all other files done
+            found.look(source.first(piece, SAMPLE_RECORDS, wanted))
+            for batch in source.elsewhere(piece):
+                found.look(batch)
     columns = sorted(found.names)
     for what, names in found.missing().items():
         shown = ", ".join(_with_nearest(name, columns) for name in names)
         raise SchemaMismatchError(
             f"{what} {shown}, which none of the {found.records} records that were looked at has, "
-            f"the first of them in {starts[0].path}. Their columns are {', '.join(columns)}."
+            f"the first of them in {start.path}. Their columns are {', '.join(columns)}."
         )
     said = [c.name for c in info.signature.null_without(())] if info.signature else []
-    whole = formats.find(starts[0].format, starts[0].reading).same_columns
+    whole = formats.find(start.format, start.reading).same_columns
     return [
         f"{what} {', '.join(map(repr, names))}, which none of the first {looked} records of "
-        f"{starts[0].path} has."
+        f"{start.path} has."
         + (
             ""
             if "--keep" in what

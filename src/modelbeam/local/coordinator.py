@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelbeam.beam.pools import pools
-from modelbeam.errors import ModelbeamError
+from modelbeam.errors import InputReadError, ModelbeamError, is_damage
 from modelbeam.job.task import Progress, Task, Totals
 from modelbeam.local.pool import StoppedError, WorkerPool
 from modelbeam.sinks import Manifest
@@ -28,11 +28,13 @@ class Coordinator:
     Attributes:
         name: by which the steps find it.
         run: the description of the finished run.
+        damaged: one for each input that could not be read.
     """
 
     def __init__(self, pool: WorkerPool) -> None:
         self.name = os.urandom(6).hex()
         self.run: dict[str, Any] | None = None
+        self.damaged: list[InputReadError] = []
         self._pool = pool
         self._changed = pool.changed
         self._task: Task | None = None
@@ -97,13 +99,25 @@ class Coordinator:
                 raise StoppedError("The job was stopped.")
             return self._task
 
-    def predict(self, split: Split) -> Manifest:
+    def predict(self, split: Split) -> Manifest | None:
         """Have a split predicted, and count it.
+
+        Returns:
+            ``None`` if its input is damaged: that is told at the end, with all others done.
 
         Raises:
             JobError: the split failed; :attr:`failure` has the first one.
         """
-        manifest = self._pool.predict(split, self.wait_open())
+        task = self.wait_open()
+        try:
+            manifest = self._pool.predict(split, task)
+        except InputReadError as error:
+            if not is_damage(error):
+                raise
+            with self._changed:
+                self._progress.pop(split.index, None)
+                self.damaged.append(error)
+            return None
         with self._changed:
             self._progress.pop(split.index, None)
             self._predicted += manifest.counts.read

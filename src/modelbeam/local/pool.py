@@ -14,7 +14,13 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from modelbeam import storage
-from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
+from modelbeam.errors import (
+    JobError,
+    ModelbeamError,
+    ModelLoadError,
+    WorkerDiedError,
+    is_damage,
+)
 from modelbeam.formats.base import Piece
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
@@ -182,7 +188,8 @@ class WorkerPool:
         """Predict a split on the next free worker; blocks until there is one.
 
         Raises:
-            JobError: the split failed; :attr:`failure` has the first one.
+            JobError: the split failed; :attr:`failure` has the first one. An input that is damaged
+                is no failure of the pool: others can be done.
         """
         with self.changed:
             self.changed.wait_for(lambda: self.failure or self._free)
@@ -194,13 +201,19 @@ class WorkerPool:
         except SplitsDiedError as error:
             manifest = self._predict_with_care(split, task, error.crash)
         except ModelbeamError as error:
-            self.stop(error)
+            if not is_damage(error):
+                self.stop(error)
+                raise
+            self._give_back(worker)
             raise
+        self._give_back(worker)
+        return manifest
+
+    def _give_back(self, worker: Worker) -> None:
         with self.changed:
             if worker in self._workers:
                 self._free.append(worker)
             self.changed.notify_all()
-        return manifest
 
     def _predict_with_care(self, split: Split, task: Task, crash: Crash) -> Manifest:
         """Predict a split over which a process died; one at a time, each with its own processes."""
@@ -215,12 +228,18 @@ class WorkerPool:
                 manifest, records = worker.call("split", split, task)
                 self.crashes.found(crash, records)
             except ModelbeamError as error:
-                self.stop(error)
+                if not is_damage(error):
+                    self.stop(error)
+                    raise
+                self._retire(worker)
                 raise
-            with self.changed:
-                self._workers.remove(worker)
-            worker.close(kill=True)
+            self._retire(worker)
         return manifest
+
+    def _retire(self, worker: Worker) -> None:
+        with self.changed:
+            self._workers.remove(worker)
+        worker.close(kill=True)
 
     def look_after(self) -> str | None:
         """To be called a few times a second: where the job stands still, told once a place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from modelbeam.errors import JobError
+from modelbeam.errors import InputReadError, JobError
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -96,15 +96,21 @@ class LocalRun:
             build_local(pipeline, plan.splits, coordinator.name)
             pipeline.run().wait_until_finish()
             if coordinator.run is None:
+                if coordinator.damaged:
+                    raise _first_of(coordinator.damaged)
                 raise JobError("The pipeline ended without publishing. Run again with --resume.")
         except BaseException as error:
             coordinator.stop(error)  # of no effect after the first failure
 
     def _wait(self) -> None:
         coordinator = self._coordinator
+        told = 0
         while not coordinator.wait_finished(0.1):
             totals = coordinator.totals()
             self._watcher.update(totals)
+            for damaged in coordinator.damaged[told:]:
+                told += 1
+                self._watcher.note(f"{damaged} The others are done first.")
             if place := self._pool.look_after():
                 hint = "" if self._plan.job.record_timeout else "; --record-timeout sets a limit"
                 self._watcher.note(f"no progress for {STILL:g} s in {place}{hint}")
@@ -112,3 +118,15 @@ class LocalRun:
                 raise error
         if coordinator.failure is not None:
             raise coordinator.failure
+
+
+def _first_of(damaged: list[InputReadError]) -> InputReadError:
+    """The first of some errors, with the names of the other files."""
+    first = damaged[0]
+    others = list(dict.fromkeys(error.path for error in damaged if error.path != first.path))
+    if not others:
+        return first
+    shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+    made = InputReadError(f"{first} These cannot be read either: {shown}.")
+    made.damaged, made.path, made.details = True, first.path, first.details
+    return made

@@ -60,10 +60,10 @@ class Json(LinesFormat):
 
     def warm_up(self, style: str) -> None:
         """Look for elements, and import the writer; elements are decoded as lines are."""
-        from modelbeam.formats.json import writer
         from modelbeam.formats.json.elements import scan
+        from modelbeam.formats.json.writer import BEGIN, END
 
-        scan(writer._BEGIN + b'"\\""' + writer._END)
+        scan(BEGIN + b'"\\""' + END)
 
     def elsewhere(self, piece: Piece) -> Iterator[Batch]:
         """Nothing: other places are found only from the beginning."""

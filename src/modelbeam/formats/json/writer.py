@@ -11,8 +11,8 @@ from modelbeam.formats.binary import created
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.storage import write_all
 
-_EMPTY = b"[]\n"
-_BEGIN, _BETWEEN, _END = b"[\n", b",\n", b"\n]\n"
+EMPTY = b"[]\n"
+BEGIN, BETWEEN, END = b"[\n", b",\n", b"\n]\n"
 
 
 class ArrayWriter(LinesWriter):
@@ -22,13 +22,13 @@ class ArrayWriter(LinesWriter):
 
     def put(self, lines: Any) -> None:
         """Write lines as elements."""
-        write_all(self._handle, _BETWEEN if self._begun else _BEGIN)
+        write_all(self._handle, BETWEEN if self._begun else BEGIN)
         self._begun = True
-        write_all(self._handle, bytes(lines)[:-1].replace(b"\n", _BETWEEN))
+        write_all(self._handle, bytes(lines)[:-1].replace(b"\n", BETWEEN))
 
     def close(self) -> None:
         """Close the array."""
-        write_all(self._handle, _END if self._begun else _EMPTY)
+        write_all(self._handle, END if self._begun else EMPTY)
 
 
 def join(parts: Sequence[str], target: str) -> None:
@@ -38,10 +38,10 @@ def join(parts: Sequence[str], target: str) -> None:
         for part in parts:
             for number, piece in enumerate(_inside(part)):
                 if number == 0:
-                    write_all(into, _BETWEEN if begun else _BEGIN)
+                    write_all(into, BETWEEN if begun else BEGIN)
                 write_all(into, piece)
                 begun = True
-        write_all(into, _END if begun else _EMPTY)
+        write_all(into, END if begun else EMPTY)
 
 
 def _inside(part: str) -> Iterator[bytes]:
@@ -49,11 +49,11 @@ def _inside(part: str) -> Iterator[bytes]:
     packed = formats.compression_of(part)
     with storage.open_read(part) as handle:
         stream = handle if packed is None else compression.decompressed(handle, packed)
-        held = stream.read(len(_EMPTY))
-        if held == _EMPTY:
+        held = stream.read(len(EMPTY))
+        if held == EMPTY:
             return
-        held = held[len(_BEGIN) :]
+        held = held[len(BEGIN) :]
         while data := stream.read(1 << 20):
             held += data
-            yield held[: -len(_END)]
-            held = held[-len(_END) :]
+            yield held[: -len(END)]
+            held = held[-len(END) :]
