@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import decimal
 import gzip
 import io
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,76 @@ def test_a_value_is_written_whole_or_fails() -> None:
     assert ([failure.row for failure in failures], writer.rows) == ([1, 3], 2)
     found = ipc.open_file(io.BytesIO(into.getvalue())).read_all()
     assert found.to_pylist() == [{"a": 1}, {"a": None}]
+
+
+# Rare types
+
+D = decimal.Decimal
+RARE: dict[str, tuple[pa.Array, Any]] = {
+    "string_view": (pa.array(["a", None], pa.string_view()), "a"),
+    "binary_view": (pa.array([b"a", None], pa.binary_view()), "YQ=="),
+    "list_view": (pa.array([[1], None], pa.list_view(pa.int64())), [1]),
+    "runs": (pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), ["a", None]), "a"),
+    "decimal256": (pa.array([D("1.5"), None], pa.decimal256(50, 2)), "1.50"),
+    "duration": (pa.array([1, None], pa.duration("s")), "PT1S"),
+    "interval": (pa.array([(1, 2, 3), None], pa.month_day_nano_interval()), "P1M2DT0.000000003S"),
+    "union": (
+        pa.UnionArray.from_sparse(
+            pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", None])]
+        ),
+        1,
+    ),
+    "fixed_list": (pa.array([[1, 2], None], pa.list_(pa.int64(), 2)), [1, 2]),
+    "time32": (pa.array([1, None], pa.time32("s")), "00:00:01"),
+    "time64": (pa.array([1, None], pa.time64("ns")), "00:00:00.000000001"),
+    "date64": (pa.array([datetime.date(2024, 1, 2), None], pa.date64()), "2024-01-02"),
+    "fixed_bytes": (pa.array([b"ab", None], pa.binary(2)), "YWI="),
+    "half": (pa.array([0.5, None], pa.float16()), 0.5),
+    "map": (
+        pa.array([[(1, "a")], None], pa.map_(pa.int64(), pa.string())),
+        [{"key": 1, "value": "a"}],
+    ),
+    "labels": (pa.array([1, None]).dictionary_encode(), 1),
+    "lists as labels": (
+        pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int8()), pa.array([[1, 2]])),
+        [1, 2],
+    ),
+    "nanoseconds": (
+        pa.array([1, None], pa.timestamp("ns", "UTC")),
+        "1970-01-01T00:00:00.000000001+00:00",
+    ),
+    "far": (pa.array([2**60, None], pa.timestamp("us")), "38504-08-17T21:30:06.846976"),
+    "far list": (pa.array([[2**60], None], pa.list_(pa.timestamp("us", "UTC"))), None),
+    "uint64": (pa.array([2**64 - 1, None], pa.uint64()), 2**64 - 1),
+    "views inside": (pa.array([{"a": ["x"]}, None], pa.struct(
+        [("a", pa.list_(pa.string_view()))])), {"a": ["x"]}),
+    "nothing inside": (pa.array([{}, None], pa.struct([])), {}),
+    "nulls inside": (pa.array([[None], None], pa.list_(pa.null())), [None]),
+    "not a number": (pa.array([float("nan"), None]), None),
+    "infinite inside": (pa.array([[float("inf"), 1.5], None]), [None, 1.5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_a_kept_column_of_any_type_goes_into_any_format(tmp_path: Path, name: str) -> None:
+    column, said = RARE[name]
+    (tmp_path / "in.arrow").write_bytes(made(pa.table({"c": column, "x": [1.0, 2.0]}), False))
+    [kept, _] = formats.find("arrow").columns(str(tmp_path / "in.arrow"), None) or ()
+    y = pa.RecordBatch.from_arrays([pa.array([1.0, 2.0])], ["y"])
+    for other in formats.NAMES:
+        path = tmp_path / f"out.{other}"
+        with path.open("wb") as handle:
+            writer = formats.find(other).writer(handle, (kept, OutputColumn("y", pa.float64())))
+            [batch] = batches(tmp_path / "in.arrow", Wanted("record"))
+            assert json.loads(json.dumps(batch.original(1, parsed=True)))["record"]["x"] == 2.0
+            for values, table in (([{"y": 1.0}, {"y": 2.0}], False), ([y], True)):
+                outcome = Outcome(2, values, table, None, batch.keep(("c",), [0, 1]), [])
+                assert writer.write(outcome) == []
+            some = batch.keep(("c",), None).take([1, 0])
+            assert writer.write(Outcome(2, [y], True, None, some, [])) == []
+            writer.close()
+        read = [r for b in batches(path, Wanted("record")) for r in b.records().records]
+        assert len(read) == writer.rows == 6
+        assert [row["y"] for row in read[:2]] in ([1.0, 2.0], ["1.0", "2.0"])
+        if other == "jsonl" and name != "far list":
+            assert [row["c"] for row in read[:2]] == [said, None]

@@ -95,6 +95,16 @@ TABLE = pa.Table.from_pylist(
 )
 
 
+class TestTsv(TestCsv):
+    @pytest.fixture
+    def name(self) -> str:
+        return "tsv"
+
+    @pytest.fixture
+    def content(self) -> bytes:
+        return b'at\tx\ta,b\ninfo\t1.5\t"/a ""b"\nwarn\t"2\n"\t\n" "\t\t""\n\nq"u\t001\t\xc3\xa9'
+
+
 class TestParquet(FormatContract):
     @pytest.fixture
     def name(self) -> str:

@@ -44,6 +44,7 @@ ROOMS = [
 BEAM_AT_ONCE = {
     "modelbeam.beam.chain",
     "modelbeam.beam.in_pool",
+    "modelbeam.beam.lanes",
     "modelbeam.beam.loading",
     "modelbeam.beam.on_worker",
     "modelbeam.beam.operation",

@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -506,3 +508,56 @@ def test_a_file_that_is_packed_as_a_whole_is_so_whatever_the_splits(
     read = [r for b in batches(tmp_path / f"out.parquet{suffix}", Wanted("record"))
             for r in b.records().records]  # fmt: skip
     assert read == [{"y": 2.0 * n} for n in range(100)]
+
+
+# In a process of its own, which Arrow would end: what it throws where it may not is not caught
+CHANGED = """
+import io, random, sys
+import pyarrow as pa
+from pyarrow import parquet
+from modelbeam.errors import InputReadError, RequestError
+from modelbeam.formats.base import Wanted
+from modelbeam.sources import source_of
+
+table = pa.table({
+    "s": ["text", "u", None] * 50,
+    "l": [[1, 2], [], None] * 50,
+    "d": pa.array(["a", "b", None] * 50).dictionary_encode(),
+    "m": pa.array([[("k", 1)], None, []] * 50, pa.map_(pa.string(), pa.int64())),
+})
+made, source, named = random.Random(5), source_of(""), 0
+for codec in ("snappy", "zstd", "none"):
+    whole = io.BytesIO()
+    parquet.write_table(table, whole, row_group_size=50, compression=codec)
+    for _ in range(100):
+        content = bytearray(whole.getvalue())
+        for _ in range(made.choice([1, 3, 10])):
+            content[made.randrange(4, len(content))] = made.randrange(256)
+        with open(sys.argv[1], "wb") as handle:
+            handle.write(content)
+        try:
+            found = source.discover([sys.argv[1]], any_suffix=False, excluded=())
+            splits, _ = source.plan(found.inputs, 500, input_format=None, earlier=None)
+            for piece in (piece for split in splits for piece in split.pieces):
+                for batch in source.reader(piece, Wanted("record")):
+                    batch.records()
+                    batch.keep("all", None).texts()
+                    batch.original(0, parsed=True)
+        except (InputReadError, RequestError) as error:
+            assert sys.argv[1] in str(error)
+            named += 1
+print(named)
+"""
+
+
+def test_bytes_that_changed_are_named_or_are_other_values_and_never_end_the_process(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHANGED, str(tmp_path / "in.parquet")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 100 < int(done.stdout) < 300

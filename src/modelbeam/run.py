@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import engines, storage
+from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job.description import Job, build_job
@@ -16,6 +17,7 @@ from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
+from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
 from modelbeam.local.lanes import LanesWatcher, Unwatched
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
@@ -62,8 +64,10 @@ def run_job(
     return run
 
 
-def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) -> Run:
-    """Run a job whose output is a topic.
+def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run | Submitted:
+    """Run a job that goes on as data arrives, or whose output is a topic.
+
+    It runs to its end, or until it is left running on its engine.
 
     Args:
         job: what to do.
@@ -76,12 +80,28 @@ def stream_job(job: Job, watcher: LanesWatcher, started: Started | None = None) 
     """
     now = time.time()
     engines.check_flags(job.beam_options)
+    storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:
-        raise RequestError(
-            "--runner: a run into a topic is done on this machine in this version; start the same "
-            "command on several machines, and Kafka shares the partitions out among them."
-        )
-    return StreamRun(job, watcher, now, started).run()
+        if not address.is_topic(job.output):
+            raise RequestError(
+                "--streaming over files is done on this machine; leave the --runner out. Several "
+                "machines may watch the same directory: each file is read once."
+            )
+        return RemoteLanes(job, watcher, now, started).run()
+    if job.detach:
+        raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
+    if address.is_topic(job.output):
+        return StreamRun(job, watcher, now, started).run()
+    return ArrivingRun(job, watcher, now, started).run()
+
+
+def is_stream(job: Job) -> bool:
+    """Whether a job goes on as data arrives, or writes to a topic."""
+    return job.streaming or address.is_topic(job.output)
+
+
+class StreamWatcher(LanesWatcher, ArrivingWatcher, Protocol):
+    """What is told how a stream goes."""
 
 
 def _planned(job: Job) -> Plan:
@@ -122,6 +142,7 @@ class Settings(TypedDict, total=False):
     errors_format: Literal["original", "json"] | None
     stop_after: float | str | None
     stop_when_idle: float | str | None
+    settle: float | str | None
     start_from: str | None
     group: str | None
     kafka_config: str | None
@@ -177,6 +198,7 @@ def predict(
     errors_format: Literal["original", "json"] | None = None,
     stop_after: float | str | None = None,
     stop_when_idle: float | str | None = None,
+    settle: float | str | None = None,
     start_from: str | None = None,
     group: str | None = None,
     kafka_config: str | None = None,
@@ -218,12 +240,13 @@ def predict(
         max_wait: seconds that a job on an engine may wait without going on; then it is cancelled.
             1800 by default where the engine tells that it waits, else no limit.
         max_errors: ``N`` or ``"P%"``: fail once more records than this failed.
-        streaming: from a topic to a topic: go on as data arrives, until stopped.
+        streaming: go on as data arrives, in a topic or as files, until stopped.
         errors: the topic where failed records go, if the output is a topic.
         errors_format: whether an error record holds the original bytes, which is the default, or an
             error line as in files.
         stop_after: seconds, or such as ``"5m"``, after which a streaming run ends.
-        stop_when_idle: seconds without a message after which a streaming run ends.
+        stop_when_idle: seconds without anything new after which a streaming run ends.
+        settle: seconds that a file must be still before a streaming run takes it; 10 by default.
         start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
         group: the consumer group; made of the model's name and the output by default.
         kafka_config: a file of librdkafka's settings.
@@ -274,6 +297,7 @@ def predict(
             "errors_format": errors_format,
             "stop_after": stop_after,
             "stop_when_idle": stop_when_idle,
+            "settle": settle,
             "start_from": start_from,
             "group": group,
             "kafka_config": kafka_config,
@@ -292,7 +316,7 @@ def predict(
             "allow_version_mismatch": allow_version_mismatch or None,
         }
     )
-    if address.is_topic(job.output):
+    if is_stream(job):
         return stream_job(job, Unwatched())
     watcher = Silent()
     if on_progress is not None:

@@ -321,6 +321,15 @@ class DeadlyTable(Deadly):
         return pa.RecordBatch.from_pylist(rows)
 
 
+class Brief(Doubler):
+    """Takes 5 ms."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        time.sleep(0.005)
+        return super().predict(data)
+
+
 class Slow(Doubler):
     """Takes a second and a half."""
 

@@ -228,7 +228,7 @@ class PredictSplit(_WorkerFn):
             with told("starting"):
                 if not self._work.open():
                     return False
-            _keep_memory()
+            keep_memory()
             self._opened = True
         return True
 
@@ -283,7 +283,7 @@ class PublishSplits(_WorkerFn):
             self._work.publish()
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Have glibc keep the memory of a block for the next one.
 
     A local worker starts with variables that say so (:func:`.spawn.environment`); an engine's has

@@ -188,7 +188,7 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
-    add = parser.add_argument_group("Kafka").add_argument
+    add = parser.add_argument_group("streaming and Kafka").add_argument
     add("--streaming", action="store_true", default=None,
         help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip
     add("--errors", metavar="URL",
@@ -199,6 +199,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--stop-after", metavar="TIME", help="end a streaming run after 30s, 5m, 1h ...")
     add("--stop-when-idle", metavar="TIME",
         help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
+    add("--settle", metavar="TIME",
+        help="streaming from files: one is taken once it has been still for so long; default: "
+        "10s")  # fmt: skip
     add("--from", dest="start_from", metavar="earliest|latest|TIME",
         help="where a group without offsets begins; default: earliest")  # fmt: skip
     add("--group", metavar="NAME",

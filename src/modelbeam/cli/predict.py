@@ -22,12 +22,11 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     workers = (flags.workers or available_cores()) if is_local(rest) else 1
     started = start_worker(workers) if not flags.config and workers >= 1 else None
     from modelbeam.engines.run import Submitted
-    from modelbeam.kafka.address import is_topic
     from modelbeam.report.progress import left_running, summary, watcher
-    from modelbeam.run import run_job
+    from modelbeam.run import is_stream, run_job
 
     job = job_of(flags, rest, "predict")
-    if is_topic(job.output):
+    if is_stream(job):
         return _stream(job, flags, started)
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
@@ -51,8 +50,9 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
-    """Run a job whose output is a topic; Ctrl-C and SIGTERM are its usual end."""
-    from modelbeam.report.stream import stream_summary, stream_watcher
+    """Run a job that goes on as data arrives; Ctrl-C and SIGTERM are its usual end."""
+    from modelbeam.engines.run import Submitted
+    from modelbeam.report.stream import left_streaming, stream_summary, stream_watcher
     from modelbeam.run import stream_job
 
     sys.unraisablehook = stop_again
@@ -63,6 +63,12 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
         )
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
+    if isinstance(done, Submitted):
+        if flags.json:
+            print_json(done.to_dict())
+        if not flags.quiet:
+            tell(left_streaming(done))
+        return 0
     if flags.json:
         print_json(done.description)
     if not flags.quiet:

@@ -146,3 +146,18 @@ class Engine(Protocol):
             EngineUnreachableError: the engine does not answer.
             JobNotFoundError: it does not know the job.
         """
+
+
+@runtime_checkable
+class LaneEngine(Protocol):
+    """An engine that also runs lanes, which go on as data arrives; not every engine can."""
+
+    def lane_slots(self, flags: Sequence[str]) -> int | None:
+        """How many tasks it runs at once, if that is known."""
+
+    def lane_flags(self, flags: Sequence[str]) -> list[str]:
+        """Beam's flags for a job of lanes, as ``--name=value``.
+
+        With them the engine starts a lane again that was lost, and however often that happens, and
+        spreads lanes over processes.
+        """

@@ -34,6 +34,12 @@ REFRESH_SECONDS = 4.0
 ``status`` alone is asked again every time."""
 
 
+RETRIES = 1_000_000_000
+"""How often a job of lanes is started again: it may live for months."""
+
+RETRY_MS = 2000
+
+
 class Cluster:
     """A Flink cluster's REST interface.
 
@@ -250,6 +256,23 @@ class Flink(Portable):
             return []
         slots, managers = Cluster(address).size()
         return [f"--sdk_worker_parallelism={2 * -(-slots // managers) - 1}"]
+
+    def lane_slots(self, flags: Sequence[str]) -> int | None:
+        """See :class:`.LaneEngine`."""
+        address = flink_address(flags)
+        return None if address is None else Cluster(address).size()[0]
+
+    def lane_flags(self, flags: Sequence[str]) -> list[str]:
+        """See :class:`.LaneEngine`.
+
+        Without checkpoints, which lanes do not need, Flink starts nothing again by itself.
+        """
+        asked = [f"--number_of_execution_retries={RETRIES}", f"--execution_retry_delay={RETRY_MS}"]
+        address = flink_address(flags)
+        if address is not None:
+            slots, managers = Cluster(address).size()
+            asked.append(f"--sdk_worker_parallelism={-(-slots // managers)}")
+        return asked
 
     def describe(self, flags: Sequence[str]) -> str:
         """See :class:`.Engine`."""

@@ -253,7 +253,7 @@ class RemoteRun:
             run=self._name,
             apart=apart,
         )
-        defaults = [f"--job_name={_unique_name(info)}", *staged.flags, *self._added]
+        defaults = [f"--job_name={unique_name(info)}", *staged.flags, *self._added]
         if info.style != "table":
             defaults += self._engine.process_flags(self._flags)
         made = remote_options(self._flags, defaults)
@@ -292,9 +292,7 @@ class RemoteRun:
             job.close()
 
     def _left(self, job: RemoteJob) -> Submitted:
-        with suppress(EngineError):
-            job.poll()  # for the link, if the engine has it already
-        return Submitted(job.engine, job.name, job.link, self._plan.output.path)
+        return left(job, self._plan.output.path)
 
     def _cancel(self, job: RemoteJob) -> None:
         """Cancel it and wait for its end, so that nothing is written after this returns."""
@@ -400,6 +398,35 @@ class RemoteRun:
         return failure
 
 
+def left(job: RemoteJob, output: str) -> Submitted:
+    """What there is to say of a job that is left running."""
+    with suppress(EngineError):
+        job.poll()  # for the link, if the engine has it already
+    return Submitted(job.engine, job.name, job.link, output)
+
+
+def end_of(job: RemoteJob, status: Status, again: str) -> ModelbeamError:
+    """The error for a job that was cancelled or has failed, as the engine tells it.
+
+    Args:
+        job: which one.
+        status: its last one.
+        again: a sentence on what to do.
+    """
+    where = f" ({job.link})" if job.link else ""
+    if status.state == "cancelled":
+        return JobError(f"The job was cancelled on {job.engine}{where}. {again}")
+    try:
+        text = job.cause()
+    except EngineError as unreachable:
+        text = str(unreachable)
+    failure = causes.decode(text) or JobError(
+        f"The job failed on {job.engine}{where}: {causes.paragraph(text)}. {again}"
+    )
+    failure.details = text
+    return failure
+
+
 _IDENTITY = "engine.json"
 """In the state directory: how to find the job that was submitted."""
 
@@ -433,7 +460,7 @@ def busy(output: Output, job: RemoteJob) -> OutputExistsError:
     )
 
 
-def _unique_name(info: ModelInfo) -> str:
+def unique_name(info: ModelInfo) -> str:
     """Unique, and such that every engine takes it (Dataflow: lower case, digits and dashes)."""
     model = re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-")[:30]
     user = re.sub(r"[^a-z0-9]+", "-", _user().lower()).strip("-")[:12]

@@ -18,7 +18,7 @@ from modelbeam.formats.base import Cut, FileFormat, Piece, Reader, Wanted, Write
 from modelbeam.formats.binary import created, path_only, rows_a_batch, seekable, whole
 from modelbeam.formats.layout import Layout, OutputColumn
 from modelbeam.formats.lines import reading
-from modelbeam.formats.rows import Rows, RowsBatch, RowsReader, warm_up
+from modelbeam.formats.rows import Rows, RowsBatch, RowsReader, normal, normalized, warm_up
 from modelbeam.formats.typed import TypedWriter, WholeWrites
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.dicts import DictsBatch
@@ -90,14 +90,16 @@ class Arrow(FileFormat):
                     break
         found = pa.Table.from_batches(some, source.schema).unify_dictionaries().combine_chunks()
         batches = found.to_batches()
-        return RowsBatch(batches[0], 0, wanted or Wanted("record")) if batches else DictsBatch([])
+        if not batches:
+            return DictsBatch([])
+        return RowsBatch(normalized(batches[0]), 0, wanted or Wanted("record"))
 
     def columns(self, path: str, compression: str | None) -> Layout:
         """The columns of the schema, with their types."""
         if not storage.stat(path).size:
             return ()
         with _opened(path_only(path, compression, self.name)) as source:
-            return tuple(OutputColumn(field.name, field.type) for field in source.schema)
+            return tuple(OutputColumn(field.name, normal(field.type)) for field in source.schema)
 
     def warm_up(self, style: str) -> None:
         """Write some rows, and read them."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from modelbeam.predicting.batch import Kept
 
 
@@ -40,13 +42,18 @@ class KeptTable(Kept):
     def texts(self) -> list[bytes]:
         """Each record's columns as JSON."""
         from modelbeam.formats.jsonl.encode import encode_table
+        from modelbeam.formats.jsonl.values import plain_value
 
         if not self.table.num_columns:
             return [b"{}"] * len(self)
-        return bytes(encode_table(self.table).data).splitlines()
+        encoded = encode_table(self.table)
+        if not encoded.failures:
+            return bytes(encoded.data).splitlines()
+        # NaN and infinity, which JSON has not, are null
+        return [orjson.dumps(row, plain_value, orjson.OPT_NON_STR_KEYS) for row in self.dicts()]
 
     def dicts(self) -> list[dict[str, Any]]:
         """Each record's columns as a dict."""
         from modelbeam.formats.jsonl.values import rows_of
 
-        return [row for batch in self.table.to_batches() for row in rows_of(batch)]
+        return rows_of(self.table)

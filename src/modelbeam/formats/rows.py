@@ -120,6 +120,58 @@ class RowsBatch(Batch):
         return {"record": record}
 
 
+def normal(kind: Any) -> Any:
+    """A type whose values are the same, and that Arrow can work with everywhere."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_run_end_encoded(kind) or (
+        types.is_dictionary(kind) and types.is_nested(kind.value_type)
+    ):
+        return normal(kind.value_type)
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(normal(field.type)) for field in kind])
+    if types.is_list(kind) or types.is_large_list(kind):
+        inner = kind.value_field.with_type(normal(kind.value_type))
+        return pa.list_(inner) if types.is_list(kind) else pa.large_list(inner)
+    if types.is_map(kind):
+        items = kind.item_field.with_type(normal(kind.item_type))
+        return pa.map_(kind.key_field.with_type(normal(kind.key_type)), items)
+    return kind
+
+
+def normalized(rows: Any) -> Any:
+    """The same rows with :func:`normal` types."""
+    import pyarrow as pa
+
+    kinds = [normal(kind) for kind in rows.schema.types]
+    if kinds == rows.schema.types:
+        return rows
+    columns = [
+        column if column.type == kind else _made_normal(column, kind)
+        for column, kind in zip(rows.columns, kinds, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _made_normal(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    elif pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:
+        return pa.array(column.to_pylist(), kind)
+
+
 Rows = tuple[Any, "Callable[[], Any] | None"]
 """Some rows, and what reads them with all of their columns, if some were left out."""
 
@@ -159,6 +211,7 @@ class RowsReader(Reader):
                 if rows is None:
                     break
                 rows.validate(full=True)  # what is damaged may end the process later
+                rows = normalized(rows)
             self._row, self.units = self.units, self.units + rows.num_rows
             if rows.num_rows:
                 yield RowsBatch(rows, self._row, self._wanted, others)

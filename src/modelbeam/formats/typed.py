@@ -56,7 +56,7 @@ class TypedWriter(Writer):
     def __init__(self, layout: Layout, most_rows: int, most_bytes: int) -> None:
         import pyarrow as pa
 
-        self._schema = pa.schema([(c.name, c.type or pa.string()) for c in layout])
+        self._schema = pa.schema([(c.name, _text_if_open(c.type)) for c in layout])
         self._open = {column.name for column in layout if column.type is None}
         self._most = most_rows, most_bytes
         self._waiting: list[Any] = []
@@ -227,6 +227,12 @@ class TypedWriter(Writer):
         """Write the last rows, and what belongs at the end."""
         self._flush()
         self._end()
+
+
+def _text_if_open(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.string() if kind is None else kind
 
 
 def _plain(kind: Any) -> bool:

@@ -134,7 +134,8 @@ class Job(BaseModel):
     errors_format: Literal["original", "json"] = "original"
     streaming: bool = False
     stop_after: float | None = Field(default=None, gt=0)
-    stop_when_idle: float | None = Field(default=None, gt=0)
+    stop_when_idle: float | None = Field(default=None, ge=0)
+    settle: float = Field(default=10.0, ge=0)
     start_from: str = "earliest"
     group: str | None = None
     kafka_config: str | None = None
@@ -254,7 +255,7 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
-    @field_validator("stop_after", "stop_when_idle", mode="before")
+    @field_validator("stop_after", "stop_when_idle", "settle", mode="before")
     @classmethod
     def _durations(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Who a lane is: a name that its next self on this machine has again.
+"""Who a lane is: a name that its next self has again.
 
 The same name back after a kill ends the dead one's transaction and takes its partitions at once;
 another name would wait for both to time out.
@@ -12,6 +12,24 @@ import os
 import socket
 import tempfile
 from contextlib import suppress
+
+
+class Numbered:
+    """A lane's number in a run on an engine, where whoever starts lanes again gives them theirs.
+
+    Args:
+        group: the consumer group.
+        number: the lane's.
+
+    Attributes:
+        name: group and number.
+    """
+
+    def __init__(self, group: str, number: int) -> None:
+        self.name = f"{group}-engine-{number}"
+
+    def release(self) -> None:
+        """There is nothing to let go."""
 
 
 class Identity:

@@ -19,8 +19,9 @@ from modelbeam.errors import JobError
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits, client, log
-from modelbeam.kafka.identity import Identity
+from modelbeam.kafka.identity import Identity, Numbered
 from modelbeam.kafka.records import Maker, Message
+from modelbeam.kafka.tally import Tally
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import at_work
 from modelbeam.predicting.batch import Keep
@@ -67,6 +68,8 @@ class LaneJob:
         skip_lost: whether to go on at the first offset that is there where records are gone.
         ends: the offset of each partition at which to stop; ``None`` to go on.
         limits: what the output and the errors topic take.
+        run: the run's name if it is to be found in the group's offsets how many records are done;
+            see :class:`.tally.Tally`.
     """
 
     input: Topic
@@ -83,6 +86,7 @@ class LaneJob:
     skip_lost: bool
     ends: dict[int, int] | None
     limits: tuple[Limits, Limits]
+    run: str = ""
 
 
 @dataclass(slots=True)
@@ -111,6 +115,10 @@ class LaneProgress:
     name: str = ""
 
 
+_Work = tuple[list[Message], list[Message], Counts, list[int]]
+"""Predictions, error records, counts, and the rows that failed."""
+
+
 class DataLossError(JobError):
     """Records that were not read yet are gone from the topic."""
 
@@ -123,6 +131,10 @@ class Lane:
         model: loaded and ready.
         report: told of the progress, some times a second.
         stopped: asked whether to end.
+        identity: who it is; by default a number that is free on this machine.
+
+    Attributes:
+        fenced: whether another with the same name has taken over since the last turn.
     """
 
     def __init__(
@@ -131,11 +143,13 @@ class Lane:
         model: LoadedModel,
         report: Callable[[LaneProgress], None],
         stopped: Callable[[], bool],
+        identity: Numbered | None = None,
     ) -> None:
         self._job, self._model = job, model
         self._report, self._stopped = report, stopped
         self._kafka = client()
-        self._identity = Identity(job.group)
+        self._identity = identity or Identity(job.group)
+        self.fenced = False
         self._maker = Maker(
             (model.info.name, model.info.version), *job.limits, job.form, job.input.url
         )
@@ -143,6 +157,7 @@ class Lane:
         self._producer: Any = None
         self._consumer: Any = None
         self._positions: dict[int, int] = {}
+        self._tallies: dict[int, Tally] = {}
         self._begun: set[int] = set()
         self._size = FIRST
         self._active = time.monotonic()
@@ -164,23 +179,44 @@ class Lane:
         done = 0
         try:
             while not self._stopped() and (turns is None or done < turns):
-                try:
-                    if self._consumer is None:
-                        self._open()
-                    done += self._turn()
-                except self._kafka.KafkaException as error:
-                    self._recover(error)
-                self._tell()
+                done += self.turn()
             return self._told()
         finally:
-            self._close()
-            self._identity.release()
-            self._thread.shutdown(wait=False)
+            self.close()
+
+    def turn(self) -> bool:
+        """Some messages, if there are any within a moment; whether there were.
+
+        Raises:
+            DataLossError: records are gone.
+            JobError: a topic cannot be read or written.
+        """
+        done = False
+        try:
+            if self._consumer is None:
+                self._open()
+            done = self._turn()
+        except self._kafka.KafkaException as error:
+            self._recover(error)
+        self._tell()
+        return done
+
+    @property
+    def counts(self) -> Counts:
+        """Of what this object has committed."""
+        return self._progress.counts
+
+    def close(self) -> None:
+        """Leave the group; what is not committed has not happened."""
+        self._close()
+        self._identity.release()
+        self._thread.shutdown(wait=False)
 
     def _open(self) -> None:
         """Producer first: it ends what the older self left open, so that its offsets are there."""
         self._positions.clear()
         self._undelivered.clear()
+        self.fenced = False
         job = self._job
         shared = {"client.id": "modelbeam", "log_level": "3", **job.settings}
         shared["bootstrap.servers"] = job.input.brokers
@@ -240,7 +276,10 @@ class Lane:
         kafka, topic, job = self._kafka, self._job.input.name, self._job
         if not places:
             return []
-        known = {p.partition: p.offset for p in consumer.committed(places, timeout=CALL_SECONDS)}
+        answers = consumer.committed(places, timeout=CALL_SECONDS)
+        known = {place.partition: place.offset for place in answers}
+        for place in answers:
+            self._tallies[place.partition] = Tally.read_from(place.metadata, job.run)
         starts = []
         for partition, offset in known.items():
             place = kafka.TopicPartition(topic, partition)
@@ -302,11 +341,15 @@ class Lane:
             self._commit([], [])
             return False
         self._active = time.monotonic()
-        predicted, failed, counts = self._predicted(messages)
+        predicted, failed, counts, rows = self._predicted(messages)
         for message in messages:
             self._positions[message.partition()] = message.offset() + 1
         if not self._owns(messages):
             return False  # taken away meanwhile: whoever has them does them
+        for message in messages:
+            self._tallies[message.partition()].read += 1
+        for row in rows:
+            self._tallies[messages[row].partition()].failed += 1
         self._commit(predicted, failed)
         self._progress.counts.add(counts, 0)
         self._note_latency(messages)
@@ -351,18 +394,16 @@ class Lane:
         place = self._kafka.TopicPartition(self._job.input.name, partition)
         self._consumer.pause([place])
 
-    def _predicted(self, messages: list[Any]) -> tuple[list[Message], list[Message], Counts]:
+    def _predicted(self, messages: list[Any]) -> _Work:
         """Predict, and stay a member of the group however long that takes."""
-        work: Future[tuple[list[Message], list[Message], Counts]]
+        work: Future[_Work]
         work = self._thread.submit(self._work, messages)
         try:
             return work.result(QUIET_SECONDS)
         except TimeoutError:
             return self._waited(work)
 
-    def _waited(
-        self, work: Future[tuple[list[Message], list[Message], Counts]]
-    ) -> tuple[list[Message], list[Message], Counts]:
+    def _waited(self, work: Future[_Work]) -> _Work:
         """The result of what takes long; meanwhile the consumer is heard of, and given nothing."""
         consumer = self._consumer
         held = consumer.assignment()
@@ -379,7 +420,7 @@ class Lane:
         consumer.resume(going)
         return work.result()
 
-    def _work(self, messages: list[Any]) -> tuple[list[Message], list[Message], Counts]:
+    def _work(self, messages: list[Any]) -> _Work:
         job, counts = self._job, Counts()
         batch = MessageBatch(messages, job.longest, job.keep)
         with at_work():
@@ -395,7 +436,8 @@ class Lane:
         counts.predicted += len(predicted)
         counts.read += len(messages)
         counts.recovered += outcome.recovered
-        return predicted, [message for _, message in failed], counts
+        rows = [failure.row for failure, _ in failed]
+        return predicted, [message for _, message in failed], counts, rows
 
     def _owns(self, messages: list[Any]) -> bool:
         """Whether all partitions of some messages are still this lane's."""
@@ -414,7 +456,7 @@ class Lane:
             for message in made:
                 self._produce(topic, message)
         places = [
-            self._kafka.TopicPartition(job.input.name, partition, offset)
+            self._kafka.TopicPartition(job.input.name, partition, offset, self._told_of(partition))
             for partition, offset in self._positions.items()
         ]
         if job.exactly_once:
@@ -426,6 +468,10 @@ class Lane:
             self._flush()
             self._consumer.commit(offsets=places, asynchronous=False)
         self._begun.clear()
+
+    def _told_of(self, partition: int) -> str:
+        """What stands beside a partition's offset."""
+        return self._tallies[partition].written(self._job.run) if self._job.run else ""
 
     def _produce(self, topic: str, message: Message) -> None:
         more = {"timestamp": message.timestamp} if message.timestamp else {}
@@ -469,6 +515,7 @@ class Lane:
         """Abort, and go on where Kafka says that the group is."""
         error = cause.args[0]
         log.info("lane %s: %s", self._identity.name, error.str())
+        self.fenced = error.name() in _FENCED
         if error.name() in _HOPELESS:
             raise JobError(f"{self._job.input.url}: {error.str()}.") from None
         try:
@@ -533,6 +580,9 @@ _REFUSED = (
     "INVALID_TIMESTAMP",
 )
 """A message will be refused again."""
+
+_FENCED = ("_FENCED", "_FATAL", "FENCED_INSTANCE_ID", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED")
+"""Another has this name now, or did for a moment."""
 
 _HOPELESS = (
     "_AUTHENTICATION",

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
-from modelbeam.job.task import Progress
+from modelbeam.job.task import Progress, Totals
 from modelbeam.kafka.lane import LaneJob, LaneProgress
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares
@@ -85,6 +85,9 @@ class Unwatched:
         """Say nothing."""
 
     def lanes(self, progress: LanesProgress) -> None:
+        """Say nothing."""
+
+    def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """Say nothing."""
 
     def note(self, text: str) -> None:

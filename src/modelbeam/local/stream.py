@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelbeam.errors import RequestError, TooManyErrorsError
@@ -19,6 +20,87 @@ from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
 
 DEFAULT_DELIVERY = "exactly-once"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The two ends of lanes, as they are on the brokers.
+
+    Attributes:
+        cluster: of the input.
+        partitions: of the input.
+        lane: what lanes are told.
+    """
+
+    cluster: Cluster
+    partitions: list[int]
+    lane: LaneJob
+
+
+def look_at(job: Job) -> Ends:
+    """Make sure that the topics are there.
+
+    Raises:
+        RequestError: one is not, or the cluster does not answer.
+    """
+    source, target, errors = topics_of(job)
+    settings = address.read_settings(job.kafka_config) if job.kafka_config else {}
+    cluster = Cluster(source.brokers, settings)
+    partitions = cluster.partitions(source, "--input")
+    there = cluster if target.brokers == source.brokers else Cluster(target.brokers, settings)
+    there.partitions(target, "--output")
+    there.partitions(errors, "--errors")
+    limits = there.limits([target.name, errors.name])
+    lane = LaneJob(
+        input=source,
+        output=target,
+        errors=errors,
+        group=job.consumer_group,
+        settings=settings,
+        keep=job.keep,
+        batch_size=None if job.batch_size == "auto" else job.batch_size,
+        longest=job.max_record_size,
+        exactly_once=job.delivery == DEFAULT_DELIVERY,
+        form=job.errors_format,
+        begin=job.begin,
+        skip_lost=job.on_data_loss == "earliest",
+        ends=None,
+        limits=(limits[target.name], limits[errors.name]),
+    )  # fmt: skip
+    return Ends(cluster, partitions, lane)
+
+
+def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
+    """The input, the output and the topic of failed records.
+
+    Raises:
+        RequestError: they do not fit each other.
+    """
+    if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
+        raise RequestError(
+            "--input: name one topic, kafka://HOST:PORT/TOPIC, where the output is one."
+        )
+    source = address.parse(job.inputs[0], "--input")
+    target = address.parse(job.output, "--output")
+    if job.errors is None:
+        raise RequestError(
+            f"--errors: say where failed records go, such as --errors {target.url}-errors; "
+            f"modelbeam makes no topics."
+        )
+    errors = address.parse(job.errors, "--errors")
+    if errors.brokers != target.brokers:
+        raise RequestError(
+            "--errors and --output must be on the same cluster: a transaction holds both."
+        )
+    if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
+        raise RequestError(
+            "--output is on another cluster than --input: no transaction holds the offsets of "
+            "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
+            "the same cluster."
+        )
+    if source in (target, errors) or target == errors:
+        raise RequestError("--input, --output and --errors must be three topics.")
+    return source, target, errors
 
 
 class StreamRun:
@@ -46,38 +128,17 @@ class StreamRun:
             JobError: it failed; what is committed stays, and the same command goes on from there.
         """
         job = self._job
-        source, target, errors = self._topics()
-        settings = address.read_settings(job.kafka_config) if job.kafka_config else {}
-        cluster = Cluster(source.brokers, settings)
-        partitions = cluster.partitions(source, "--input")
-        there = cluster if target.brokers == source.brokers else Cluster(target.brokers, settings)
-        there.partitions(target, "--output")
-        there.partitions(errors, "--errors")
-        limits = there.limits([target.name, errors.name])
+        there = look_at(job)
+        lane, partitions = there.lane, there.partitions
         if not job.streaming:
-            self._ends = self._bounds(cluster, source, partitions)
+            self._ends = self._bounds(there.cluster, lane.input, partitions)
+            lane = replace(lane, ends=self._ends)
         number = min(job.workers or available_cores(), max(1, len(partitions)))
         crashes = Crashes(job.record_timeout, job.max_crashes)
         lanes = Lanes(job.model, number, self._started, crashes)
         stopped = False
         try:
             info = lanes.wait_loaded(self._watcher.loading)
-            lane = LaneJob(
-                input=source,
-                output=target,
-                errors=errors,
-                group=job.consumer_group,
-                settings=settings,
-                keep=job.keep,
-                batch_size=None if job.batch_size == "auto" else job.batch_size,
-                longest=job.max_record_size,
-                exactly_once=job.delivery == DEFAULT_DELIVERY,
-                form=job.errors_format,
-                begin=job.begin,
-                skip_lost=job.on_data_loss == "earliest",
-                ends=self._ends,
-                limits=(limits[target.name], limits[errors.name]),
-            )  # fmt: skip
             try:
                 lanes.run(lane, self._watcher, self._enough)
             except KeyboardInterrupt:
@@ -86,34 +147,6 @@ class StreamRun:
         finally:
             lanes.finish()
         return self._result(lanes, info, lane, stopped)
-
-    def _topics(self) -> tuple[Topic, Topic, Topic]:
-        job = self._job
-        if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
-            raise RequestError(
-                "--input: name one topic, kafka://HOST:PORT/TOPIC, where the output is one."
-            )
-        source = address.parse(job.inputs[0], "--input")
-        target = address.parse(job.output, "--output")
-        if job.errors is None:
-            raise RequestError(
-                f"--errors: say where failed records go, such as --errors {target.url}-errors; "
-                f"modelbeam makes no topics."
-            )
-        errors = address.parse(job.errors, "--errors")
-        if errors.brokers != target.brokers:
-            raise RequestError(
-                "--errors and --output must be on the same cluster: a transaction holds both."
-            )
-        if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
-            raise RequestError(
-                "--output is on another cluster than --input: no transaction holds the offsets of "
-                "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
-                "the same cluster."
-            )
-        if source in (target, errors) or target == errors:
-            raise RequestError("--input, --output and --errors must be three topics.")
-        return source, target, errors
 
     def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
         """Where each partition ends now, for a reader of what is committed."""
@@ -155,40 +188,50 @@ class StreamRun:
 
     def _result(self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool) -> Run:
         progress, job = lanes.progress, self._job
-        counts, seconds = progress.counts, time.time() - self._now
+        seconds = time.time() - self._now
         why = "stopped" if stopped else "until now" if self._ends is not None else "ended"
-        description: dict[str, Any] = {
-            "status": "succeeded",
-            "end": why,
-            "model": info.to_dict(),
-            "input": lane.input.url,
-            "output": lane.output.url,
-            "errors": lane.errors.url,
-            "group": lane.group,
-            "delivery": job.delivery,
-            "lanes": progress.lanes,
-            "counts": {
-                "read": counts.read,
-                "predicted": counts.predicted,
-                "failed": counts.failed,
-            },
-            "failures": [kind.to_dict() for kind in counts.kinds],
-            "crashes": list(lanes.described()),
-            "latency_ms": {
-                f"p{round(100 * share)}": progress.latency(share) for share in (0.5, 0.99)
-            },
-            "lost": list(progress.lost),
-            "notes": self._notes,
-            "seconds": round(seconds, 3),
-        }
-        return Run(
-            read=counts.read,
-            predicted=counts.predicted,
-            failed=counts.failed,
-            shards=(),
-            errors=(lane.errors.url,),
-            output=lane.output.url,
-            seconds=seconds,
-            failures=tuple(description["failures"]),
-            description=description,
-        )
+        description = described(job, info, lane, progress, why, seconds)
+        description["crashes"] = list(lanes.described())
+        description["notes"] = self._notes
+        return streamed(description)
+
+
+def described(
+    job: Job, info: ModelInfo, lane: LaneJob, progress: LanesProgress, end: str, seconds: float
+) -> dict[str, Any]:
+    """What ``--json`` prints of a run over a topic."""
+    counts = progress.counts
+    return {
+        "status": "succeeded",
+        "end": end,
+        "model": info.to_dict(),
+        "input": lane.input.url,
+        "output": lane.output.url,
+        "errors": lane.errors.url,
+        "group": lane.group,
+        "delivery": job.delivery,
+        "lanes": progress.lanes,
+        "counts": {"read": counts.read, "predicted": counts.predicted, "failed": counts.failed},
+        "failures": [kind.to_dict() for kind in counts.kinds],
+        "crashes": [],
+        "latency_ms": {f"p{round(100 * share)}": progress.latency(share) for share in (0.5, 0.99)},
+        "lost": list(progress.lost),
+        "notes": [],
+        "seconds": round(seconds, 3),
+    }
+
+
+def streamed(description: dict[str, Any]) -> Run:
+    """The run that :func:`described` describes."""
+    counts = description["counts"]
+    return Run(
+        read=counts["read"],
+        predicted=counts["predicted"],
+        failed=counts["failed"],
+        shards=(),
+        errors=(description["errors"],),
+        output=description["output"],
+        seconds=description["seconds"],
+        failures=tuple(description["failures"]),
+        description=description,
+    )

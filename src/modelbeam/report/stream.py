@@ -1,13 +1,16 @@
-"""What people read of a run over a topic: a line while it goes on, and its end."""
+"""What people read of a streaming run: a line while it goes on, and its end."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from modelbeam.engines.run import Submitted
 from modelbeam.job.result import Run
-from modelbeam.local.lanes import LanesProgress, LanesWatcher, Unwatched
+from modelbeam.job.task import Totals
+from modelbeam.local.lanes import LanesProgress, Unwatched
 from modelbeam.report.progress import LOADING_SECONDS, failure_lines, write_line
+from modelbeam.run import StreamWatcher
 from modelbeam.text import count
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -28,6 +31,7 @@ class StreamLines(NotesOnly):
         self._due = 0.0
         self._before = (time.monotonic(), 0)
         self._loading_due = LOADING_SECONDS
+        self._said = ""
 
     def loading(self, seconds: float) -> None:
         """Say how long the model has been loading."""
@@ -47,6 +51,18 @@ class StreamLines(NotesOnly):
         if not first:
             self.note(line(progress, rate))
 
+    def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
+        """Write a line if it is time and something has happened."""
+        now = time.monotonic()
+        said = (
+            f"{count(totals.counts.read, 'record')}, {totals.counts.failed:,} failed, "
+            f"{count(runs, 'run')}"
+            + (f", {count(waiting, 'file')} not complete" if waiting else "")
+        )
+        if now >= self._due and said != self._said:
+            self._due, self._said = now + SECONDS_BETWEEN_LINES, said
+            self.note(said)
+
 
 def line(progress: LanesProgress, rate: float) -> str:
     """How a run over a topic goes, in one line."""
@@ -62,18 +78,37 @@ def line(progress: LanesProgress, rate: float) -> str:
     return ", ".join(parts)
 
 
-def stream_watcher(*, quiet: bool, progress: bool) -> LanesWatcher:
+def stream_watcher(*, quiet: bool, progress: bool) -> StreamWatcher:
     """The right one."""
     if quiet:
         return Unwatched()
     return StreamLines() if progress else NotesOnly()
 
 
+def left_streaming(job: Submitted) -> str:
+    """What a person needs to know of lanes that go on without this process."""
+    lines = [f"the job {job.name} runs on {job.engine} until it is cancelled there"]
+    if job.link:
+        lines.append(f"its page: {job.link}")
+    lines.append("the same command, given again, takes over from it; nothing is lost or doubled")
+    return "\n".join(lines)
+
+
 def stream_summary(run: Run) -> str:
-    """The end of a run over a topic in a few lines."""
+    """The end of a streaming run in a few lines."""
     about: dict[str, Any] = run.description
+    if "runs" in about:
+        end = " (stopped)" if about["end"] == "stopped" else ""
+        return "\n".join(
+            [
+                f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
+                f"failed in {run.seconds:.1f} s, {count(about['runs'], 'run')}{end}",
+                *failure_lines(about),
+                f"predictions and failed records in {run.output}, a directory a run",
+            ]
+        )
     rate = round(run.read / max(run.seconds, 1e-3))
-    end = {"stopped": " (stopped)", "until now": " (until now)"}.get(about["end"], "")
+    end = "" if about["end"] == "ended" else f" ({about['end']})"
     lines = [
         f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed in "
         f"{run.seconds:.1f} s ({rate:,}/s, {count(about['lanes'], 'lane')}){end}",

@@ -40,6 +40,25 @@ class Header(NamedTuple):
     marker: bytes
     raw: bytes
 
+    def without_times(self) -> Header:
+        """The same, with times and dates as the numbers that they are."""
+        schema = _without_times(self.schema)
+        found = {b"avro.schema": json.dumps(schema).encode(), b"avro.codec": self.codec.encode()}
+        return Header(schema, self.codec, self.marker, _header_of(found, self.marker))
+
+
+def _without_times(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_times(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    times = "time" in str(schema.get("logicalType")) or schema.get("logicalType") == "date"
+    return {
+        name: value if name in ("default", "symbols") else _without_times(value)
+        for name, value in schema.items()
+        if not (times and name == "logicalType")
+    }
+
 
 class Block(NamedTuple):
     """Some records.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import orjson
@@ -91,6 +92,8 @@ def _records(header: Header, blocks: list[Block]) -> list[Any]:
         if len(blocks) > 1:
             return [record for block in blocks for record in _records(header, [block])]
         [block] = blocks
+        with suppress(Exception):  # times that Python does not have stay numbers
+            return decoded(header.without_times().raw + block.raw)
         said = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(
             f"the block at byte {block.offset} cannot be decoded ({said})"

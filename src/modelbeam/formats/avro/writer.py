@@ -59,8 +59,12 @@ class AvroWriter(TypedWriter):
         self._made.truncate()
 
     def _write(self, table: Any) -> None:
+        import pyarrow as pa
+
         self._into = self._into or self._begin("deflate")
-        for record in table.to_pylist(maps_as_pydicts="lossy"):
+        columns = [_numbers(column) for column in table.columns]
+        rows = pa.table(columns, names=table.schema.names)
+        for record in rows.to_pylist(maps_as_pydicts="lossy"):
             self._into.write(record)
         self._into.flush()
         self._put()
@@ -69,6 +73,34 @@ class AvroWriter(TypedWriter):
         if self._into is None:
             self._begin("null")
             self._put()
+
+
+def _numbers(column: Any) -> Any:
+    """Times as the numbers that they are in Avro: Python's end with the year 9999."""
+    import pyarrow as pa
+
+    kind = _number(column.type)
+    if kind == column.type:
+        return column
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:
+        return column
+
+
+def _number(kind: Any) -> Any:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_timestamp(kind) or types.is_time64(kind):
+        return pa.int64()
+    if types.is_date32(kind) or types.is_time32(kind):
+        return pa.int32()
+    if types.is_list(kind):
+        return pa.list_(_number(kind.value_type))
+    if types.is_struct(kind):
+        return pa.struct([(field.name, _number(field.type)) for field in kind])
+    return kind
 
 
 def join(parts: Sequence[str], target: str) -> None:

@@ -34,13 +34,14 @@ class Csv(FileFormat):
     """
 
     name = "csv"
+    delimiter = ","
 
     def __init__(self, reading: Reading = AS_IT_SAYS) -> None:
         self._reading = reading
 
     def told(self, reading: Reading) -> FileFormat:
         """The same, told a delimiter, an encoding, names of columns."""
-        return Csv(reading)
+        return type(self)(reading)
 
     def problem(self, head: bytes, whole: bool) -> str | None:
         """JSON Lines under this name are told; also a header that cannot be used."""
@@ -109,4 +110,12 @@ class Csv(FileFormat):
         """Write records; the first part begins with a header."""
         from modelbeam.formats.csv.writer import CsvWriter
 
-        return CsvWriter(handle, layout or (), header=part == 0)
+        return CsvWriter(handle, layout or (), part == 0, self.delimiter)
+
+
+class Tsv(Csv):
+    """The same, written with tabs between the fields."""
+
+    name = "tsv"
+    like = "csv"
+    delimiter = "\t"

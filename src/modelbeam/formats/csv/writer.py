@@ -17,7 +17,7 @@ from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
 from modelbeam.storage import write_all
 
-_SPECIAL = set('",\n\r')
+_SPECIAL = set('",\t\n\r')
 
 
 class CsvWriter(Writer):
@@ -27,14 +27,17 @@ class CsvWriter(Writer):
         handle: where to.
         layout: the columns.
         header: whether they are named first.
+        delimiter: a comma or a tab, which is in quotes both ways.
     """
 
-    def __init__(self, handle: BinaryIO, layout: Layout, header: bool) -> None:
-        self._handle = handle
+    def __init__(
+        self, handle: BinaryIO, layout: Layout, header: bool, delimiter: str = ","
+    ) -> None:
+        self._handle, self._delimiter = handle, delimiter
         self._names = [column.name for column in layout]
         self._known = set(self._names)
         if header and self._names:
-            line = ",".join(quoted(name) for name in self._names) + "\n"
+            line = delimiter.join(quoted(name) for name in self._names) + "\n"
             write_all(handle, line.encode())
 
     def write(self, outcome: Outcome) -> list[Failure]:
@@ -55,7 +58,7 @@ class CsvWriter(Writer):
                 said = unknown(other)
                 failures.append(Failure(row, "encode", UnknownColumnError.__name__, said))
                 continue
-            lines.append(",".join([texts.get(name, "") for name in self._names]) + "\n")
+            lines.append(self._delimiter.join([texts.get(name, "") for name in self._names]) + "\n")
         if lines:
             write_all(self._handle, "".join(lines).encode())
         self.rows += len(lines)
@@ -102,7 +105,7 @@ class CsvWriter(Writer):
         if all(isinstance(text, pa.StringScalar) for text in texts):
             return None
         texts[-1] = pc.binary_join_element_wise(texts[-1], "\n", "")
-        lines = pc.binary_join_element_wise(*texts, ",") if len(texts) > 1 else texts[0]
+        lines = pc.binary_join_element_wise(*texts, self._delimiter) if len(texts) > 1 else texts[0]
         if isinstance(lines, pa.Scalar):
             return None
         ends = np.frombuffer(lines.buffers()[1], np.int32)[
@@ -115,7 +118,7 @@ def quoted(text: str) -> str:
     """A text as a field, in quotes where it would be read as another thing without."""
     if not text:
         return '""'
-    if _SPECIAL.isdisjoint(text) and text[0] not in " \t" and text[-1] not in " \t":
+    if _SPECIAL.isdisjoint(text) and text[0] != " " and text[-1] != " ":
         return text
     return '"' + text.replace('"', '""') + '"'
 
@@ -157,7 +160,7 @@ def _column(column: Any) -> Any | None:
     if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
         column, kind = column.cast(pa.string()), pa.string()
     if pa.types.is_string(kind):
-        needs = pc.match_substring_regex(column, '[",\\r\\n]|^[ \\t]|[ \\t]$|^$')
+        needs = pc.match_substring_regex(column, '[",\\t\\r\\n]|^ | $|^$')
         if pc.any(needs).as_py():
             inner = pc.replace_substring(column, '"', '""')
             marked = pc.binary_join_element_wise('"', inner, '"', "")

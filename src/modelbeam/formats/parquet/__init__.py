@@ -77,9 +77,10 @@ class Parquet(FileFormat):
     def columns(self, path: str, compression: str | None) -> Layout:
         """The columns of the file's schema, with their types."""
         from modelbeam.formats.parquet.reader import schema_of
+        from modelbeam.formats.rows import normal
 
         schema = schema_of(path, compression)
-        return tuple(OutputColumn(field.name, field.type) for field in schema or ())
+        return tuple(OutputColumn(field.name, normal(field.type)) for field in schema or ())
 
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write rows."""

@@ -11,7 +11,7 @@ from modelbeam.errors import InputReadError
 from modelbeam.formats.base import Cut, Piece, Wanted
 from modelbeam.formats.binary import path_only, rows_a_batch, seekable, whole
 from modelbeam.formats.lines import reading
-from modelbeam.formats.rows import Rows, RowsBatch, RowsReader
+from modelbeam.formats.rows import Rows, RowsBatch, RowsReader, normalized
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.storage import FileInfo
@@ -37,7 +37,7 @@ def cuts(file: FileInfo, size: int) -> list[Cut]:
     try:
         with opened(path_only(file.path, None, "parquet")) as opened_file:
             footer = opened_file.metadata
-            sizes = [_stored(footer.row_group(n)) for n in range(footer.num_row_groups)]
+            sizes = shares(footer, file.size)
     except InputReadError:
         return one  # its reader says why
     pieces: list[Cut] = []
@@ -51,9 +51,13 @@ def cuts(file: FileInfo, size: int) -> list[Cut]:
     return pieces if len(pieces) > 1 else one
 
 
-def _stored(group: Any) -> int:
-    """Bytes of a row group as it is stored."""
-    return sum(group.column(n).total_compressed_size for n in range(group.num_columns))
+def shares(footer: Any, size: int) -> list[int]:
+    """Bytes of each row group as it is stored, about: its share of the file's size.
+
+    What the footer says of each column is not asked: of a damaged one Arrow ends the process.
+    """
+    unpacked = [max(1, footer.row_group(n).total_byte_size) for n in range(footer.num_row_groups)]
+    return [size * one // sum(unpacked) for one in unpacked]
 
 
 def count(piece: Piece) -> int:
@@ -84,7 +88,7 @@ def first_rows(path: str, packed: str | None, records: int, wanted: Wanted) -> B
         for rows in file.iter_batches(batch_size=records):
             if rows.num_rows:
                 rows.validate(full=True)
-                return RowsBatch(rows, 0, wanted)
+                return RowsBatch(normalized(rows), 0, wanted)
     return DictsBatch([])
 
 
@@ -97,6 +101,7 @@ class ParquetReader(RowsReader):
         piece = self._piece
         with opened(piece) as file:
             names = self._needed(file.schema_arrow.names)
+            sizes = shares(file.metadata, piece.size)
             for group in range(file.metadata.num_row_groups)[piece.start : piece.end]:
                 about = file.metadata.row_group(group)
                 size = rows_a_batch(about.total_byte_size, about.num_rows, self._wanted)
@@ -106,7 +111,7 @@ class ParquetReader(RowsReader):
                     first += rows.num_rows
                     # Arrow reads 'a.b' as well for 'a'
                     yield rows if names is None else rows.select(names), others
-                self._done += _stored(about)
+                self._done += sizes[group]
 
 
 class _Whole:

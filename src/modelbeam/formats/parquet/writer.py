@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -27,7 +28,8 @@ class ParquetFileWriter(TypedWriter):
     def __init__(self, handle: BinaryIO, layout: Layout) -> None:
         from pyarrow import parquet
 
-        super().__init__(layout, GROUP_ROWS, GROUP_BYTES)
+        fitting = (column._replace(type=storable(column.type)) for column in layout)
+        super().__init__(tuple(fitting), GROUP_ROWS, GROUP_BYTES)
         self._file = parquet.ParquetWriter(WholeWrites(handle), self._schema, compression="zstd")
 
     def _write(self, table: Any) -> None:
@@ -35,6 +37,26 @@ class ParquetFileWriter(TypedWriter):
 
     def _end(self) -> None:
         self._file.close()
+
+
+def storable(kind: Any) -> Any:
+    """The type in which Parquet holds the values of a type; ``None`` if as text."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = pa.types
+    if kind is None or types.is_string(kind):
+        return kind
+    if types.is_primitive(kind) and not types.is_interval(kind):
+        return kind
+    if types.is_fixed_size_list(kind):  # Arrow does not read them again if one is null
+        kind = pa.list_(kind.value_type)
+    try:
+        nothing = pa.schema([("", kind)]).empty_table()
+        parquet.write_table(nothing, io.BytesIO())
+    except pa.ArrowException:
+        return None
+    return kind
 
 
 def join(parts: Sequence[str], target: str) -> None:
