@@ -26,6 +26,7 @@ from modelbeam.models import Options
 from modelbeam.package.build import build
 from modelbeam.package.clean import clean_import
 from modelbeam.package.listing import package_list
+from modelbeam.predicting.conform import misfits
 from modelbeam.testing import ModelKindContract, predict, written
 
 ROWS = 300
@@ -250,6 +251,18 @@ def test_several_targets_ranks_and_linear_boosters(tmp_path):
     path = saved_booster(linear, tmp_path)
     with pytest.raises(NotAModelError, match=r"--proba: .* reg:squarederror"):
         models.load(path, options=Options(proba=True))
+
+
+def test_several_labels_at_once_are_a_list(tmp_path):
+    labels = np.column_stack((Y > 0, Y > 1)).astype(int)
+    fitted = xgb.XGBClassifier(n_estimators=3).fit(X, labels)
+    path = saved_booster(fitted, tmp_path)
+    model = models.load(path, options=Options(proba=True))
+    made = written(predict(model, rows(X)))
+    assert [line["prediction"] for line in made] == fitted.predict(X).tolist()
+    found = [[line["probability_0"], line["probability_1"]] for line in made]
+    assert as_float32(found) == fitted.predict_proba(X).tolist()
+    assert misfits(model.info.output_schema, made) == []
 
 
 def test_categories_that_the_library_stores_wrongly_are_told(tmp_path):

@@ -22,7 +22,11 @@ from tokenizers.pre_tokenizers import Whitespace
 import modelbeam
 from modelbeam import models
 from modelbeam.errors import ModelError, ModelLoadError, NotAModelError
+from modelbeam.job.description import spec_of
 from modelbeam.models import Options
+from modelbeam.package.build import build
+from modelbeam.package.clean import clean_import
+from modelbeam.package.listing import package_list
 from modelbeam.testing import ModelKindContract, predict, written
 
 WORDS = ["[PAD]", "[UNK]", *(f"w{n}" for n in range(30))]
@@ -181,6 +185,14 @@ def test_what_is_missing_or_for_another_task_is_told(tmp_path):
     (path / "model.safetensors").touch()
     with pytest.raises(NotAModelError, match=r"weights of PyTorch .*optimum-cli export onnx"):
         models.load(str(path), options=TEXT)
+
+
+def test_the_workers_get_the_libraries_and_the_directory(tmp_path):
+    path = directory(tmp_path / "mini")
+    requires = models.load(path, options=TEXT).info.requires
+    assert set(requires) == {"onnxruntime", "tokenizers"}
+    built = build(package_list(path, requires=requires), tmp_path / "built")
+    clean_import(built, spec_of(path, {"features": "text"}))
 
 
 def test_a_missing_library_is_told_with_the_command(tmp_path, monkeypatch):

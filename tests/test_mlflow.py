@@ -217,9 +217,10 @@ def test_a_local_store_and_a_run_from_the_command_line(tmp_path, monkeypatch):
         )
     data = write_lines(tmp_path / "in.jsonl", rows(X))
     own = mlflow.pyfunc.load_model(logged.model_uri).predict(X).tolist()
-    for number, uri in enumerate((f"models:/{logged.model_id}", f"runs:/{run.info.run_id}/linear")):
-        out = tmp_path / f"out-{number}.jsonl"
-        modelbeam.predict(model=uri, input=str(data), output=str(out))
-        assert [line["prediction"] for line in read_lines(out)] == own
+    out = tmp_path / "out.jsonl"
+    modelbeam.predict(model=f"models:/{logged.model_id}", input=str(data), output=str(out))
+    assert [line["prediction"] for line in read_lines(out)] == own
+    outcome = predict(models.load(f"runs:/{run.info.run_id}/linear"), rows(X))
+    assert [line["prediction"] for line in written(outcome)] == own
     with pytest.raises(ModelLoadError, match=r"runs:/nothing/linear cannot be fetched"):
         models.load("runs:/nothing/linear")

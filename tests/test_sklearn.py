@@ -195,6 +195,15 @@ def test_labels_come_out_as_what_they_are(labels, tmp_path):
     )
 
 
+def test_jobs_of_a_model_do_not_change_the_last_bit(tmp_path):
+    fitted = make_pipeline(StandardScaler(), RandomForestRegressor(40, n_jobs=4, random_state=0))
+    fitted.fit(X, Y)
+    model = models.load(saved(fitted, tmp_path))
+    assert estimators.last_of(model._model).n_jobs == 1
+    fitted[-1].n_jobs = 1
+    assert column(model, exact(X)) == fitted.predict(X).tolist()
+
+
 def test_several_outputs_are_a_list_and_probabilities_are_by_output(tmp_path):
     both = np.column_stack((CLASSES, np.where(Y > 0, "up", "down")))
     fitted = RandomForestClassifier(3, random_state=0).fit(X, both)

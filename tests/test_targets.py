@@ -330,3 +330,17 @@ def test_a_model_that_hides_one_of_the_same_name_warns(here, monkeypatch):
     assert warning == (
         f"The module 'twice' was taken from {here}/first/twice.py, which hides {here}/twice.py"
     )
+
+
+def test_a_directory_that_was_sent_along_is_known_by_what_is_in_it(here, monkeypatch):
+    place = here / "model"
+    place.mkdir()
+    (place / "X").touch()
+    target = Target.parse("model/")
+    sent = here / "worker" / target.package
+    sent.mkdir(parents=True)
+    place.rename(sent / "model")  # as on another machine
+    assert not KIND.takes(target)
+    monkeypatch.syspath_prepend(here / "worker")
+    assert KIND.takes(target)
+    assert target.local() == str(sent / "model")

@@ -82,6 +82,9 @@ class Estimator(tabular.TableModel):
         self, target: Target, model: Any, options: Options, notes: tuple[str, ...] = ()
     ) -> None:
         self._model = model
+        for part in estimators.parts_of(model):
+            if getattr(part, "n_jobs", None) not in (None, 1):
+                part.n_jobs = 1  # threads add up in the order in which they end; workers share work
         own = estimators.names_of(model)
         count = estimators.count_of(model)
         text = estimators.takes_texts(model)

@@ -90,7 +90,8 @@ class Target:
         if self.form == "uri":
             plain = self.path.rstrip("/")
             return storage.is_url(plain) and not self.suffix and storage.exists(f"{plain}/{name}")
-        return self.form == "directory" and os.path.exists(os.path.join(self.path, name))
+        place = self._sent() or self.path
+        return self.form == "directory" and os.path.exists(os.path.join(place, name))
 
     @property
     def package(self) -> str:
@@ -106,11 +107,9 @@ class Target:
             NotAModelError: it is not there.
             ModelLoadError: the store refuses.
         """
-        name = os.path.basename(self.path)
-        for place in sys.path if self.form != "uri" else ():
-            sent = os.path.join(place, self.package, name)
-            if os.path.exists(sent):
-                return sent
+        sent = self._sent()
+        if sent is not None:
+            return sent
         try:
             path = storage.local_copy(self.path)
             os.stat(path)
@@ -121,3 +120,12 @@ class Target:
                 f"--model {self.text} cannot be read: {error.strerror or error}."
             ) from None
         return path
+
+    def _sent(self) -> str | None:
+        """Where a file or directory is that was sent along with a job; ``None`` if it was not."""
+        name = os.path.basename(self.path.rstrip("/"))
+        for place in sys.path if self.form in ("file", "directory") else ():
+            sent = os.path.join(place, self.package, name)
+            if os.path.exists(sent):
+                return sent
+        return None

@@ -113,6 +113,8 @@ class XGBoostModel(tabular.TableModel):
             if kinds[at] == "c" and known.get(at) is not None
         }
         self._classes = _classes(booster, config, self._objective)
+        targets = int(config["learner_model_param"].get("num_target", 1))
+        self._labels = targets if self._classes and targets > 1 else 0
         if options.proba and not self._classes:
             raise NotAModelError(
                 f"--proba: --model {target} has the objective {self._objective}, which is none of "
@@ -164,6 +166,12 @@ class XGBoostModel(tabular.TableModel):
             return [(tabular.PREDICTION, tabular.array_of(made))]
         if self._objective == "multi:softmax":
             return [(tabular.PREDICTION, tabular.array_of(made.astype(np.int64)))]
+        if self._labels:  # several at once, each 0 or 1
+            columns = [(tabular.PREDICTION, tabular.array_of((made > 0.5).astype(np.int64)))]
+            return columns + [
+                (f"probability_{at}", tabular.array_of(made[:, at].copy()))
+                for at in (range(self._labels) if self._proba else ())
+            ]
         chosen = made.argmax(axis=1) if made.ndim == 2 else (made > 0.5).astype(np.int64)
         columns = [(tabular.PREDICTION, tabular.array_of(chosen))]
         if self._proba:
@@ -173,9 +181,12 @@ class XGBoostModel(tabular.TableModel):
     def _schema(self, config: Any) -> dict[str, Any]:
         several = int(config["learner_model_param"].get("num_target", 1)) > 1
         kind: Any = "integer" if self._classes else tabular.NUMBERS if several else "number"
+        if self._labels:
+            kind = {"type": "array", "items": {"type": "integer"}}
         columns = {tabular.PREDICTION: kind}
         if self._proba:
-            columns.update({f"probability_{at}": "number" for at in range(self._classes)})
+            count = self._labels or self._classes
+            columns.update({f"probability_{at}": "number" for at in range(count)})
         return tabular.object_schema(columns)
 
 
@@ -213,6 +224,4 @@ def _classes(booster: Any, config: Any, objective: str) -> int:
         said is None and not objective.startswith(("binary:", "multi:"))
     ):
         return 0
-    if int(config["learner_model_param"].get("num_target", 1)) > 1:
-        return 0  # of several labels at once the library has probabilities only
     return max(2, int(config["learner_model_param"].get("num_class", 0)))
