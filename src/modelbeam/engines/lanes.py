@@ -28,6 +28,7 @@ from modelbeam.errors import (
 )
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
+from modelbeam.kafka.cluster import DISTRIBUTION
 from modelbeam.kafka.control import Control, GroupWatch, Sight
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.lanes import LanesProgress, LanesWatcher
@@ -130,7 +131,7 @@ class RemoteLanes:
         staged = stage(
             job,
             self._note,
-            (*info.requires, "confluent-kafka"),
+            (*info.requires, DISTRIBUTION),
             loopback=self._engine.is_loopback(flags),
         )
         work = WorkerLanes(
