@@ -19,10 +19,12 @@ from running import PATIENCE, children, kill
 
 from engines.clusters import FlinkCluster, Kafka, WorkerPool
 
-MODEL = "small_models:Doubler"
+MODEL = "engine_models:Fatal"
 PARTITIONS = 4
 BAD = 50
 """Every so many records one is no JSON."""
+FATAL = 1501
+"""This one kills the process that predicts it."""
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -66,8 +68,7 @@ class Topics:
         """Records that count on from ``first``; the key is the number."""
         producer = Producer({"bootstrap.servers": self._brokers, "linger.ms": 5})
         for n in range(first, first + number):
-            value = json.dumps({"n": n, "x": n / 4}) if n % BAD else "no JSON"
-            producer.produce(f"{self._name}-in", value, str(n), n % PARTITIONS)
+            producer.produce(f"{self._name}-in", _value(n), str(n), n % PARTITIONS)
             if n % 20 == 0:
                 producer.flush()
                 time.sleep(pause)
@@ -86,12 +87,18 @@ class Topics:
         """Every record has one outcome, the right one."""
         assert self.done() == number
         assert sorted(n for n, _ in [*self.predictions, *self.failed]) == list(range(number))
-        assert sorted(n for n, _ in self.failed) == [n for n in range(number) if n % BAD == 0]
-        assert {value for _, value in self.failed} == {b"no JSON"}
+        bad = [n for n in range(number) if n % BAD == 0 or n == FATAL]
+        assert sorted(self.failed) == [(n, _value(n)) for n in bad]
         assert all(json.loads(value)["y"] == n / 2 for n, value in self.predictions)
 
 
 _ENDS = ("in", "out", "errors")
+
+
+def _value(n: int) -> bytes:
+    if n % BAD == 0:
+        return b"no JSON"
+    return json.dumps({"n": n, "x": n / 4, "fatal": n == FATAL}).encode()
 
 
 @pytest.fixture
@@ -114,7 +121,7 @@ def states(flink: FlinkCluster) -> Counter[str]:
     return Counter(job["state"] for job in flink.get("/jobs/overview")["jobs"])
 
 
-def test_every_record_once_while_workers_and_a_taskmanager_are_killed(
+def test_every_record_once_while_a_record_kills_and_workers_and_a_taskmanager_are_killed(
     kafka: Kafka, flink: FlinkCluster, pool: WorkerPool, busy: Callable[..., threading.Thread]
 ) -> None:
     finished = states(flink)["FINISHED"]
@@ -136,7 +143,7 @@ def test_every_record_once_while_workers_and_a_taskmanager_are_killed(
             started.stdout, started.stderr = started.process.communicate(timeout=60)
         assert started.process.returncode == 0, started.stderr
         run = json.loads(started.stdout)
-        assert run["counts"] == {"read": 6000, "predicted": 5880, "failed": 120}
+        assert run["counts"] == {"read": 6000, "predicted": 5879, "failed": 121}
         assert (run["end"], run["lanes"], run["engine"]) == ("stopped", 2, "Flink")
         topics.check(6000)
     wait_until(lambda: states(flink)["FINISHED"] == finished + 1, seconds=30)
@@ -149,20 +156,20 @@ def test_a_newer_run_takes_over_and_ends_when_nothing_comes(
     settings = tmp_path / "client.properties"
     settings.write_text("client.rack=a-secret-of-mine\n")
     with Topics(kafka, "over") as topics:
-        topics.produce(0, 1000)
+        topics.produce(0, 700)
         flags = [*topics.flags, *flink.flags, *pool.flags, "--json"]
         with Command(*flags, "--detach", "--workers=1", env={}) as first:
             first.stdout, first.stderr = first.process.communicate(timeout=PATIENCE)
         assert first.process.returncode == 0, first.stderr
         assert json.loads(first.stdout)["status"] == "submitted"
-        wait_until(lambda: topics.done() >= 1000, seconds=PATIENCE)
-        topics.produce(1000, 1000)
+        wait_until(lambda: topics.done() >= 700, seconds=PATIENCE)
+        topics.produce(700, 700)
         more = ["--workers=2", "--stop-when-idle=1s", f"--kafka-config={settings}"]
         with Command(*flags, *more, env={}) as second:
             second.stdout, second.stderr = second.process.communicate(timeout=PATIENCE)
         assert second.process.returncode == 0, second.stderr
         assert json.loads(second.stdout)["end"] == "ended"
-        topics.check(2000)
+        topics.check(1400)
     jobs = [flink.get(f"/jobs/{job['jid']}/config") for job in flink.get("/jobs/overview")["jobs"]]
     assert "a-secret-of-mine" not in second.stdout + second.stderr + json.dumps(jobs)
     wait_until(lambda: states(flink)["FINISHED"] == finished + 2, seconds=30)

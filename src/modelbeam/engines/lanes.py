@@ -141,6 +141,8 @@ class RemoteLanes:
             config=os.path.abspath(job.kafka_config) if job.kafka_config else None,
             versions=staged.versions,
             flags=options.storage_flags(flags),
+            record_timeout=job.record_timeout,
+            max_crashes=job.max_crashes,
         )
         own = [f"--job_name={unique_name(info)}", "--streaming", f"--parallelism={lanes}"]
         own += [*engine.lane_flags(flags), *staged.flags]
