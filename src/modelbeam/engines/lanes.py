@@ -170,7 +170,7 @@ class RemoteLanes:
                 status = self._stopped(job, control)
             except ModelbeamError as error:
                 if not isinstance(error, EngineUnreachableError):
-                    self._stopped(job, control)
+                    self._cancelled(job)
                 raise
             if not status.over:
                 status = self._stopped(job, control)
@@ -232,12 +232,16 @@ class RemoteLanes:
         return sight
 
     def _stopped(self, job: RemoteJob, control: Control) -> Status:
-        """Have the lanes stop, which ends the job; or cancel it, which loses nothing either."""
+        """Have the lanes stop, which ends the job; one that does not end is cancelled."""
         with suppress(RequestError):
             control.say(stop=True)
             status = _over(job, STOP_SECONDS)
             if status is not None:
                 return status
+        return self._cancelled(job)
+
+    def _cancelled(self, job: RemoteJob) -> Status:
+        """Have the engine end it, which loses and doubles nothing either."""
         with suppress(EngineError):
             job.cancel()
         return _over(job, STOP_SECONDS) or Status("cancelled")

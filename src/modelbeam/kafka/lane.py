@@ -478,10 +478,7 @@ class Lane:
         for topic, made in ((job.output.name, predicted), (job.errors.name, failed)):
             for message in made:
                 self._produce(topic, message)
-        places = [
-            self._kafka.TopicPartition(job.input.name, partition, offset, self._told_of(partition))
-            for partition, offset in self._positions.items()
-        ]
+        places = [self._place(partition, offset) for partition, offset in self._positions.items()]
         if job.exactly_once:
             self._flush()
             member = self._consumer.consumer_group_metadata()
@@ -492,13 +489,15 @@ class Lane:
             self._consumer.commit(offsets=places, asynchronous=False)
         self._begun.clear()
 
-    def _told_of(self, partition: int) -> str | None:
-        """What stands beside a partition's offset."""
-        if not self._job.run:
-            return None
-        tally = self._tallies[partition]
-        tally.lane, tally.most = self._identity.name, max(min(MOST, 4 * self._size), self._doubtful)
-        return tally.written(self._job.run)
+    def _place(self, partition: int, offset: int) -> Any:
+        """An offset to commit, and what is to stand beside it."""
+        beside: list[str] = []
+        if self._job.run:
+            tally = self._tallies[partition]
+            tally.lane = self._identity.name
+            tally.most = max(min(MOST, 4 * self._size), self._doubtful)
+            beside = [tally.written(self._job.run)]
+        return self._kafka.TopicPartition(self._job.input.name, partition, offset, *beside)
 
     def _produce(self, topic: str, message: Message) -> None:
         more = {"timestamp": message.timestamp} if message.timestamp else {}
