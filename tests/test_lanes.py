@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ from modelbeam.engines.base import LaneEngine
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.errors import RequestError
 from modelbeam.job.description import build_job
+from modelbeam.kafka.address import Topic
+from modelbeam.kafka.cluster import Limits
+from modelbeam.kafka.identity import Numbered
+from modelbeam.kafka.lane import Lane, LaneJob
 from modelbeam.kafka.tally import Tally
 from modelbeam.report.stream import Quiet
 from modelbeam.run import stream_job
@@ -79,10 +84,13 @@ def test_flink_runs_lanes():
     assert isinstance(find("flink"), LaneEngine)
 
 
-@given(st.integers(0, 2**53), st.integers(0, 2**53), st.text(min_size=1), st.text(min_size=1))
-def test_a_tally_counts_for_its_own_run_alone(read, failed, run, other):
-    written = Tally(read, failed).written(run)
-    assert Tally.read_from(written, run) == Tally(read, failed)
+_COUNT = st.integers(0, 2**53)
+
+
+@given(st.builds(Tally, _COUNT, _COUNT, st.text(), _COUNT), st.text(min_size=1), st.text())
+def test_a_tally_counts_for_its_own_run_alone(tally, run, other):
+    written = tally.written(run)
+    assert Tally.read_from(written, run) == tally
     if other != run:
         assert Tally.read_from(written, other) == Tally()
 
@@ -122,3 +130,19 @@ def test_a_lane_that_ends_is_done():
         tracker.check_done()
     assert not tracker.try_claim(2**62)
     tracker.check_done()
+
+
+@pytest.mark.parametrize("run", ["", "a run"])
+def test_beside_an_offset_stands_what_a_run_on_an_engine_has_done_and_nothing_else(run):
+    topic, limits = Topic("nowhere:1", "in"), Limits(1 << 20, None, None)
+    told = LaneJob(topic, topic, topic, "group", {}, (), None, 1 << 20, True, "original",
+                   "earliest", False, None, (limits, limits), run)  # fmt: skip
+    model = SimpleNamespace(info=SimpleNamespace(name="model", version="1"))
+    lane = Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
+    lane._tallies[2] = Tally(7, 1)
+    place = lane._place(2, 40)
+    assert (place.topic, place.partition, place.offset) == ("in", 2, 40)
+    written = Tally.read_from(place.metadata, "a run")
+    assert written == (Tally(7, 1, "group-engine-3", 800) if run else Tally())
+    assert bool(place.metadata) == bool(run)
+    lane.close()

@@ -52,7 +52,10 @@ def run_job(
         check_places(job, engine.title, engine.example_url)
         added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
-        return RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
+        done = RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
+        if isinstance(done, Run):
+            source_of(job.inputs[0]).finished(plan.inputs)
+        return done
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     plan = _planned(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,13 @@ class SlowTable(TableDoubler):
         """Double a batch."""
         take_time(len(batch))
         return super().predict_table(batch)
+
+
+class Fatal(Doubler):
+    """Kills its process at a record with ``"fatal": true``."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one."""
+        if data.get("fatal"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(data)

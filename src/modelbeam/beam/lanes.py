@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
@@ -22,14 +22,17 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Duration
 
+from modelbeam import storage
 from modelbeam.beam.loading import acquire
 from modelbeam.beam.on_worker import keep_memory, settle, told
 from modelbeam.errors import ModelbeamError
+from modelbeam.job.careful import Careful, CarefulModel
 from modelbeam.job.description import ModelSpec
 from modelbeam.kafka import address
 from modelbeam.kafka.control import Control
 from modelbeam.kafka.identity import Numbered
 from modelbeam.kafka.lane import Lane, LaneJob
+from modelbeam.models.base import LoadedModel
 
 TURN_SECONDS = 5.0
 """How long a lane works before it hands its task back to the engine for a moment."""
@@ -54,6 +57,8 @@ class WorkerLanes:
         config: the file that the client settings are in, on each worker.
         versions: what the workers' software must be, by distribution.
         flags: of Beam's, those that say how storage is reached.
+        record_timeout: seconds that a record may take, or ``None``.
+        max_crashes: how many records may kill the model's process, in each life of a lane.
     """
 
     model: ModelSpec
@@ -61,6 +66,8 @@ class WorkerLanes:
     config: str | None
     versions: dict[str, str]
     flags: tuple[str, ...]
+    record_timeout: float | None
+    max_crashes: int
 
 
 class _Undivided(OffsetRestrictionTracker):
@@ -105,6 +112,7 @@ class _Held:
         self._run = ""
         self._lane: Lane | None = None
         self._control: Control | None = None
+        self._apart: CarefulModel | None = None
         self._heard = 0.0
         self._word = ""
 
@@ -125,6 +133,8 @@ class _Held:
             read, failed = counts.read, counts.failed
             self._lane.turn()
             count(counts.read - read, counts.failed - failed)
+            if work.record_timeout is None and not self._lane.doubtful:
+                self._end_apart()
         log.info("lane %d of %s ends: %s", number, work.lane.group, self._word)
         self.close()
         return False
@@ -140,10 +150,37 @@ class _Held:
         if not self._goes_on():
             self.close()
             return False
-        model = acquire(shared, work.model)
-        identity = Numbered(job.group, number)
-        self._lane = Lane(job, model, lambda _: None, lambda: not self._goes_on(), identity)
+
+        def careful() -> LoadedModel:
+            return self._model_apart(work)
+
+        model = acquire(shared, work.model) if work.record_timeout is None else careful()
+        self._lane = Lane(
+            job,
+            model,
+            lambda _: None,
+            lambda: not self._goes_on(),
+            Numbered(job.group, number),
+            careful if work.record_timeout is None else None,
+        )
         return True
+
+    def _model_apart(self, work: WorkerLanes) -> LoadedModel:
+        """The model in a process of its own: where a worker died, and where time is limited."""
+        if self._apart is None:
+            spec = work.model
+            load = ("load", spec.target, spec.name, spec.arguments, 1)
+            self._apart = CarefulModel(
+                (*load, storage.configuration(), None),
+                Careful(work.record_timeout, work.max_crashes, work.max_crashes),
+            )
+            self._apart.place = f"a transaction of {work.lane.input.url}"
+        return cast(LoadedModel, self._apart)
+
+    def _end_apart(self) -> None:
+        apart, self._apart = self._apart, None
+        if apart is not None:
+            apart.close()
 
     def _goes_on(self) -> bool:
         """Whether nobody has said otherwise; asked once in a while."""
@@ -163,6 +200,8 @@ class _Held:
         with suppress(Exception):
             if control is not None:
                 control.close()
+        with suppress(Exception):
+            self._end_apart()
 
 
 _lanes: dict[tuple[str, int], _Held] = {}

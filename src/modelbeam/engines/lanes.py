@@ -29,6 +29,7 @@ from modelbeam.errors import (
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
 from modelbeam.job.result import Run
+from modelbeam.kafka.cluster import DISTRIBUTION
 from modelbeam.kafka.control import Control, GroupWatch, Sight
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.lanes import LanesProgress, LanesWatcher
@@ -132,7 +133,7 @@ class RemoteLanes:
         staged = stage(
             job,
             self._note,
-            (*info.requires, "confluent-kafka"),
+            (*info.requires, DISTRIBUTION),
             loopback=self._engine.is_loopback(flags),
         )
         work = WorkerLanes(
@@ -142,6 +143,8 @@ class RemoteLanes:
             config=os.path.abspath(job.kafka_config) if job.kafka_config else None,
             versions=staged.versions,
             flags=options.storage_flags(flags),
+            record_timeout=job.record_timeout,
+            max_crashes=job.max_crashes,
         )
         own = [f"--job_name={unique_name(info)}", "--streaming", f"--parallelism={lanes}"]
         own += [*engine.lane_flags(flags), *staged.flags]
@@ -169,7 +172,7 @@ class RemoteLanes:
                 status = self._stopped(job, control)
             except ModelbeamError as error:
                 if not isinstance(error, EngineUnreachableError):
-                    self._stopped(job, control)
+                    self._cancelled(job)
                 raise
             if not status.over:
                 status = self._stopped(job, control)
@@ -231,12 +234,16 @@ class RemoteLanes:
         return sight
 
     def _stopped(self, job: RemoteJob, control: Control) -> Status:
-        """Have the lanes stop, which ends the job; or cancel it, which loses nothing either."""
+        """Have the lanes stop, which ends the job; one that does not end is cancelled."""
         with suppress(RequestError):
             control.say(stop=True)
             status = _over(job, STOP_SECONDS)
             if status is not None:
                 return status
+        return self._cancelled(job)
+
+    def _cancelled(self, job: RemoteJob) -> Status:
+        """Have the engine end it, which loses and doubles nothing either."""
         with suppress(EngineError):
             job.cancel()
         return _over(job, STOP_SECONDS) or Status("cancelled")

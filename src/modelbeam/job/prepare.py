@@ -317,8 +317,9 @@ def check_renamed(
 
 
 def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:
-    """What workers need beside the model's package: what it named, and packages with formats."""
-    return (*info.requires, *formats.brought_by(_formats(plan)))
+    """What workers need beside the model's package: what it named, formats', and the source's."""
+    source = source_of(plan.job.inputs[0])
+    return (*info.requires, *formats.brought_by(_formats(plan)), *source.requires)
 
 
 def _formats(plan: Plan) -> tuple[str, ...]:

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.kafka.address import Topic, for_all
 
+DISTRIBUTION = "confluent-kafka"
+"""What has the client library."""
+
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before it is said that it does not."""
 

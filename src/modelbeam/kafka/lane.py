@@ -134,6 +134,8 @@ class Lane:
         report: told of the progress, some times a second.
         stopped: asked whether to end.
         identity: who it is; by default a number that is free on this machine.
+        careful: makes the model in a process apart, for records over which this lane's older self
+            may have died; by default nobody asks (on this machine the processes are watched).
 
     Attributes:
         fenced: whether another with the same name has taken over since the last turn.
@@ -146,12 +148,16 @@ class Lane:
         report: Callable[[LaneProgress], None],
         stopped: Callable[[], bool],
         identity: Numbered | None = None,
+        careful: Callable[[], LoadedModel] | None = None,
     ) -> None:
         self._job, self._model = job, model
         self._report, self._stopped = report, stopped
         self._kafka = client()
         self._identity = identity or Identity(job.group)
         self.fenced = False
+        self._careful = careful
+        self._known = False
+        self._doubtful = 0
         self._maker = Maker(
             (model.info.name, model.info.version), *job.limits, job.form, job.input.url
         )
@@ -203,6 +209,11 @@ class Lane:
             self._recover(error)
         self._tell()
         return done
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the next records may be those over which its older self died."""
+        return self._doubtful > 0
 
     @property
     def counts(self) -> Counts:
@@ -282,7 +293,10 @@ class Lane:
         answers = consumer.committed(places, timeout=CALL_SECONDS)
         known = {place.partition: place.offset for place in answers}
         for place in answers:
-            self._tallies[place.partition] = Tally.read_from(place.metadata, job.run)
+            tally = Tally.read_from(place.metadata, job.run)
+            self._tallies[place.partition] = tally
+            if self._careful is not None and not self._known and tally.lane == self._identity.name:
+                self._doubtful = max(self._doubtful, tally.most)
         starts = []
         for partition, offset in known.items():
             place = kafka.TopicPartition(topic, partition)
@@ -300,6 +314,9 @@ class Lane:
                 self._begun.add(partition)
             elif offset < first or offset > high:
                 offset = self._lost(partition, offset, first, high)
+                self._positions[partition] = offset
+                self._begun.add(partition)
+            elif self._careful is not None:  # whoever dies over its records is to be known
                 self._positions[partition] = offset
                 self._begun.add(partition)
             starts.append(kafka.TopicPartition(topic, partition, offset))
@@ -345,6 +362,9 @@ class Lane:
             self._commit([], [])
             return False
         self._active = time.monotonic()
+        if self._careful is not None and self._begun:
+            self._commit([], [])
+        self._known = True
         predicted, failed, counts, rows = self._predicted(messages)
         partitions = [message.partition() for message in messages]
         last = dict(zip(partitions, messages, strict=True))  # of each partition the last one
@@ -358,6 +378,7 @@ class Lane:
         self._commit(predicted, failed)
         self._progress.counts.add(counts, 0)
         self._note_latency(messages)
+        self._doubtful = max(0, self._doubtful - len(messages))
         seconds = time.monotonic() - began
         fitting = int(len(messages) * TURN_SECONDS / max(seconds, 1e-3))
         self._size = max(1, min(MOST, fitting, 4 * self._size))
@@ -430,8 +451,10 @@ class Lane:
     def _work(self, messages: list[Any]) -> _Work:
         job, counts = self._job, Counts()
         batch = MessageBatch(messages, job.longest, job.keep)
+        careful = self._careful if self._doubtful > 0 else None
+        model = self._model if careful is None else careful()
         with at_work():
-            outcome = outcome_of(batch, self._model, job.keep, job.batch_size)
+            outcome = outcome_of(batch, model, job.keep, job.batch_size)
         predicted, failed = self._maker.made(batch, outcome)
         if outcome.read != len(messages) or len(predicted) + len(failed) != len(messages):
             raise JobError(
@@ -462,10 +485,7 @@ class Lane:
         for topic, made in ((job.output.name, predicted), (job.errors.name, failed)):
             for message in made:
                 self._produce(topic, message)
-        places = [
-            self._kafka.TopicPartition(job.input.name, partition, offset, self._told_of(partition))
-            for partition, offset in self._positions.items()
-        ]
+        places = [self._place(partition, offset) for partition, offset in self._positions.items()]
         if job.exactly_once:
             self._flush()
             member = self._consumer.consumer_group_metadata()
@@ -476,9 +496,15 @@ class Lane:
             self._consumer.commit(offsets=places, asynchronous=False)
         self._begun.clear()
 
-    def _told_of(self, partition: int) -> str:
-        """What stands beside a partition's offset."""
-        return self._tallies[partition].written(self._job.run) if self._job.run else ""
+    def _place(self, partition: int, offset: int) -> Any:
+        """An offset to commit, and what is to stand beside it."""
+        beside: list[str] = []
+        if self._job.run:
+            tally = self._tallies[partition]
+            tally.lane = self._identity.name
+            tally.most = max(min(MOST, 4 * self._size), self._doubtful)
+            beside = [tally.written(self._job.run)]
+        return self._kafka.TopicPartition(self._job.input.name, partition, offset, *beside)
 
     def _produce(self, topic: str, message: Message) -> None:
         more = {"timestamp": message.timestamp} if message.timestamp else {}

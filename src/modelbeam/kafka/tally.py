@@ -8,7 +8,7 @@ killed; and every machine that reaches the brokers can read it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(slots=True)
@@ -18,10 +18,14 @@ class Tally:
     Attributes:
         read: all of them.
         failed: those that are error records.
+        lane: which lane has committed last; it may take the records that follow.
+        most: how many records it may have taken since, of all its partitions.
     """
 
     read: int = 0
     failed: int = 0
+    lane: str = ""
+    most: int = 0
 
     @classmethod
     def read_from(cls, text: str | None, run: str) -> Tally:
@@ -29,11 +33,12 @@ class Tally:
         try:
             found = json.loads(text or "")
             if found["run"] == run:
-                return cls(int(found["read"]), int(found["failed"]))
+                lane, most = str(found["lane"]), int(found["most"])
+                return cls(int(found["read"]), int(found["failed"]), lane, most)
         except (ValueError, KeyError, TypeError):  # nothing, or of something else
             pass
         return cls()
 
     def written(self, run: str) -> str:
         """The text."""
-        return json.dumps({"run": run, "read": self.read, "failed": self.failed})
+        return json.dumps({"run": run, **asdict(self)})

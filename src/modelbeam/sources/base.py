@@ -35,7 +35,12 @@ class Source(ABC):
     An input (a file; a partition of a topic) is told by :class:`FileInfo`: a path or URL, a size,
     and a time that changes when its content does. Credentials are no part of any of them: a source
     takes them from the environment or from Beam's flags.
+
+    Attributes:
+        requires: distributions that workers need beside modelbeam's own.
     """
+
+    requires: tuple[str, ...] = ()
 
     def configure(self, asked: Any) -> None:  # noqa: B027 - most sources are told enough by paths
         """Be told what a job says of its inputs beside where they are, in every process."""

@@ -20,7 +20,7 @@ from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
-from modelbeam.kafka.cluster import ANSWER_SECONDS, Cluster, client, log
+from modelbeam.kafka.cluster import ANSWER_SECONDS, DISTRIBUTION, Cluster, client, log
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
 from modelbeam.sources.splits import Split
@@ -62,6 +62,8 @@ def _partition_of(path: str) -> tuple[Topic, int]:
 
 class Topics(Source):
     """Topics of Kafka."""
+
+    requires = (DISTRIBUTION,)
 
     def configure(self, asked: Any) -> None:
         """Take an :class:`Asked`, for this process."""
