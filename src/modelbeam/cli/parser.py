@@ -149,7 +149,7 @@ def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def _job_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the job").add_argument
     add("-m", "--model", dest="models", action="append", metavar="[NAME=]TARGET",
-        help=_MODEL_HELP + "; NAME is what error lines call it")  # fmt: skip
+        help=_MODEL_HELP + "; NAME is what error lines call it; repeatable")  # fmt: skip
     add("-i", "--input", dest="inputs", action="append", metavar="PATTERN",
         help="a path, a glob, a directory or a URL that Beam knows; repeatable")  # fmt: skip
     add("-o", "--output", metavar="PATH",
@@ -166,6 +166,8 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="input columns carried into the output beside the predictions")  # fmt: skip
     add("--rename", action="append", metavar="OLD=NEW",
         help="another name for a predicted column; repeatable")  # fmt: skip
+    add("--route", metavar="COLUMN",
+        help="with several models: a record goes to the one that this column names")  # fmt: skip
     add("--limit", metavar="N", type=int, help="only the first N records of the input: a trial run")
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip
