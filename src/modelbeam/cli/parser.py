@@ -35,6 +35,11 @@ Ctrl-C or SIGTERM.
 example:
   modelbeam check -m iris_model.iris_predict:IrisModel -i data/input.json -o predictions.jsonl
 """,
+    "compare": """\
+examples:
+  modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o differences.jsonl
+  modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o out/ --label churned
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -110,6 +115,19 @@ def build_parser() -> argparse.ArgumentParser:
     _job_flags(check)
     _model_flags(check)
     _talk_flags(check, progress=True)
+    compare = _parser(
+        commands,
+        "compare",
+        "Run two models over the same records; print where they agree, write where they do not.",
+    )
+    _job_flags(compare)
+    _model_flags(compare)
+    _talk_flags(compare, progress=True)
+    add = compare.add_argument_group("the comparison").add_argument
+    add("--label", metavar="COLUMN",
+        help="the input column of what is right: the accuracy or error of each")  # fmt: skip
+    add("--most", metavar="N", type=int, default=1000,
+        help="how many of the records that differ most are written; default: 1000")  # fmt: skip
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )

@@ -218,7 +218,7 @@ class CarefulModel(LoadedModel):
         self.apart, any_number = None, replace(careful, crashes_left=sys.maxsize)
         for one in each(target, arguments):
             self._each.append(CarefulModel(("load", *one, *load[5:]), any_number, self._blame))
-        self.members = tuple(self._each)
+        self.members, self.compares = tuple(self._each), arguments["compares"]
         self.info = info_of(target, [one.info for one in self._each], arguments["route"])
 
     def _ready(self, fresh: bool) -> _Child:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
@@ -82,12 +82,13 @@ class ModelSpec(BaseModel):
         return cls(name=match[1], target=Target.parse(match[2]))
 
 
-def several(specs: Sequence[ModelSpec], route: str | None) -> ModelSpec:
+def several(specs: Sequence[ModelSpec], route: str | None, *, compares: bool = False) -> ModelSpec:
     """Several models as one, which all that runs a model takes.
 
     Args:
         specs: the models, each with a name.
         route: the column that names the model of a record.
+        compares: whether their predictions are only to be compared.
     """
     target = Target(
         ", ".join(f"{one.name}={one.target}" for one in specs),
@@ -98,7 +99,9 @@ def several(specs: Sequence[ModelSpec], route: str | None) -> ModelSpec:
         {"name": one.name, "arguments": one.arguments, "options": one.options.given()}
         for one in specs
     ]
-    return ModelSpec(target=target, arguments={"models": said, "route": route})
+    return ModelSpec(
+        target=target, arguments={"models": said, "route": route, "compares": compares}
+    )
 
 
 def spec_of(model: str, chosen: Mapping[str, Any]) -> ModelSpec:
@@ -169,6 +172,7 @@ class Job(BaseModel):
     proba: bool = False
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
+    _compares: bool = PrivateAttr(default=False)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -303,7 +307,7 @@ class Job(BaseModel):
         each = [
             one.model_copy(update={"options": options.over(one.options)}) for one in self.models
         ]
-        return each[0] if len(each) == 1 else several(each, self.route)
+        return each[0] if len(each) == 1 else several(each, self.route, compares=self._compares)
 
     @property
     def renames(self) -> Rename:
@@ -311,6 +315,13 @@ class Job(BaseModel):
         if len(self.models) == 1:
             return self.rename
         return with_models(self.rename, [one.name or "" for one in self.models])
+
+    def comparing(self, output: str) -> Job:
+        """The job whose predictions, for all records and in JSON Lines, are compared afterwards."""
+        settings = {"output": output, "output_format": "jsonl", "keep": "all"}
+        made = self.model_copy(update=settings)
+        made._compares = True
+        return made
 
     @property
     def reading(self) -> Reading:

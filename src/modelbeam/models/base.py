@@ -111,6 +111,7 @@ class LoadedModel:
         validates_itself: whether ``predict`` applies the input schema; else it is applied before.
         members: the models that this is made of, if it is several; see
             :mod:`modelbeam.predicting.several`.
+        compares: whether the predictions of several are only to be compared, so that NaN is one.
     """
 
     info: ModelInfo
@@ -120,6 +121,7 @@ class LoadedModel:
     most: int | None = None
     validates_itself: bool = False
     members: tuple[LoadedModel, ...] = ()
+    compares: bool = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
+from modelbeam.predicting.compare import marked
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
 from modelbeam.predicting.renaming import Rename, new_names, of_member, twice_of
@@ -93,6 +94,8 @@ def _of_several(
         rows = part.rows
         if rows is None:
             rows = list(range(part.predicted))
+        if model.compares:
+            part = _marked(part)
         any_row.update(rows)
         failures += [replace(failure, model=name) for failure in part.failures]
         parts.append((name, replace(part, rows=rows)))
@@ -107,6 +110,14 @@ def _of_several(
         sum(part.recovered for _, part in parts),
         tuple(parts),
     )
+
+
+def _marked(part: Outcome) -> Outcome:
+    """Predictions as dicts in which NaN can be written."""
+    values = part.values
+    if part.table:
+        values = [row for piece in part.values for row in piece.to_pylist()]
+    return replace(part, values=[marked(value) for value in values], table=False)
 
 
 def _decoded(batch: Batch, model: LoadedModel) -> Decoded:

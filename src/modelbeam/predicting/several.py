@@ -48,14 +48,16 @@ def load(target: Target, arguments: dict[str, Any]) -> Several:
 
     Args:
         target: whose ``of`` are the models' targets.
-        arguments: ``models``, for each a mapping of ``name``, ``arguments`` and ``options``; and
-            ``route``.
+        arguments: ``models``, for each a mapping of ``name``, ``arguments`` and ``options``;
+            ``route``; and ``compares``.
 
     Raises:
         ModelError: one of them cannot be loaded; the message names it.
     """
     loaded = [models.load(*one) for one in each(target, arguments)]
-    return Several(target, loaded, arguments["route"])
+    made = Several(target, loaded, arguments["route"])
+    made.compares = arguments["compares"]
+    return made
 
 
 def each(
