@@ -195,7 +195,7 @@ def test_an_unknown_flag_before_the_command_is_refused(refused, flag):
         (("--input", "in.jsonl", "--output", "o"), "--model is missing"),
         (("--model", DOUBLER, "--output", "o"), "--input is missing"),
         (("--model", DOUBLER, "--input", "in.jsonl"), "--output is missing"),
-        (job("--model", DOUBLER), "--model was given more than once"),
+        (job("--model", DOUBLER), "with several models each has a name"),
         (job("--resume", "--overwrite"), "--resume and --overwrite exclude each other"),
         (job("--batch-size", "0"), "--batch-size 0: a batch has at least one record"),
         (job("--batch-size", "many"), "--batch-size 'many'"),

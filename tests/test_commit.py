@@ -49,7 +49,7 @@ class Job:
         self.source = source
         self.splits = [split_of(i, source, 100 * i, 100 * i + 100) for i in range(2)]
         self.publication = publish.Publication(
-            self.output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0
+            self.output, RECORD, ({},), None, "Runner", "1 thread", 0.0, 0
         )
         self.state = State(self.output, RECORD, fresh=True)
         self.sink = Files(self.output.state, self.output.format, RECORD.fingerprint)
@@ -197,7 +197,7 @@ def test_a_model_that_fails_at_random_leaves_every_record_once(root: Root) -> No
     model = models.load("crash_models:Flaky", None, {"seed": 5})
     for split in splits * 3:
         predict_split(split, task, model)
-    publication = publish.Publication(output, RECORD, {}, None, "Runner", "1 thread", 0.0, 0)
+    publication = publish.Publication(output, RECORD, ({},), None, "Runner", "1 thread", 0.0, 0)
     run = publish.publish(publication, splits)
     texts = [(name, data.splitlines()) for name, data in root.files("out").items()]
     predicted = [json.loads(t) for name, ts in texts if name[0] == "p" for t in ts]

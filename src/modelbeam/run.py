@@ -131,7 +131,7 @@ def _planned(job: Job) -> Plan:
 class Settings(TypedDict, total=False):
     """What :func:`predict` takes beside ``detach``; see there."""
 
-    model: Required[str | dict[str, Any]]
+    model: Required[str | dict[str, Any] | list[str | dict[str, Any]]]
     input: Required[str | list[str]]
     output: Required[str]
     input_format: str | None
@@ -141,6 +141,7 @@ class Settings(TypedDict, total=False):
     columns: list[str] | None
     keep: Literal["all"] | list[str] | None
     rename: dict[str, str] | list[str] | None
+    route: str | None
     limit: int | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
@@ -187,7 +188,7 @@ def predict(*, detach: bool, **settings: Unpack[Settings]) -> Run | Submitted: .
 
 def predict(
     *,
-    model: str | dict[str, Any],
+    model: str | dict[str, Any] | list[str | dict[str, Any]],
     input: str | list[str],
     output: str,
     input_format: str | None = None,
@@ -197,6 +198,7 @@ def predict(
     columns: list[str] | None = None,
     keep: Literal["all"] | list[str] | None = None,
     rename: dict[str, str] | list[str] | None = None,
+    route: str | None = None,
     limit: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -232,7 +234,8 @@ def predict(
     """Run a model over files; the same as ``modelbeam predict``.
 
     Args:
-        model: ``[NAME=]module:Class``, or ``{"target": …, "arguments": {…}}``.
+        model: ``[NAME=]module:Class``, or ``{"target": …, "arguments": {…}}``; or a list of them,
+            each with a name.
         input: paths, globs, directories or URLs.
         output: one file if it has a data suffix, else a directory of shards.
         input_format: by default read off the suffixes.
@@ -242,6 +245,7 @@ def predict(
         columns: of CSV files without a header.
         keep: input columns that stand beside the predictions.
         rename: names of predicted columns in the output, by the name that the model gives them.
+        route: with several models, the column that names the model of a record.
         limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
         workers: on this machine; by default one a core.
@@ -286,7 +290,7 @@ def predict(
     """
     job = build_job(
         {
-            "models": [model],
+            "models": model,
             "inputs": input,
             "output": output,
             "input_format": input_format,
@@ -296,6 +300,7 @@ def predict(
             "columns": columns,
             "keep": keep,
             "rename": rename,
+            "route": route,
             "limit": limit,
             "batch_size": batch_size,
             "workers": workers,

@@ -144,3 +144,14 @@ def _number(value: Any) -> float:
     if not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is no number")
     return value
+
+
+def lenient(record: dict[str, Any]) -> float:
+    return float(record["v"])
+
+
+def strict(record: dict[str, Any]) -> float:
+    value = float(record["v"])
+    if value < 0:
+        raise ValueError("negative")
+    return 2 * value if value > 3 else value

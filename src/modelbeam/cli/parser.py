@@ -35,6 +35,11 @@ Ctrl-C or SIGTERM.
 example:
   modelbeam check -m iris_model.iris_predict:IrisModel -i data/input.json -o predictions.jsonl
 """,
+    "compare": """\
+examples:
+  modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o differences.jsonl
+  modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o out/ --label churned
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -110,6 +115,19 @@ def build_parser() -> argparse.ArgumentParser:
     _job_flags(check)
     _model_flags(check)
     _talk_flags(check, progress=True)
+    compare = _parser(
+        commands,
+        "compare",
+        "Run two models over the same records; print where they agree, write where they do not.",
+    )
+    _job_flags(compare)
+    _model_flags(compare)
+    _talk_flags(compare, progress=True)
+    add = compare.add_argument_group("the comparison").add_argument
+    add("--label", metavar="COLUMN",
+        help="the input column of what is right: the accuracy or error of each")  # fmt: skip
+    add("--most", metavar="N", type=int, default=1000,
+        help="how many of the records that differ most are written; default: 1000")  # fmt: skip
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
@@ -149,7 +167,7 @@ def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def _job_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the job").add_argument
     add("-m", "--model", dest="models", action="append", metavar="[NAME=]TARGET",
-        help=_MODEL_HELP + "; NAME is what error lines call it")  # fmt: skip
+        help=_MODEL_HELP + "; NAME is what error lines call it; repeatable")  # fmt: skip
     add("-i", "--input", dest="inputs", action="append", metavar="PATTERN",
         help="a path, a glob, a directory or a URL that Beam knows; repeatable")  # fmt: skip
     add("-o", "--output", metavar="PATH",
@@ -166,6 +184,8 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="input columns carried into the output beside the predictions")  # fmt: skip
     add("--rename", action="append", metavar="OLD=NEW",
         help="another name for a predicted column; repeatable")  # fmt: skip
+    add("--route", metavar="COLUMN",
+        help="with several models: a record goes to the one that this column names")  # fmt: skip
     add("--limit", metavar="N", type=int, help="only the first N records of the input: a trial run")
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip

@@ -67,6 +67,10 @@ class FirstRecords(Batch):
         """How many records there are."""
         return min(self._records, self._batch.count())
 
+    def seen_by(self, signature: Signature | None) -> Batch:
+        """The same for another model."""
+        return FirstRecords(self._batch.seen_by(signature), self._records)
+
     def records(self) -> Decoded:
         """The records as dicts."""
         return self._cut(self._batch.records())

@@ -96,7 +96,7 @@ def with_partition(batch: Batch, partition: Partition, wanted: Wanted) -> Batch:
     kept = {name: value for name, value in partition if keep == "all" or name in keep}
     if not given and not kept:
         return batch
-    return PartitionBatch(batch, given, kept, typed or {})
+    return PartitionBatch(batch, given, kept, typed or {}, partition)
 
 
 class PartitionBatch(Batch):
@@ -109,6 +109,7 @@ class PartitionBatch(Batch):
         given: the columns that the model is given.
         kept: those that are kept.
         typed: the model's columns by name.
+        partition: all that the file's directories say.
     """
 
     def __init__(
@@ -117,14 +118,23 @@ class PartitionBatch(Batch):
         given: dict[str, str | None],
         kept: dict[str, str | None],
         typed: dict[str, Column],
+        partition: Partition = (),
     ) -> None:
-        self._batch, self._kept = batch, kept
+        self._batch, self._kept, self._partition = batch, kept, partition
         self._texts, self._typed = {**kept, **given}, typed
         self._given = {name: _value(typed.get(name), text) for name, text in given.items()}
 
     def count(self) -> int:
         """How many records there are."""
         return self._batch.count()
+
+    def seen_by(self, signature: Signature | None) -> Batch:
+        """The same records for another model; it may need others of these columns."""
+        own = signature and _without(signature, {name for name, _ in self._partition})
+        typed = {column.name: column for column in signature.columns} if signature else None
+        given = {n: value for n, value in self._partition if typed is None or n in typed}
+        inner = self._batch.seen_by(own)
+        return PartitionBatch(inner, given, self._kept, typed or {}, self._partition)
 
     def records(self) -> Decoded:
         """The records with the columns that the model is given."""

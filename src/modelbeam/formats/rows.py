@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import decimal
 import io
@@ -62,6 +63,12 @@ class RowsBatch(Batch):
         names = list(columns)
         values = zip(*columns.values(), strict=True) if columns else [()] * len(self._rows)
         return Decoded([dict(zip(names, one, strict=True)) for one in values], None, [])
+
+    def seen_by(self, signature: Signature | None) -> RowsBatch:
+        """The same rows with values as another model's columns say."""
+        other = copy.copy(self)
+        other._signature = signature
+        return other
 
     def names(self) -> list[str]:
         """The columns that were read."""

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from modelbeam.machine import module_path
 from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.predictor import Predictions
+from modelbeam.predicting.several import each, info_of
 
 GRACE = 2.0
 """Seconds beyond a record's time in which a process must give a sign of life at all."""
@@ -208,7 +209,17 @@ class CarefulModel(LoadedModel):
         self.blamed = self.deaths = 0
         self.place = ""
         self._child: _Child | None = None
-        self.info = self._ready(fresh=False).info
+        self._each: list[CarefulModel] = []
+        target, arguments = load[1], load[3]
+        if not target.of:
+            self.info = self._ready(fresh=False).info
+            return
+        # each of several models in a process of its own: what kills one costs no other's prediction
+        self.apart, any_number = None, replace(careful, crashes_left=sys.maxsize)
+        for one in each(target, arguments):
+            self._each.append(CarefulModel(("load", *one, *load[5:]), any_number, self._blame))
+        self.members, self.compares = tuple(self._each), arguments["compares"]
+        self.info = info_of(target, [one.info for one in self._each], arguments["route"])
 
     def _ready(self, fresh: bool) -> _Child:
         if self._child is not None and fresh and self._child.used:
@@ -261,6 +272,8 @@ class CarefulModel(LoadedModel):
         """End the process."""
         if self._child is not None:
             self._child.end()
+        for one in self._each:
+            one.close()
 
 
 def _same_kind(names: tuple[str, ...]) -> type[Exception]:

@@ -6,12 +6,12 @@ import codecs
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from modelbeam import formats, storage
 from modelbeam.errors import RequestError, did_you_mean
@@ -20,7 +20,8 @@ from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
 from modelbeam.kafka.address import is_topic
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
-from modelbeam.predicting.renaming import Rename, parse_rename
+from modelbeam.predicting.renaming import Rename, parse_rename, with_models
+from modelbeam.predicting.several import check_names
 from modelbeam.sources.kafka import Asked
 
 MIB = 1 << 20
@@ -81,6 +82,28 @@ class ModelSpec(BaseModel):
         return cls(name=match[1], target=Target.parse(match[2]))
 
 
+def several(specs: Sequence[ModelSpec], route: str | None, *, compares: bool = False) -> ModelSpec:
+    """Several models as one, which all that runs a model takes.
+
+    Args:
+        specs: the models, each with a name.
+        route: the column that names the model of a record.
+        compares: whether their predictions are only to be compared.
+    """
+    target = Target(
+        ", ".join(f"{one.name}={one.target}" for one in specs),
+        "several",
+        of=tuple(one.target for one in specs),
+    )
+    said = [
+        {"name": one.name, "arguments": one.arguments, "options": one.options.given()}
+        for one in specs
+    ]
+    return ModelSpec(
+        target=target, arguments={"models": said, "route": route, "compares": compares}
+    )
+
+
 def spec_of(model: str, chosen: Mapping[str, Any]) -> ModelSpec:
     """A model as a command line names it.
 
@@ -118,6 +141,7 @@ class Job(BaseModel):
     columns: tuple[str, ...] | None = None
     keep: Literal["all"] | tuple[str, ...] = ()
     rename: Rename = ()
+    route: str | None = Field(default=None, min_length=1)
     limit: int | None = Field(default=None, ge=1)
     batch_size: int | Literal["auto"] = "auto"
     workers: int | None = Field(default=None, ge=1, le=1024)
@@ -149,6 +173,7 @@ class Job(BaseModel):
     proba: bool = False
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
+    _compares: bool = PrivateAttr(default=False)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -276,12 +301,28 @@ class Job(BaseModel):
 
     @property
     def model(self) -> ModelSpec:
-        """The one model of this job, with what the job's own flags say of it."""
-        one = self.models[0]
+        """What this job runs, with what its own flags say of it; of several models, all of them."""
         options = Options(
             self.features, self.proba, self.trusted_types, self.allow_version_mismatch
         )
-        return one.model_copy(update={"options": options.over(one.options)})
+        each = [
+            one.model_copy(update={"options": options.over(one.options)}) for one in self.models
+        ]
+        return each[0] if len(each) == 1 else several(each, self.route, compares=self._compares)
+
+    @property
+    def renames(self) -> Rename:
+        """The pairs of ``rename``; of several models with the model's name before both."""
+        if len(self.models) == 1:
+            return self.rename
+        return with_models(self.rename, [one.name or "" for one in self.models])
+
+    def comparing(self, output: str) -> Job:
+        """The job whose predictions, for all records and in JSON Lines, are compared afterwards."""
+        settings = {"output": output, "output_format": "jsonl", "keep": "all"}
+        made = self.model_copy(update=settings)
+        made._compares = True
+        return made
 
     @property
     def reading(self) -> Reading:
@@ -334,9 +375,17 @@ class Job(BaseModel):
             RequestError: two flags exclude each other, or a format is not known.
         """
         if len(self.models) > 1:
+            check_names([one.name for one in self.models])
+            if is_topic(self.output):
+                raise RequestError(
+                    "--model was given more than once; a run into a topic has one model in this "
+                    "version. Start one command a model, each with an --output and a --group of "
+                    "its own."
+                )
+        elif self.route is not None:
             raise RequestError(
-                "--model was given more than once; this version runs one model a job. "
-                "Run one job a model."
+                f"--route {self.route} chooses among several models; name them: -m a=TARGET "
+                f"-m b=TARGET."
             )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,6 +13,7 @@ from modelbeam import formats, storage
 from modelbeam.errors import InputReadError, JobError, RequestError
 from modelbeam.formats.base import Piece, Wanted
 from modelbeam.formats.layout import Layout, OutputColumn, of_rows, of_schema, together
+from modelbeam.formats.several import flat_name
 from modelbeam.job.task import Sample, Task
 from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.batch import Batch
@@ -139,10 +140,22 @@ def predicted_columns(
     Raises:
         RequestError: they cannot be known before the run.
     """
+    if info.members:
+        return _columns_of_several(pieces, info, task, predict)
     said = of_schema(info.output_schema)
     if said:
         names = dict(task.rename)
         return tuple(column._replace(name=names.get(column.name, column.name)) for column in said)
+    rows = _first_rows(pieces, task, predict)
+    if rows:
+        return of_rows(rows)
+    if not any(piece.size for piece in pieces):
+        return ()
+    raise _unknown_columns(info, task)
+
+
+def _first_rows(pieces: Sequence[Piece], task: Task, predict: Predict) -> list[dict[str, Any]]:
+    """What is predicted for the first records of the first file in which some can be."""
     bare = replace(task, keep=(), output=formats.Format("jsonl"))
     for piece in pieces[:SAMPLED_FILES]:
         if not piece.size:
@@ -150,13 +163,40 @@ def predicted_columns(
         with suppress(InputReadError):
             lines = predict(piece, SAMPLE, bare).predictions.splitlines()
             if lines:
-                return of_rows(map(orjson.loads, lines))
-    if not any(piece.size for piece in pieces):
-        return ()
+                return list(map(orjson.loads, lines))
+    return []
+
+
+def _columns_of_several(
+    pieces: Sequence[Piece], info: ModelInfo, task: Task, predict: Predict
+) -> Layout:
+    """The columns of several models, with their names before those of the columns."""
+    rows: list[dict[str, Any]] | None = None
+    names = dict(task.rename)
+    made: list[OutputColumn] = []
+    for member in info.members:
+        said = of_schema(member.output_schema)
+        if said:
+            called = [flat_name(member.name, column.name) for column in said]
+            made += [
+                column._replace(name=names.get(name, name))
+                for column, name in zip(said, called, strict=True)
+            ]
+            continue
+        if rows is None:
+            rows = _first_rows(pieces, task, predict)
+        found = of_rows([row[member.name] for row in rows if row[member.name] is not None])
+        if not found and any(piece.size for piece in pieces):
+            raise _unknown_columns(member, task)
+        made += [column._replace(name=flat_name(member.name, column.name)) for column in found]
+    return tuple(made)
+
+
+def _unknown_columns(info: ModelInfo, task: Task) -> RequestError:
     what = f"--output: the columns of {task.output.name}"
     if not formats.find(task.output.name).same_columns:
         what = "--rename: the predicted columns"
-    raise RequestError(
+    return RequestError(
         f"{what} must be known before the run; --model {info.target} has no output schema that "
         f"names them, and none of the first records could be predicted. Write JSON Lines (.jsonl) "
         f"without other names, or give the model a schema."

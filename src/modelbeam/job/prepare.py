@@ -236,7 +236,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         asked=job.asked,
         layout=plan.layout,
         single=plan.output.single,
-        rename=job.rename,
+        rename=job.renames,
         formats=_formats(plan),
     )
 
@@ -249,7 +249,7 @@ def make_publication(
     return Publication(
         output=plan.output,
         record=record,
-        model=info.to_dict(),
+        models=tuple(one.to_dict() for one in info.each),
         max_errors=plan.job.max_errors,
         runner=runner.rsplit(".", 1)[-1],
         workers=where,
@@ -278,6 +278,8 @@ def noted(plan: Plan, info: ModelInfo, predict: Predict) -> Plan:
     check_names(inputs, plan.job, info)
     if plan.job.rename:
         check_renamed(inputs, plan.job, info, task, predict)
+    if info.members and plan.job.keep:
+        check_models(inputs, plan, info, task, predict)
     plan = replace(plan, notes=(*plan.notes, *warnings, *check_fit(plan, info)))
     layout = layout_of(inputs, info, task, predict)
     problem = formats.find(plan.output.format.name).layout_problem(layout or ())
@@ -293,6 +295,8 @@ def check_names(inputs: Sequence[Named], job: Job, info: ModelInfo) -> None:
         RequestError: a file has such columns.
     """
     needed = Wanted(info.style, signature=info.signature).needed
+    if info.route is not None and info.route not in needed:
+        needed = (*needed, info.route)
     for piece, columns in inputs:
         problem = names_problem([c.name for c in columns or ()], needed, job.keep)
         if problem is not None:
@@ -309,11 +313,46 @@ def check_renamed(
     """
     pieces = [named.piece for named in inputs]
     predicted = predicted_columns(pieces, info, replace(task, rename=()), predict)
+    there = _input_columns(inputs, job)
+    check_rename(job.renames, [column.name for column in predicted], job.keep, there)
+
+
+def _input_columns(inputs: Sequence[Named], job: Job) -> set[str]:
+    """The columns of the inputs, as far as they are known."""
     there = {column.name for named in inputs for column in named.columns or ()}
     if job.keep == "all":
+        pieces = [named.piece for named in inputs]
         _, batch = first_readable(pieces, SAMPLE_RECORDS, Wanted("record", keep="all"))
         there.update(*batch.records().records)
-    check_rename(job.rename, [column.name for column in predicted], job.keep, there)
+    return there
+
+
+def check_models(
+    inputs: Sequence[Named], plan: Plan, info: ModelInfo, task: Task, predict: Predict
+) -> None:
+    """Refuse several models of which one is called like a kept column, in what is written.
+
+    Raises:
+        RequestError: which name it is, and what to do.
+    """
+    job = plan.job
+    kept = _input_columns(inputs, job) if job.keep == "all" else set(job.keep)
+    owners = {member.name: member.name for member in info.members}
+    if formats.find(plan.output.format.name).same_columns:
+        pieces = [named.piece for named in inputs]
+        predicted = predicted_columns(pieces, info, task, predict)
+        owners = {
+            column.name: next(n for n in owners if column.name.startswith(f"{n}."))
+            for column in predicted
+        }
+    for column, name in owners.items():
+        if column in kept:
+            target = next(str(one.target) for one in info.members if one.name == name)
+            raise RequestError(
+                f"--model {name}={target}: '{column}' is a kept input column as well, and one "
+                f"would hide the other; give the model another name, such as -m "
+                f"{name}_model={target}, or choose the kept columns with --keep A,B."
+            )
 
 
 def distributions(plan: Plan, info: ModelInfo) -> tuple[str, ...]:
@@ -362,7 +401,7 @@ def check_fit(plan: Plan, info: ModelInfo) -> list[str]:
             f"{what} {shown}, which none of the {found.records} records that were looked at has, "
             f"the first of them in {start.path}. Their columns are {', '.join(columns)}."
         )
-    said = [c.name for c in info.signature.null_without(())] if info.signature else []
+    said = [c.name for one in info.each if one.signature for c in one.signature.null_without(())]
     whole = formats.find(start.format, start.reading).same_columns
     return [
         f"{what} {', '.join(map(repr, names))}, which none of the first {looked} records of "
@@ -423,8 +462,12 @@ class _Columns:
             return
         self.records += len(records)
         self.names.update(*records)
-        needs = f"--model {self._info.target} needs"
-        lacking = {needs: missing_columns(self._info.signature, records)}
+        lacking = {
+            f"--model {one.target} needs": missing_columns(one.signature, records)
+            for one in self._info.each
+        }
+        if self._info.route is not None:
+            lacking["--route names"] = [n for n in [self._info.route] if n not in self.names]
         if self._job.keep != "all":
             lacking["--keep names"] = [n for n in self._job.keep if n not in self.names]
         before = self._lacking
@@ -506,7 +549,8 @@ def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooMan
 
     A limit of ``P%`` is for the end, when it is known how many records there are.
     """
-    if limit is None or limit.endswith("%") or totals.counts.failed <= int(limit):
+    failed = totals.counts.most_failed
+    if limit is None or limit.endswith("%") or failed <= int(limit):
         return None
     examples = "; ".join(
         f"{kind.source} at byte {kind.place['offset']}, {kind.type}: {kind.error}"
@@ -515,7 +559,7 @@ def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooMan
         for kind in totals.counts.kinds[:3]
     )
     return TooManyErrorsError(
-        f"{totals.counts.failed} records failed so far, more than --max-errors {limit}; the job "
+        f"{failed} records failed so far, more than --max-errors {limit}; the job "
         f"was stopped. The first: {examples}. Nothing was published; the error lines of what was "
         f"done are in {output.error_lines}. Fix the data and use --overwrite, or allow more with "
         f"--resume --max-errors N."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationError
@@ -11,9 +12,9 @@ from modelbeam.job.task import Progress, Report, Task
 from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
-from modelbeam.predicting.counts import Counts
-from modelbeam.predicting.failures import error_line, moved
-from modelbeam.predicting.outcome import outcome_of
+from modelbeam.predicting.counts import Counts, Tally
+from modelbeam.predicting.failures import Failure, error_line, moved
+from modelbeam.predicting.outcome import Outcome, outcome_of
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
@@ -90,7 +91,11 @@ def _noting(reader: Reader, piece: Piece, task: Task) -> Iterator[Batch]:
 def wanted(task: Task, info: ModelInfo) -> Wanted:
     """What a reader is asked for, for this model."""
     columns = None
-    if info.signature is not None and info.signature.exact:
+    if info.members and info.signature is not None:
+        columns = tuple(column.name for column in info.signature.columns)
+        if not all(one.signature is not None and one.signature.exact for one in info.members):
+            columns = None
+    elif info.signature is not None and info.signature.exact:
         columns = tuple(column.name for column in info.signature.columns)
     return Wanted(
         info.style, task.batch_size, task.max_record_size, columns, task.keep, info.signature
@@ -108,12 +113,17 @@ def _predict_batch(
 ) -> None:
     outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
     written, unwritten = attempt.write(outcome)
-    failures = outcome.failures + [moved(failure, outcome.rows) for failure in unwritten]
+    rows = None if outcome.parts else outcome.rows
+    failures = outcome.failures + [moved(failure, rows) for failure in unwritten]
     failures.sort(key=lambda failure: failure.row)
-    if outcome.read != written + len(failures):
+    failed = len(failures)
+    whole = True
+    if outcome.parts:
+        failed, whole = _count_models(outcome, unwritten, failures, counts)
+    if outcome.read != written + failed or not whole:
         raise ReconciliationError(
             f"{piece.path}, after byte {reader.progress()[1]}: {outcome.read} records were read, "
-            f"{written} predicted and {len(failures)} failed. This is a defect of modelbeam; "
+            f"{written} predicted and {failed} failed. This is a defect of modelbeam; "
             f"nothing was published. Please report it."
         )
     lines = []
@@ -121,9 +131,32 @@ def _predict_batch(
         position = batch.position(failure.row)
         original = batch.original(failure.row, parsed=failure.stage != "decode")
         lines.append(error_line(piece.path, position, model.info.name, failure, original))
-        counts.add_failure(failure, position, piece.path)
+        counts.note_failure(failure, position, piece.path)
     if lines:
         attempt.write_errors(b"".join(lines))
+    counts.failed += failed
     counts.recovered += outcome.recovered
     counts.predicted += written
     counts.read += outcome.read
+
+
+def _count_models(
+    outcome: Outcome, unwritten: list[Failure], failures: list[Failure], counts: Counts
+) -> tuple[int, bool]:
+    """Count for each of several models what became of its records.
+
+    Returns:
+        How many records no model has predicted, and whether all is accounted for.
+    """
+    lost: dict[str, set[int]] = {name: set() for name, _ in outcome.parts}
+    for failure in unwritten:
+        lost[failure.model].add(failure.row)
+    failed = Counter(failure.model for failure in failures)
+    predicted: set[int] = set()
+    whole = True
+    for name, part in outcome.parts:
+        rows = set(part.rows or ()) - lost[name]
+        predicted |= rows
+        whole = whole and part.read == len(rows) + failed[name]
+        counts.of_model(name).add(Tally(part.read, len(rows), failed[name]))
+    return len({failure.row for failure in failures} - predicted), whole

@@ -74,12 +74,15 @@ class Sample:
 
     Attributes:
         read: how many there were.
+        failed: how many of them have no prediction.
         predictions: the encoded predictions.
-        failures: ``(line, stage, type, message)`` of each that failed.
+        failures: ``(line, stage, type, message)`` of each that failed; of several models the
+            message begins with the model's name.
         misfits: what in the predictions is not as the model's output schema says, and of how many.
     """
 
     read: int
+    failed: int
     predictions: bytes
     failures: list[tuple[int, Stage, str, str]]
     misfits: list[tuple[str, int]] = field(default_factory=list)

@@ -43,6 +43,8 @@ class ModelInfo:
             with another one is not resumed. By default that of the target's file or directory.
         requires: names of the distributions that it needs on a worker, beside its kind's.
         warnings: what the user should know before a run; a sentence each, without the full stop.
+        members: what each of several models says of itself, if this is all of them.
+        route: the column that names the model of a record, where it goes to one of several.
     """
 
     target: str
@@ -60,6 +62,8 @@ class ModelInfo:
     fingerprint: str | None = None
     requires: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    members: tuple[ModelInfo, ...] = ()
+    route: str | None = None
 
     def __post_init__(self) -> None:
         if not self.qualified_name:
@@ -68,8 +72,14 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the signature, which the schemas say in full, for JSON."""
         described = asdict(self)
-        del described["signature"], described["requires"], described["warnings"]
+        for name in ("signature", "requires", "warnings", "members", "route"):
+            del described[name]
         return described
+
+    @property
+    def each(self) -> tuple[ModelInfo, ...]:
+        """Each of several models, or this one."""
+        return self.members or (self,)
 
 
 class WrongNumberOfPredictionsError(Exception):
@@ -99,6 +109,9 @@ class LoadedModel:
         apart: for a model that is in another process, what predicts there.
         most: records of a call, once one with more ran out of memory.
         validates_itself: whether ``predict`` applies the input schema; else it is applied before.
+        members: the models that this is made of, if it is several; see
+            :mod:`modelbeam.predicting.several`.
+        compares: whether the predictions of several are only to be compared, so that NaN is one.
     """
 
     info: ModelInfo
@@ -107,6 +120,8 @@ class LoadedModel:
     apart: Apart | None = None
     most: int | None = None
     validates_itself: bool = False
+    members: tuple[LoadedModel, ...] = ()
+    compares: bool = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Give every model its turns, whether or not a kind's constructor knows of them."""

@@ -201,6 +201,10 @@ KINDS = (
 """The kinds that modelbeam brings."""
 
 
+SEVERAL = ModelKind("several models", "modelbeam.predicting.several:load")
+"""Several models that run as one; nobody names it, a job makes such a target of its models."""
+
+
 def options_of(kind: ModelKind) -> tuple[str, ...]:
     """The options that a kind takes; of what ``module:name`` names it is told once it is there."""
     if not kind.classes:
@@ -214,6 +218,8 @@ def kind_of(target: Target) -> ModelKind:
     Raises:
         NotAModelError: none does, or several packages' do.
     """
+    if target.of:
+        return SEVERAL
     for kind in KINDS:
         if kind.takes(target):
             return kind

@@ -1,4 +1,4 @@
-"""What ``--model`` names, parsed once: a class, a file, a directory or a URI."""
+"""What ``--model`` names, parsed once: a class, a file, a directory, a URI; or several of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from modelbeam import storage
 from modelbeam.errors import ModelLoadError, NotAModelError, StorageError
 
-Form = Literal["class", "file", "directory", "uri"]
+Form = Literal["class", "file", "directory", "uri", "several"]
 
 _NAME = r"[^\W\d]\w*"
 _CLASS = re.compile(rf"({_NAME}(?:\.{_NAME})*):({_NAME})|({_NAME}(?:\.{_NAME})*)\.({_NAME})")
@@ -37,6 +37,7 @@ class Target:
         attribute: of a class, its name in the module.
         path: of a file or directory, absolute; of a URI, the URI.
         scheme: of a URI, lower case.
+        of: of several models in one job, the target of each.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Target:
     attribute: str = ""
     path: str = ""
     scheme: str = ""
+    of: tuple[Target, ...] = ()
 
     @classmethod
     def parse(cls, value: str | Target) -> Target:

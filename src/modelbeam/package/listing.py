@@ -70,10 +70,11 @@ def package_list(
             several directories.
     """
     listed = [models] if isinstance(models, (ModelSpec, str)) else list(models)
-    targets = []
+    targets: list[Target] = []
     for model in listed:
         try:
-            targets.append(ModelSpec.parse(model).target)
+            target = ModelSpec.parse(model).target
+            targets += target.of or [target]
         except ValueError as error:
             raise RequestError(f"--model {model}: {error}.") from None
     path = module_path()

@@ -139,6 +139,13 @@ class Batch(ABC):
         """How many records there are, those that cannot be read included."""
         return self.records().read
 
+    def seen_by(self, signature: Signature | None) -> Batch:
+        """The same records for a model of this signature, where that decides what they are.
+
+        What was read and taken apart is shared; the values are converted for each model.
+        """
+        return self
+
     def names(self) -> Collection[str] | None:
         """The columns of all records, as far as they were read; ``None`` if each has its own."""
         return None

@@ -52,6 +52,7 @@ class Kind:
         where: the line of the user's code that raised it, such as ``housing/model.py:28 in
             predict``; empty if there is none.
         traceback: the last frames of its traceback, a line each; empty if there are none.
+        model: the name of the model, where the job has several.
     """
 
     stage: str
@@ -63,10 +64,12 @@ class Kind:
     error: str
     where: str = ""
     traceback: str = ""
+    model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As ``run.json`` has it: the place's members among the others."""
         return {
+            **({"model": self.model} if self.model else {}),
             "stage": self.stage,
             "type": self.type,
             "message": self.message,
@@ -86,11 +89,29 @@ class Kind:
 
 
 @dataclass(slots=True)
+class Tally:
+    """Records that one of several models was given: ``read`` is ``predicted`` plus ``failed``."""
+
+    read: int = 0
+    predicted: int = 0
+    failed: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Add those of another split."""
+        self.read += other.read
+        self.predicted += other.predicted
+        self.failed += other.failed
+
+
+@dataclass(slots=True)
 class Counts:
     """Records of a split or a job: ``read`` is ``predicted`` plus ``failed``.
 
     ``recovered`` of the predicted ones had failed once and not when tried again: the model is not
     deterministic.
+
+    Of several models ``models`` has the counts of each; then a record counts here as predicted if
+    one of them has predicted it, and as failed if none has.
     """
 
     read: int = 0
@@ -98,20 +119,34 @@ class Counts:
     failed: int = 0
     kinds: list[Kind] = field(default_factory=list)
     recovered: int = 0
+    models: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def most_failed(self) -> int:
+        """Failures of the model that has most of them."""
+        return max([self.failed, *(tally.failed for tally in self.models.values())])
+
+    def of_model(self, name: str) -> Tally:
+        """The counts of one of several models."""
+        return self.models.setdefault(name, Tally())
 
     def add_failure(self, failure: Failure, place: Place, source: str = "") -> None:
         """Count one failed record."""
         self.failed += 1
+        self.note_failure(failure, place, source)
+
+    def note_failure(self, failure: Failure, place: Place, source: str = "") -> None:
+        """Count a failure among those of its kind."""
         message = masked(failure.error)
         for kind in self.kinds:
-            known = (kind.message, kind.type, kind.stage)
-            if known == (message, failure.type, failure.stage):
+            known = (kind.message, kind.type, kind.stage, kind.model)
+            if known == (message, failure.type, failure.stage, failure.model):
                 kind.count += 1
                 return
         self._add(
             Kind(
                 failure.stage, failure.type, message, 1, source, place._asdict(), failure.error,
-                failure.where, traceback_of(failure),
+                failure.where, traceback_of(failure), failure.model,
             )
         )  # fmt: skip
 
@@ -133,9 +168,11 @@ class Counts:
         self.predicted += other.predicted
         self.failed += other.failed
         self.recovered += other.recovered
-        known = {(kind.stage, kind.type, kind.message): kind for kind in self.kinds}
+        for name, tally in other.models.items():
+            self.of_model(name).add(tally)
+        known = {(kind.stage, kind.type, kind.message, kind.model): kind for kind in self.kinds}
         for kind in other.kinds:
-            mine = known.get((kind.stage, kind.type, kind.message))
+            mine = known.get((kind.stage, kind.type, kind.message, kind.model))
             if mine is not None:
                 mine.count += kind.count
                 continue
@@ -146,6 +183,6 @@ class Counts:
             self._add(
                 Kind(
                     kind.stage, kind.type, kind.message, kind.count, kind.source, place,
-                    kind.error, kind.where, kind.traceback,
+                    kind.error, kind.where, kind.traceback, kind.model,
                 )
             )  # fmt: skip

@@ -29,6 +29,7 @@ class Failure:
         error: its message.
         frames: file, line and function of its traceback from the model's own code on, outermost
             first; the last few.
+        model: the name of the model that failed, where a job has several.
     """
 
     row: int
@@ -36,6 +37,7 @@ class Failure:
     type: str
     error: str
     frames: tuple[tuple[str, int, str], ...] = ()
+    model: str = ""
 
     @property
     def where(self) -> str:
@@ -144,7 +146,7 @@ def error_line(
     line: dict[str, Any] = {
         "source": as_utf8(source),
         **place._asdict(),
-        "model": model,
+        "model": failure.model or model,
         "stage": failure.stage,
         "type": failure.type,
         "error": failure.error,

@@ -9,9 +9,11 @@ import numpy as np
 
 from modelbeam.models.base import LoadedModel
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
+from modelbeam.predicting.compare import marked
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
-from modelbeam.predicting.renaming import Rename, new_names, twice_of
+from modelbeam.predicting.renaming import Rename, new_names, of_member, twice_of
+from modelbeam.predicting.several import Seen
 
 
 @dataclass(slots=True)
@@ -26,6 +28,9 @@ class Outcome:
         kept: what stands beside each prediction, or ``None``.
         failures: one for each other record.
         recovered: how many of the predicted records had failed once, and not when tried again.
+        parts: of several models the name and the outcome of each, whose rows and failures are those
+            of the batch; ``values`` is empty then, and a sink puts them together as its format has
+            them (:func:`.several.joined`).
     """
 
     read: int
@@ -35,6 +40,12 @@ class Outcome:
     kept: Kept | None
     failures: list[Failure]
     recovered: int = 0
+    parts: tuple[tuple[str, Outcome], ...] = ()
+
+    @property
+    def predicted(self) -> int:
+        """How many predictions there are."""
+        return sum(map(len, self.values)) if self.table else len(self.values)
 
 
 def outcome_of(
@@ -53,6 +64,8 @@ def outcome_of(
         batch_size: records per call, or ``None`` for the model's best.
         rename: other names of predicted columns.
     """
+    if model.members:
+        return _of_several(batch, model, keep, batch_size, rename)
     table = model.info.style == "table"
     decoded = _decoded(batch, model)
     if not len(decoded.records):
@@ -65,6 +78,46 @@ def outcome_of(
     rows = composed(decoded.rows, made.rows)
     outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, made.recovered)
     return _without_clashes(_renamed(outcome, rename))
+
+
+def _of_several(
+    batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | None, rename: Rename
+) -> Outcome:
+    """What becomes of a batch with each of several models, and what is kept of it."""
+    seen = Seen(batch, model)
+    failures = list(seen.unrouted)
+    parts: list[tuple[str, Outcome]] = []
+    any_row: set[int] = set()
+    for member in model.members:
+        name = member.info.name
+        part = outcome_of(seen.by(member), member, (), batch_size, of_member(rename, name))
+        rows = part.rows
+        if rows is None:
+            rows = list(range(part.predicted))
+        if model.compares:
+            part = _marked(part)
+        any_row.update(rows)
+        failures += [replace(failure, model=name) for failure in part.failures]
+        parts.append((name, replace(part, rows=rows)))
+    kept_rows = sorted(any_row)
+    return Outcome(
+        seen.read,
+        [],
+        False,
+        kept_rows,
+        batch.keep(keep, kept_rows) if keep and kept_rows else None,
+        failures,
+        sum(part.recovered for _, part in parts),
+        tuple(parts),
+    )
+
+
+def _marked(part: Outcome) -> Outcome:
+    """Predictions as dicts in which NaN can be written."""
+    values = part.values
+    if part.table:
+        values = [row for piece in part.values for row in piece.to_pylist()]
+    return replace(part, values=[marked(value) for value in values], table=False)
 
 
 def _decoded(batch: Batch, model: LoadedModel) -> Decoded:

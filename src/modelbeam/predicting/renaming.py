@@ -57,6 +57,26 @@ def check_rename(
             )
 
 
+def with_models(rename: Rename, models: Collection[str]) -> Rename:
+    """The pairs of a job with several models: ``a.OLD=NEW`` is the column NEW of ``a``."""
+    made = []
+    for old, new in rename:
+        model = next((name for name in models if old.startswith(f"{name}.")), None)
+        prefix = f"{model}." if model is not None and not new.startswith(f"{model}.") else ""
+        made.append((old, prefix + new))
+    return tuple(made)
+
+
+def of_member(rename: Rename, model: str) -> Rename:
+    """The pairs that are of one of several models, by its own names."""
+    prefix = f"{model}."
+    return tuple(
+        (old[len(prefix) :], new.removeprefix(prefix))
+        for old, new in rename
+        if old.startswith(prefix)
+    )
+
+
 def parse_rename(value: object) -> Rename:
     """Read ``OLD=NEW``, a list of these, or a mapping.
 

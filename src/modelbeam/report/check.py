@@ -53,12 +53,13 @@ class Check:
     @property
     def failed(self) -> int:
         """How many of them failed."""
-        return sum(len(sample.failures) for _, sample in self.samples)
+        return sum(sample.failed for _, sample in self.samples)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
             "model": self.info.to_dict(),
+            "models": [one.to_dict() for one in self.info.each],
             "plan": {
                 "files": len(self.plan.inputs),
                 "bytes": self.plan.bytes,
@@ -87,7 +88,10 @@ class Check:
         takes = {"record": "one record", "batch": "lists of records", "table": "Arrow batches"}
         title = engines.title_of(plan.job.beam_options)
         lines = [
-            f"model    {info.name} {info.version}, {info.interface}, takes {takes[info.style]}",
+            *(
+                f"model    {one.name} {one.version}, {one.interface}, takes {takes[one.style]}"
+                for one in info.each
+            ),
             f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
             f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
             + (title if self.engine else f"{count(plan.workers, 'worker')}, the local runner"),

@@ -244,6 +244,8 @@ def summary(run: Run) -> str:
         lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
     if description.get("already_finished"):
         lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
+    for name, tally in description["counts"].get("models", {}).items():
+        lines.append(f"  {name}: {tally['predicted']:,} predicted, {tally['failed']:,} failed")
     lines += failure_lines(description)
     lines += [f"  {note}" for note in description.get("notes", ()) if note.startswith(HINT)]
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
@@ -264,8 +266,9 @@ def failure_lines(description: dict[str, Any]) -> list[str]:
         words = words if len(words) <= 160 else words[:157] + "..."
         stage = f" ({kind['stage']})" if kind["stage"] else ""
         where = f" [{kind['where']}]" if kind.get("where") else ""
+        model = f"{kind['model']}: " if kind.get("model") else ""
         lines.append(
-            f"  {kind['count']:,} x {kind['type']}{stage}, first at {place_of(kind)}: "
+            f"  {model}{kind['count']:,} x {kind['type']}{stage}, first at {place_of(kind)}: "
             f"{words}{where}"
         )
     if recovered := description.get("recovered"):

@@ -33,7 +33,7 @@ class Attempt(ABC):
 
         Returns:
             How many were written, and a failure for each that the sink cannot hold, its ``row`` an
-            index of the predictions.
+            index of the predictions; of several models with its model, and the row of the batch.
         """
 
     @abstractmethod

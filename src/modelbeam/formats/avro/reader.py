@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ from modelbeam.formats.layout import Layout
 from modelbeam.formats.lines import check_unchanged, reading
 from modelbeam.formats.named import names_problem
 from modelbeam.formats.rows import RowPosition, as_kind
+from modelbeam.models.signature import Signature
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, KeptDicts
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.predicting.failures import Failure
@@ -201,6 +203,12 @@ class AvroBatch(Batch):
             for record in found if missing else ():
                 record.update(dict.fromkeys(missing))
         return Decoded(found, rows, failures)
+
+    def seen_by(self, signature: Signature | None) -> AvroBatch:
+        """The same records with values as another model's columns say."""
+        other = copy.copy(self)
+        other._signature = signature
+        return other
 
     def count(self) -> int:
         """How many records there are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ class CsvBatch(LinesBatch):
         self._signature, self._keep = wanted.signature, wanted.keep
         self._split: tuple[list[list[str | None]], list[int], list[Failure]] | None = None
         self._strings: Any = None
+        self._shared: CsvBatch | None = None
 
     def records(self) -> Decoded:
         """The records as dicts."""
@@ -61,6 +63,13 @@ class CsvBatch(LinesBatch):
             records, rows = [records[at] for at in good], [rows[at] for at in good]
             failures = _first_each(failures)
         return Decoded(records, rows, failures)
+
+    def seen_by(self, signature: Signature | None) -> CsvBatch:
+        """The same fields, converted as another model's columns say."""
+        other = copy.copy(self)
+        other._signature = signature
+        other._shared = self
+        return other
 
     def names(self) -> tuple[str, ...]:
         """The columns of the header."""
@@ -130,6 +139,8 @@ class CsvBatch(LinesBatch):
 
     def _all_strings(self) -> Any | None:
         """All needed columns as texts, by Arrow; ``None`` where it may see another thing."""
+        if self._shared is not None:
+            return self._shared._all_strings()
         if self._strings is None:
             self._strings = _strings(self.block, self._needed()) or False
         return self._strings or None
@@ -174,6 +185,8 @@ class CsvBatch(LinesBatch):
 
     def _fields(self) -> tuple[list[list[str | None]], list[int], list[Failure]]:
         """The fields of each record that has as many as there are columns; and the failures."""
+        if self._shared is not None:
+            return self._shared._fields()
         if self._split is None:
             self._split = self._split_all()
         return self._split

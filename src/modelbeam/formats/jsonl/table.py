@@ -129,6 +129,8 @@ def _part(column: Any) -> _Part:
         tokens = _numbers(flat)
     elif valid is None and (matrix := _matrix(pa, column)) is not None:
         tokens = _numbers(matrix)
+    elif pa.types.is_struct(kind) and kind.num_fields and len(column):
+        tokens = _objects(pa, column)
     else:
         values = rows_of_column(column)
         tokens = orjson.dumps(values, plain_value, orjson.OPT_SERIALIZE_NUMPY)
@@ -136,6 +138,13 @@ def _part(column: Any) -> _Part:
             raise NotFiniteError
         valid = None  # nulls are among the tokens
     return _Part(_TOKENS, tokens[1:], len(tokens), valid=valid)
+
+
+def _objects(pa: Any, column: Any) -> bytes:
+    """Objects by the members that all of them have, each as a line would be."""
+    names = [column.type.field(at).name for at in range(column.type.num_fields)]
+    lines = bytes(encode(pa.RecordBatch.from_arrays(column.flatten(), names=names), None) or b"")
+    return b"[" + lines[:-1].replace(b"\n", b",") + b"]"
 
 
 def not_finite(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import time
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from modelbeam.errors import ReconciliationError
 from modelbeam.formats import Format, compression
 from modelbeam.formats.base import Writer
 from modelbeam.formats.layout import Layout
+from modelbeam.formats.several import write_parts
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
@@ -98,12 +100,19 @@ class FilesAttempt(Attempt):
             How many were written, and a failure for each that the format cannot hold, its ``row``
             an index of the predictions.
         """
-        if not outcome.values:
+        if not outcome.values and not outcome.rows:
             return 0, []
         writer = self._opened_writer()
         before = writer.rows
-        failures = writer.write(outcome)
+        if outcome.parts:
+            failures = write_parts(writer, self._trial, outcome, self._layout)
+        else:
+            failures = writer.write(outcome)
         return writer.rows - before, failures
+
+    def _trial(self) -> Writer:
+        """A writer whose output goes nowhere."""
+        return formats.find(self._output.name).writer(io.BytesIO(), self._layout, 1)
 
     def _opened_writer(self) -> Writer:
         if self._writer is None:

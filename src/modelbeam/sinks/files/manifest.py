@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelbeam import storage
-from modelbeam.predicting.counts import Counts, Kind
+from modelbeam.predicting.counts import Counts, Kind, Tally
 from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 
@@ -62,6 +62,7 @@ class Manifest:
         data = json.loads(content)
         counts = data["counts"]
         counts["kinds"] = [Kind(**kind) for kind in counts["kinds"]]
+        counts["models"] = {name: Tally(**one) for name, one in counts["models"].items()}
         return cls(
             key=data["key"],
             place=data["place"],

@@ -30,7 +30,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -56,7 +56,7 @@ class Publication:
     Attributes:
         output: where to.
         record: what the job is.
-        model: the model's own description.
+        models: each model's own description.
         max_errors: ``N`` or ``P%``, or ``None`` for no limit.
         runner: the name of Beam's runner.
         workers: how many, and of which kind.
@@ -69,7 +69,7 @@ class Publication:
 
     output: Output
     record: JobRecord
-    model: dict[str, Any]
+    models: tuple[dict[str, Any], ...]
     max_errors: str | None
     runner: str
     workers: str
@@ -282,10 +282,11 @@ def check_max_errors(limit: str | None, counts: Counts, output: Output) -> None:
     """Raise :class:`TooManyErrorsError` if more records failed than ``N`` or ``P%``."""
     if limit is None:
         return
-    if counts.failed > allowed_errors(limit, counts.read):
+    failed, read = counts.most_failed, counts.read
+    if failed > allowed_errors(limit, read):
         examples = "; ".join(f"{kind.at} {kind.type}: {kind.error}" for kind in counts.kinds[:3])
         raise TooManyErrorsError(
-            f"{counts.failed} of {counts.read} records failed, more than --max-errors {limit}. "
+            f"{failed} of {read} records failed, more than --max-errors {limit}. "
             f"The first: {examples}. Nothing was published; the error lines are in "
             f"{output.error_lines}. Fix the data and use --overwrite, or allow more with --resume "
             f"--max-errors N."
@@ -386,13 +387,18 @@ def describe_run(
     return {
         "modelbeam": __version__,
         "status": "succeeded" if succeeded else "failed",
-        "models": [publication.model],
+        "models": list(publication.models),
         "output": publication.output.path,
         "files": files,
         "counts": {
             "read": counts.read,
             "predicted": counts.predicted,
             "failed": counts.failed,
+            **(
+                {"models": {name: asdict(tally) for name, tally in counts.models.items()}}
+                if counts.models
+                else {}
+            ),
         },
         "failures": [kind.to_dict() for kind in counts.kinds],
         "notes": list(publication.notes),
