@@ -109,6 +109,7 @@ class Settings(TypedDict, total=False):
     columns: list[str] | None
     keep: Literal["all"] | list[str] | None
     rename: dict[str, str] | list[str] | None
+    shards: int | None
     limit: int | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
@@ -164,6 +165,7 @@ def predict(
     columns: list[str] | None = None,
     keep: Literal["all"] | list[str] | None = None,
     rename: dict[str, str] | list[str] | None = None,
+    shards: int | None = None,
     limit: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -208,6 +210,8 @@ def predict(
         columns: of CSV files without a header.
         keep: input columns that stand beside the predictions.
         rename: names of predicted columns in the output, by the name that the model gives them.
+        shards: how many files of predictions a directory gets; by default as many as come of
+            cutting the input.
         limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
         workers: on this machine; by default one a core.
@@ -261,6 +265,7 @@ def predict(
             "columns": columns,
             "keep": keep,
             "rename": rename,
+            "shards": shards,
             "limit": limit,
             "batch_size": batch_size,
             "workers": workers,
