@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,61 @@ def test_a_model_that_simply_does_not_work_ends_the_run(tmp_path: Path) -> None:
             max_crashes=2,
         )
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_a_record_that_needs_more_memory_than_there_is(tmp_path: Path) -> None:
+    rows = [{"x": 1.0}, {"x": 2.0, "how": "python"}, {"x": 3.0}, {"x": 4.0, "how": "native"}]
+    data = write_lines(tmp_path / "in.jsonl", [*rows, {"x": 5.0}])
+    modelbeam.predict(
+        model="nasty_models:ShortOfMemory", input=str(data), output=str(tmp_path / "out.jsonl")
+    )
+    assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2.0, 6.0, 10.0]
+    errors = read_lines(tmp_path / "out.errors.jsonl")
+    assert [(row["type"], row["record"]["x"]) for row in errors] == [
+        ("MemoryError", 2.0),
+        ("ProcessDiedError", 4.0),
+    ]
+    assert errors[1]["error"] == "the process that held the model was killed by SIGSEGV"
+    (crash,) = json.loads((tmp_path / "out.run.json").read_text())["crashes"]
+    assert crash["records"] == 1
+
+
+@pytest.mark.parametrize(("how", "blamed"), [("always", 1), ("once", 0)])
+def test_a_process_that_somebody_kills(how: str, blamed: int, tmp_path: Path) -> None:
+    here = tmp_path / "pid"
+    rows = [{"x": 1.0}, {"x": 2.0, "how": how, "here": str(here)}, {"x": 3.0}]
+    data = write_lines(tmp_path / "in.jsonl", rows)
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.02):
+            if here.exists():
+                os.kill(int(here.read_text()), signal.SIGKILL)
+                if how == "once":
+                    return
+                here.unlink()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        modelbeam.predict(
+            model="nasty_models:KilledFromOutside",
+            input=str(data),
+            output=str(tmp_path / "out.jsonl"),
+        )
+    finally:
+        ended.set()
+        killer.join()
+    good = [row["x"] for row in rows if not blamed or "how" not in row]
+    assert [row["y"] for row in read_lines(tmp_path / "out.jsonl")] == [2 * x for x in good]
+    (crash,) = json.loads((tmp_path / "out.run.json").read_text())["crashes"]
+    killed = "was killed by SIGKILL (by the system for want of memory, or by hand)"
+    assert (crash["ending"], crash["records"]) == (killed, blamed)
+    if blamed:
+        (error,) = read_lines(tmp_path / "out.errors.jsonl")
+        assert error["error"] == f"the process that held the model {killed}"
+    else:
+        assert not (tmp_path / "out.errors.jsonl").exists()
 
 
 def test_where_nothing_moves_a_line_says_where(

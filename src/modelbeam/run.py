@@ -142,6 +142,7 @@ class Settings(TypedDict, total=False):
     keep: Literal["all"] | list[str] | None
     rename: dict[str, str] | list[str] | None
     route: str | None
+    shards: int | None
     limit: int | None
     batch_size: int | Literal["auto"] | None
     workers: int | None
@@ -199,6 +200,7 @@ def predict(
     keep: Literal["all"] | list[str] | None = None,
     rename: dict[str, str] | list[str] | None = None,
     route: str | None = None,
+    shards: int | None = None,
     limit: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     workers: int | None = None,
@@ -246,6 +248,8 @@ def predict(
         keep: input columns that stand beside the predictions.
         rename: names of predicted columns in the output, by the name that the model gives them.
         route: with several models, the column that names the model of a record.
+        shards: how many files of predictions a directory gets; by default as many as come of
+            cutting the input.
         limit: only so many records, the first ones.
         batch_size: records per call for models that take batches.
         workers: on this machine; by default one a core.
@@ -301,6 +305,7 @@ def predict(
             "keep": keep,
             "rename": rename,
             "route": route,
+            "shards": shards,
             "limit": limit,
             "batch_size": batch_size,
             "workers": workers,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import locale
 import os
+import resource
 import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -382,4 +384,54 @@ class Sleepy(Doubler):
     def predict(self, data: dict[str, Any]) -> dict[str, Any]:
         """Double one."""
         time.sleep(0.001)
+        return super().predict(data)
+
+
+class ShortOfMemory(Doubler):
+    """In a process that may have little more memory than it has; what it does then is in ``how``.
+
+    - ``python``: asks Python for more than there is.
+    - ``native``: C code does, and writes where ``malloc`` said that there is nothing.
+    """
+
+    qualified_name = "short_of_memory"
+    more = 256 << 20
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        self._libc.malloc.restype = ctypes.c_void_p
+        self._libc.malloc.argtypes = [ctypes.c_size_t]
+        self._libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one, with what memory its record asks for."""
+        how = data.get("how")
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        if how:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * os.sysconf("SC_PAGESIZE") + self.more
+            resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            if how == "python":
+                bytearray(4 * self.more)
+            elif how == "native":
+                self._libc.memset(self._libc.malloc(4 * self.more), 1, 4 * self.more)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        return super().predict(data)
+
+
+class KilledFromOutside(Doubler):
+    """Says in a file who it is and waits for its end; ``once``: unless it has been there before."""
+
+    qualified_name = "killed_from_outside"
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Double one, if nobody kills it meanwhile."""
+        how, here = data.get("how"), Path(data.get("here", ""))
+        if how == "always" or (how == "once" and not here.exists()):
+            made = here.with_suffix(".part")
+            made.write_text(str(os.getpid()))
+            made.replace(here)
+            time.sleep(60)
         return super().predict(data)

@@ -186,6 +186,8 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="another name for a predicted column; repeatable")  # fmt: skip
     add("--route", metavar="COLUMN",
         help="with several models: a record goes to the one that this column names")  # fmt: skip
+    add("--shards", metavar="N", type=int,
+        help="so many output files of about equal size, in a directory")  # fmt: skip
     add("--limit", metavar="N", type=int, help="only the first N records of the input: a trial run")
     add("--max-errors", metavar="N|P%",
         help="fail once more records than this failed; default: no limit")  # fmt: skip

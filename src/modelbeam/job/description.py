@@ -142,6 +142,7 @@ class Job(BaseModel):
     keep: Literal["all"] | tuple[str, ...] = ()
     rename: Rename = ()
     route: str | None = Field(default=None, min_length=1)
+    shards: int | None = Field(default=None, ge=1)
     limit: int | None = Field(default=None, ge=1)
     batch_size: int | Literal["auto"] = "auto"
     workers: int | None = Field(default=None, ge=1, le=1024)
@@ -389,6 +390,11 @@ class Job(BaseModel):
             )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")
+        if self.shards is not None and (self.single_file or is_topic(self.output)):
+            raise RequestError(
+                f"--shards {self.shards}: --output {self.output} is no directory of shards. Name "
+                f"a directory, or leave --shards out."
+            )
         for flag, value in (
             ("--input-format", self.input_format),
             ("--output-format", self.output_format),

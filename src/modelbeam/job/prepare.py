@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -47,8 +47,11 @@ from modelbeam.sinks.files.state import (
     earlier_record,
 )
 from modelbeam.sources import source_of
-from modelbeam.sources.splits import Split
+from modelbeam.sources.splits import Split, default_split_size, in_shards, size_for_shards
 from modelbeam.storage import FileInfo
+
+FINER = 16
+"""By how much smaller splits are tried, where there are fewer of them than shards."""
 
 SAMPLE_RECORDS = 100
 """Records that are looked at before the job is started."""
@@ -169,20 +172,65 @@ def make_plan(job: Job) -> Plan:
         excluded=[*output.own_files, *output.published()],
         earlier=earlier.inputs if earlier else None,
     )
-    splits, split_size = source.plan(
-        inputs,
-        (earlier.split_size if earlier else None) or job.split_size,
-        input_format=asked,
-        earlier=earlier_plan(output) if earlier else None,
-        reading=job.reading,
-        limit=job.limit,
-        partitions=partitions,
-    )
+    begun = earlier_plan(output) if earlier else None
+
+    def cut(size: int | None) -> tuple[list[Split], int]:
+        return source.plan(
+            inputs,
+            size,
+            input_format=asked,
+            earlier=begun,
+            reading=job.reading,
+            limit=job.limit,
+            partitions=partitions,
+        )
+
+    size = (earlier.split_size if earlier else None) or job.split_size
+    if job.shards is None:
+        splits, split_size = cut(size)
+    else:
+        splits, split_size = _in_shards(job.shards, cut, inputs, size, planned=begun is not None)
     workers = job.workers or available_cores()
     if job.limit is not None:
         used = {piece.path for split in splits for piece in split.pieces}
         inputs = [info for info in inputs if info.path in used]
     return Plan(job, tuple(inputs), splits, split_size, output, workers, tuple(notes))
+
+
+def _in_shards(
+    shards: int,
+    cut: Callable[[int | None], tuple[list[Split], int]],
+    inputs: Sequence[FileInfo],
+    size: int | None,
+    *,
+    planned: bool,
+) -> tuple[list[Split], int]:
+    """A plan with a split for each shard at least.
+
+    Args:
+        shards: how many are asked for.
+        cut: makes a plan with splits of a size, and says what size it was.
+        inputs: what is cut.
+        size: of splits, if that is given or was chosen before.
+        planned: whether the splits stand already; they are those of a run that is resumed.
+
+    Raises:
+        RequestError: the input cannot be cut into so many splits.
+    """
+    total = sum(info.size for info in inputs)
+    if not planned:
+        size = size_for_shards(total, size or default_split_size(inputs), shards)
+    splits, used = cut(size)
+    while len(splits) < shards and size is not None and size > 1 and not planned:
+        size = max(1, size // FINER)
+        splits, used = cut(size)
+    if len(splits) < shards:
+        raise RequestError(
+            f"--shards {shards}: the input can be cut into {text.count(len(splits), 'part')} only. "
+            f"Compressed files, arrays and row groups are not cut, nor is a record. Give "
+            f"--shards {len(splits)} or fewer, or leave it out."
+        )
+    return in_shards(splits, shards), used
 
 
 def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
@@ -202,6 +250,7 @@ def make_record(plan: Plan, info: ModelInfo) -> JobRecord:
         "--max-record-size": job.max_record_size,
         **{flag: value for flag, value in job.reading.flags.items() if value is not None},
         **({"--rename": [f"{old}={new}" for old, new in job.rename]} if job.rename else {}),
+        **({"--shards": job.shards} if job.shards is not None else {}),
         **({"--limit": job.limit} if job.limit is not None else {}),
         **_partition_of(plan),
         **_columns_of(plan.layout),

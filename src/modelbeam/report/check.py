@@ -96,7 +96,7 @@ class Check:
             f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
             + (title if self.engine else f"{count(plan.workers, 'worker')}, the local runner"),
             f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
-            f"{'one file' if plan.output.single else 'a directory of shards'})",
+            f"{'one file' if plan.output.single else f'a directory of {_shards(plan)}'})",
             f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
             f"{self.failed} failed",
         ]
@@ -121,6 +121,11 @@ class Check:
         if self.engine is not None:
             lines.append(self.engine.to_text())
         return "\n".join(lines)
+
+
+def _shards(plan: Plan) -> str:
+    asked = plan.job.shards
+    return "shards" if asked is None else count(asked, "shard")
 
 
 def _predictions(sample: Sample) -> list[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from modelbeam import formats
@@ -34,10 +36,13 @@ class Split:
     Attributes:
         index: place in the plan, from 0; it orders the shards.
         pieces: what is read, in order.
+        part: which part of its shard it is, from 0; always the first, unless so many shards were
+            asked for.
     """
 
     index: int
     pieces: tuple[Piece, ...]
+    part: int = 0
 
     @property
     def key(self) -> str:
@@ -47,7 +52,8 @@ class Split:
             + ("" if p.records is None else f"\0first {p.records}")
             for p in self.pieces
         )
-        return _digest("\0\0".join(places))
+        rest = "\0\0rest" if self.part else ""  # of a shard: a first part may have a header
+        return _digest("\0\0".join(places) + rest)
 
     @property
     def stamp(self) -> str:
@@ -68,13 +74,14 @@ class Split:
 
     def to_json(self) -> str:
         """The split as it crosses a shuffle."""
-        return json.dumps({"index": self.index, "pieces": [asdict(p) for p in self.pieces]})
+        part = {"part": self.part} if self.part else {}
+        return json.dumps({"index": self.index, "pieces": list(map(asdict, self.pieces)), **part})
 
     @classmethod
     def from_json(cls, text: str) -> Split:
         """Read what :meth:`to_json` wrote."""
         data = json.loads(text)
-        return cls(data["index"], tuple(map(_piece, data["pieces"])))
+        return cls(data["index"], tuple(map(_piece, data["pieces"])), data.get("part", 0))
 
 
 def _piece(data: dict[str, Any]) -> Piece:
@@ -153,6 +160,38 @@ def plan_splits(
     if small:
         splits.append(Split(len(splits), tuple(small)))
     return splits
+
+
+def size_for_shards(total: int, size: int, shards: int) -> int:
+    """A split size that is no larger, and of which each of so many shards holds a whole number."""
+    shard = max(1, -(-total // shards))
+    return max(1, -(-shard // -(-shard // size)))
+
+
+def in_shards(splits: Sequence[Split], shards: int) -> list[Split]:
+    """The same splits as parts of so many shards, no fewer than one each.
+
+    Each shard ends where a split does, as near as possible to its share of the bytes to be read.
+    """
+    ends = list(accumulate(map(_work, splits)))
+    starts: list[int] = []
+    for shard in range(shards):
+        share = shard * ends[-1] / shards
+        at = bisect_left(ends, share) + 1 if shard else 0
+        if at > 1 and share - (ends[at - 2]) < ends[at - 1] - share:
+            at -= 1
+        earliest = starts[-1] + 1 if starts else 0
+        starts.append(min(max(at, earliest), len(splits) - (shards - shard)))
+    begins = set(starts)
+    made: list[Split] = []
+    for split in splits:
+        part = 0 if split.index in begins else made[-1].part + 1
+        made.append(replace(split, part=part))
+    return made
+
+
+def _work(split: Split) -> int:
+    return sum(piece.bytes * (COMPRESSED if piece.compression else 1) for piece in split.pieces)
 
 
 def named(info: FileInfo, input_format: formats.Format | None) -> formats.Format:

@@ -56,7 +56,7 @@ class Files(Sink):
 
     def attempt(self, split: Split) -> FilesAttempt:
         """Begin an attempt; nothing is written yet."""
-        part = split.index if self._single else 0
+        part = split.index if self._single else split.part
         return FilesAttempt(self._state, split, self._output, self._fingerprint, self._layout, part)
 
     def note_damaged(self, path: str) -> None:

@@ -46,6 +46,9 @@ from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 from modelbeam.text import as_utf8
 
+SHARDS_AT_ONCE = 4
+"""How many shards are put together at once; each may ask the store for several things at once."""
+
 _SOFTWARE = ("apache-beam", "numpy", "orjson", "polars", "pyarrow", "pydantic")
 
 
@@ -221,6 +224,7 @@ class _Shard(NamedTuple):
     errors: Written | None
     source: str
     first_line: int
+    part: int
 
 
 def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> dict[str, Any]:
@@ -245,7 +249,8 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
         if len(split.pieces) == 1:  # others are whole files, whose numbers are right
             first = units.get(path, 0)
             units[path] = first + manifest.units
-        shards.append(_Shard(manifest.predictions, manifest.errors, path, first))
+        made = manifest.predictions, manifest.errors
+        shards.append(_Shard(*made, path, first, split.part))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
         raise ReconciliationError(
@@ -294,42 +299,70 @@ def check_max_errors(limit: str | None, counts: Counts, output: Output) -> None:
 
 
 def _shard_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
+    """Each shard's files; those of several splits are made of what these wrote."""
     errors = iter(_numbered_errors(output, shards, ready))
-    moves: list[Move] = []
-    for index, shard in enumerate(shards):
+    predicted = join(output.state, "attempts")
+    groups: list[_Group] = []
+    for shard in shards:
+        if shard.part == 0:
+            groups.append(([], []))
         if succeeded:
-            name = output.name_of(output.shard("predictions", index, len(shards)))
-            moves.append((f"attempts/{shard.predictions.name}", name, shard.predictions.bytes))
+            file = shard.predictions
+            groups[-1][0].append((join(predicted, file.name), file.bytes))
         if shard.errors is not None:
-            name = output.name_of(output.shard("errors", index, len(shards)))
-            path, size = next(errors)
-            moves.append((_inside(output, path), name, size))
-    return moves
+            groups[-1][1].append(next(errors))
+
+    def moves_of(index: int) -> list[Move]:
+        return [
+            _gathered(output, files, kind, join(ready, f"{index:05d}"), target)
+            for kind, files in zip(("predictions", "errors"), groups[index], strict=True)
+            for target in [output.shard(kind, index, len(groups))]
+            if files
+        ]
+
+    made = storage.in_parallel(moves_of, range(len(groups)), output.state, SHARDS_AT_ONCE)
+    return [move for moves in made for move in moves]
+
+
+_Group = tuple[list[tuple[str, int]], list[tuple[str, int]]]
+"""The files of a shard, path and size: predictions, and errors."""
 
 
 def _single_moves(output: Output, shards: list[_Shard], ready: str, succeeded: bool) -> list[Move]:
-    gathered = []
+    moves = []
     errors = _numbered_errors(output, shards, ready)
     if errors:
-        gathered.append((errors, join(ready, "errors.jsonl"), output.errors_file))
+        moves.append(_gathered(output, errors, "errors", join(ready, "0"), output.errors_file))
     if succeeded:
         attempts = join(output.state, "attempts")
         predictions = [(join(attempts, s.predictions.name), s.predictions.bytes) for s in shards]
-        made = join(ready, "predictions" + output.format.suffix)
-        gathered.append((predictions, made, output.path))
-    kind = formats.find(output.format.name)
-    moves: list[Move] = []
-    for sources, made, target in gathered:
-        source = made
-        if len(sources) == 1:
-            source = sources[0][0]
-        else:
-            (kind.join if target == output.path else storage.concatenate)(sources, made)
-        size = sum(size for _, size in sources)
-        if target == output.path and len(sources) > 1:
-            size = storage.stat(made).size  # it need not be the sum of its parts
-        moves.append((_inside(output, source), output.name_of(target), size))
+        moves.append(_gathered(output, predictions, "predictions", join(ready, "0"), output.path))
     return moves
+
+
+def _gathered(
+    output: Output, files: list[tuple[str, int]], kind: str, made: str, target: str
+) -> Move:
+    """What becomes one file of the output: the only one, or one that is made of all of them.
+
+    Args:
+        output: which it is.
+        files: path and size.
+        kind: ``predictions`` or ``errors``.
+        made: the path of one that is made, without a suffix.
+        target: what it becomes.
+    """
+    name = output.name_of(target)
+    if len(files) == 1:
+        ((path, size),) = files
+        return _inside(output, path), name, size
+    if kind == "errors":
+        made += ".errors.jsonl"
+        storage.concatenate(files, made)
+    else:
+        made += output.format.suffix
+        formats.find(output.format.name).join(files, made)
+    return _inside(output, made), name, storage.stat(made).size
 
 
 def _numbered_errors(output: Output, shards: list[_Shard], ready: str) -> list[tuple[str, int]]:
