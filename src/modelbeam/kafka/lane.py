@@ -8,6 +8,7 @@ happened: the lane asks Kafka where it was, and goes on there. It never goes by 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -38,6 +39,9 @@ TRANSACTION_SECONDS = 10
 
 CALL_SECONDS = 30.0
 """How long one question to the cluster may take."""
+
+OFFSETS_SECONDS = 5.0
+"""How long the group's coordinator may take to have offsets put into a transaction."""
 
 TURN_SECONDS = 1.0
 """How long a turn should take at most; as many records are taken as fit into it."""
@@ -489,7 +493,7 @@ class Lane:
         if job.exactly_once:
             self._flush()
             member = self._consumer.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(places, member, CALL_SECONDS)
+            self._send_offsets(places, member)
             self._producer.commit_transaction(CALL_SECONDS)
         else:
             self._flush()
@@ -505,6 +509,33 @@ class Lane:
             tally.most = max(min(MOST, 4 * self._size), self._doubtful)
             beside = [tally.written(self._job.run)]
         return self._kafka.TopicPartition(self._job.input.name, partition, offset, *beside)
+
+    def _send_offsets(self, places: list[Any], member: Any) -> None:
+        """Put offsets into the transaction; a client that never returns is left behind.
+
+        The client's own limit of time does not hold while the group's coordinator is away
+        (librdkafka#5456). Its transaction is ended by the next one of the same name.
+        """
+        ended: list[Any] = []
+
+        def send(producer: Any) -> None:
+            try:
+                producer.send_offsets_to_transaction(places, member, OFFSETS_SECONDS)
+                ended.append(None)
+            except BaseException as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=send, args=[self._producer], daemon=True)
+        thread.start()
+        thread.join(2 * OFFSETS_SECONDS)
+        if not ended:
+            self._producer = None
+            error = self._kafka.KafkaError(
+                self._kafka.KafkaError._TIMED_OUT, "the group's coordinator is away", fatal=True
+            )
+            raise self._kafka.KafkaException(error)
+        if ended[0] is not None:
+            raise ended[0]
 
     def _produce(self, topic: str, message: Message) -> None:
         more = {"timestamp": message.timestamp} if message.timestamp else {}
