@@ -76,7 +76,7 @@ class LaneJob:
     output: Topic
     errors: Topic
     group: str
-    settings: dict[str, str]
+    settings: dict[str, str] = field(repr=False)
     keep: Keep
     batch_size: int | None
     longest: int
