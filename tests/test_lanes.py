@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
+from confluent_kafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,17 +133,44 @@ def test_a_lane_that_ends_is_done():
     tracker.check_done()
 
 
-@pytest.mark.parametrize("run", ["", "a run"])
-def test_beside_an_offset_stands_what_a_run_on_an_engine_has_done_and_nothing_else(run):
+def lane_of(run: str) -> Lane:
+    """A lane that is not connected."""
     topic, limits = Topic("nowhere:1", "in"), Limits(1 << 20, None, None)
     told = LaneJob(topic, topic, topic, "group", {}, (), None, 1 << 20, True, "original",
                    "earliest", False, None, (limits, limits), run)  # fmt: skip
     model = SimpleNamespace(info=SimpleNamespace(name="model", version="1"))
-    lane = Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
+    return Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
+
+
+@pytest.mark.parametrize("run", ["", "a run"])
+def test_beside_an_offset_stands_what_a_run_on_an_engine_has_done_and_nothing_else(run):
+    lane = lane_of(run)
     lane._tallies[2] = Tally(7, 1)
     place = lane._place(2, 40)
     assert (place.topic, place.partition, place.offset) == ("in", 2, 40)
     written = Tally.read_from(place.metadata, "a run")
     assert written == (Tally(7, 1, "group-engine-3", 800) if run else Tally())
     assert bool(place.metadata) == bool(run)
+    lane.close()
+
+
+@pytest.mark.parametrize(("changes", "owns"), [(0, True), (2, False)])
+def test_a_partition_that_was_away_meanwhile_may_have_been_done_by_another(changes, owns):
+    lane = lane_of("")
+    place, sought = TopicPartition("in", 0, 5), []
+    lane._consumer = SimpleNamespace(
+        assignment=lambda: [place],
+        committed=lambda *_, **__: [place],
+        get_watermark_offsets=lambda *_, **__: (0, 10),
+        assign=lambda _: None,
+        seek=sought.append,
+        close=lambda: None,
+    )
+    message = SimpleNamespace(partition=lambda: 0)
+    before = lane._changes
+    if changes:
+        lane._revoked(lane._consumer, [place])
+        lane._assigned(lane._consumer, [place])
+    assert lane._owns([message], before) is owns
+    assert [place.offset for place in sought] == ([] if owns else [5])
     lane.close()

@@ -165,6 +165,7 @@ class Lane:
         self._positions: dict[int, int] = {}
         self._tallies: dict[int, Tally] = {}
         self._begun: set[int] = set()
+        self._changes = 0
         self._size = FIRST
         self._active = time.monotonic()
         self._reported = 0.0
@@ -280,6 +281,7 @@ class Lane:
             consumer.assign(self._starts(consumer, places))
         except DataLossError as error:  # an exception in a callback would be lost
             self._loss = error
+        self._changes += 1
         self._progress.partitions = len(places)
         self._active = time.monotonic()
 
@@ -338,6 +340,7 @@ class Lane:
         return first
 
     def _revoked(self, _: Any, places: list[Any]) -> None:
+        self._changes += 1
         for place in places:
             self._positions.pop(place.partition, None)
             self._begun.discard(place.partition)
@@ -347,7 +350,7 @@ class Lane:
 
     def _turn(self) -> bool:
         """Some messages from consuming to commit; whether there were any."""
-        began = time.monotonic()
+        began, changes = time.monotonic(), self._changes
         consumed = self._consumer.consume(self._size, WAIT_SECONDS)
         if self._loss is not None:
             raise self._loss
@@ -364,7 +367,7 @@ class Lane:
         predicted, failed, counts, rows = self._predicted(messages)
         for message in messages:
             self._positions[message.partition()] = message.offset() + 1
-        if not self._owns(messages):
+        if not self._owns(messages, changes):
             return False  # taken away meanwhile: whoever has them does them
         for message in messages:
             self._tallies[message.partition()].read += 1
@@ -462,10 +465,15 @@ class Lane:
         rows = [failure.row for failure, _ in failed]
         return predicted, [message for _, message in failed], counts, rows
 
-    def _owns(self, messages: list[Any]) -> bool:
-        """Whether all partitions of some messages are still this lane's."""
+    def _owns(self, messages: list[Any], changes: int) -> bool:
+        """Whether all partitions of some messages have been this lane's ever since.
+
+        One that was taken away and given back meanwhile may have been another's in between, which
+        has done the same messages.
+        """
         mine = {place.partition for place in self._consumer.assignment()}
-        if mine.issuperset(message.partition() for message in messages):
+        ours = mine.issuperset(message.partition() for message in messages)
+        if ours and changes == self._changes:
             return True
         self._back()
         return False
