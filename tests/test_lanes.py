@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
+from confluent_kafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from modelbeam.kafka.cluster import Limits
 from modelbeam.kafka.identity import Numbered
 from modelbeam.kafka.lane import Lane, LaneJob
 from modelbeam.kafka.tally import Tally
-from modelbeam.report.stream import Quiet
+from modelbeam.local.lanes import Unwatched
 from modelbeam.run import stream_job
 
 
@@ -36,23 +37,23 @@ def job(*flags: str, **settings: Any) -> Any:
 @pytest.mark.parametrize("runner", ["spark", "SparkRunner", "prism", "DataflowRunner"])
 def test_engines_that_run_no_lanes_are_refused_before_anything_is_asked(runner):
     with pytest.raises(RequestError, match="does not run lanes from topic to topic"):
-        stream_job(job(f"--runner={runner}", "--job_endpoint=nowhere:1"), Quiet())
+        stream_job(job(f"--runner={runner}", "--job_endpoint=nowhere:1"), Unwatched())
 
 
 def test_until_now_from_topic_to_topic_is_not_done_on_an_engine():
     with pytest.raises(RequestError, match="with --streaming only"):
-        stream_job(job("--runner=flink", "--flink_master=nowhere:1", streaming=False), Quiet())
+        stream_job(job("--runner=flink", "--flink_master=nowhere:1", streaming=False), Unwatched())
 
 
 def test_lanes_here_are_not_left():
     with pytest.raises(RequestError, match="--detach is for jobs on an engine"):
-        stream_job(job(detach=True), Quiet())
+        stream_job(job(detach=True), Unwatched())
 
 
 def test_lanes_in_threads_of_this_process_are_not_left():
     flags = ["--runner=flink", "--flink_master=nowhere:1", "--environment_type=LOOPBACK"]
     with pytest.raises(RequestError, match="would end with this process"):
-        stream_job(job(*flags, detach=True), Quiet())
+        stream_job(job(*flags, detach=True), Unwatched())
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_how_many_lanes(flags, workers, slots, partitions, lanes):
 
     assert isinstance(Engine(), LaneEngine)
     made = job("--runner=flink", *flags, workers=workers)
-    assert RemoteLanes(made, Quiet(), 0.0, None)._number(Engine(), partitions) == lanes
+    assert RemoteLanes(made, Unwatched(), 0.0, None)._number(Engine(), partitions) == lanes
 
 
 def test_flink_runs_lanes():
@@ -132,17 +133,43 @@ def test_a_lane_that_ends_is_done():
     tracker.check_done()
 
 
-@pytest.mark.parametrize("run", ["", "a run"])
-def test_beside_an_offset_stands_what_a_run_on_an_engine_has_done_and_nothing_else(run):
+def lane_of(run: str) -> Lane:
+    """A lane that is not connected."""
     topic, limits = Topic("nowhere:1", "in"), Limits(1 << 20, None, None)
     told = LaneJob(topic, topic, topic, "group", {}, (), None, 1 << 20, True, "original",
                    "earliest", False, None, (limits, limits), run)  # fmt: skip
     model = SimpleNamespace(info=SimpleNamespace(name="model", version="1"))
-    lane = Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
+    return Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
+
+
+@pytest.mark.parametrize("run", ["", "a run"])
+def test_beside_an_offset_stands_what_a_run_on_an_engine_has_done_and_nothing_else(run):
+    lane = lane_of(run)
     lane._tallies[2] = Tally(7, 1)
     place = lane._place(2, 40)
     assert (place.topic, place.partition, place.offset) == ("in", 2, 40)
     written = Tally.read_from(place.metadata, "a run")
     assert written == (Tally(7, 1, "group-engine-3", 800) if run else Tally())
     assert bool(place.metadata) == bool(run)
+    lane.close()
+
+
+@pytest.mark.parametrize(("changes", "owns"), [(0, True), (2, False)])
+def test_a_partition_that_was_away_meanwhile_may_have_been_done_by_another(changes, owns):
+    lane = lane_of("")
+    place, sought = TopicPartition("in", 0, 5), []
+    lane._consumer = SimpleNamespace(
+        assignment=lambda: [place],
+        committed=lambda *_, **__: [place],
+        get_watermark_offsets=lambda *_, **__: (0, 10),
+        assign=lambda _: None,
+        seek=sought.append,
+        close=lambda: None,
+    )
+    before = lane._changes
+    if changes:
+        lane._revoked(lane._consumer, [place])
+        lane._assigned(lane._consumer, [place])
+    assert lane._owns([0], before) is owns
+    assert [place.offset for place in sought] == ([] if owns else [5])
     lane.close()

@@ -101,7 +101,12 @@ class RemoteLanes:
         control = Control(there.lane.input, there.lane.settings, there.lane.group, self._run)
         try:
             control.say(stop=False)
-            job = self._submit(engine, there, info, lanes, added)
+            try:
+                job = self._submit(engine, there, info, lanes, added)
+            except KeyboardInterrupt:
+                with suppress(RequestError):
+                    control.say(stop=True)  # lanes that start after all end at once
+                raise
             try:
                 return self._followed(job, there, info, control)
             finally:

@@ -82,7 +82,7 @@ class LaneJob:
     output: Topic
     errors: Topic
     group: str
-    settings: dict[str, str]
+    settings: dict[str, str] = field(repr=False)
     keep: Keep
     batch_size: int | None
     longest: int
@@ -171,6 +171,7 @@ class Lane:
         self._positions: dict[int, int] = {}
         self._tallies: dict[int, Tally] = {}
         self._begun: set[int] = set()
+        self._changes = 0
         self._size = FIRST
         self._active = time.monotonic()
         self._at_end: set[int] = set()
@@ -287,6 +288,7 @@ class Lane:
             consumer.assign(self._starts(consumer, places))
         except DataLossError as error:  # an exception in a callback would be lost
             self._loss = error
+        self._changes += 1
         self._progress.partitions = len(places)
         self._active = time.monotonic()
 
@@ -345,6 +347,7 @@ class Lane:
         return first
 
     def _revoked(self, _: Any, places: list[Any]) -> None:
+        self._changes += 1
         for place in places:
             self._positions.pop(place.partition, None)
             self._begun.discard(place.partition)
@@ -355,7 +358,7 @@ class Lane:
 
     def _turn(self) -> bool:
         """Some messages from consuming to commit; whether there were any."""
-        began = time.monotonic()
+        began, changes = time.monotonic(), self._changes
         consumed = self._consumer.consume(self._size, WAIT_SECONDS)
         if self._loss is not None:
             raise self._loss
@@ -373,7 +376,7 @@ class Lane:
         partitions = [message.partition() for message in messages]
         last = dict(zip(partitions, messages, strict=True))  # of each partition the last one
         self._positions.update((one, message.offset() + 1) for one, message in last.items())
-        if not self._owns(last):
+        if not self._owns(last, changes):
             return False  # taken away meanwhile: whoever has them does them
         for partition, number in Counter(partitions).items():
             self._tallies[partition].read += number
@@ -473,10 +476,14 @@ class Lane:
         rows = [failure.row for failure, _ in failed]
         return predicted, [message for _, message in failed], counts, rows
 
-    def _owns(self, partitions: Iterable[int]) -> bool:
-        """Whether some partitions are still this lane's."""
+    def _owns(self, partitions: Iterable[int], changes: int) -> bool:
+        """Whether some partitions have been this lane's ever since.
+
+        One that was taken away and given back meanwhile may have been another's in between, which
+        has done the same messages.
+        """
         mine = {place.partition for place in self._consumer.assignment()}
-        if mine.issuperset(partitions):
+        if mine.issuperset(partitions) and changes == self._changes:
             return True
         self._back()
         return False
