@@ -40,6 +40,11 @@ examples:
   modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o differences.jsonl
   modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o out/ --label churned
 """,
+    "retry": """\
+examples:
+  modelbeam retry out/
+  modelbeam retry predictions.csv --model models/mended.joblib
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -128,6 +133,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="the input column of what is right: the accuracy or error of each")  # fmt: skip
     add("--most", metavar="N", type=int, default=1000,
         help="how many of the records that differ most are written; default: 1000")  # fmt: skip
+    retry = _parser(
+        commands, "retry", "Predict the failed records of a finished run again, in their places."
+    )
+    retry.add_argument("output", metavar="OUTPUT", help="the --output of the run")
+    retry.add_argument("-m", "--model", dest="models", metavar="[NAME=]TARGET",
+        help=_MODEL_HELP + "; default: the run's")  # fmt: skip
+    retry.add_argument("--workers", metavar="N", type=int,
+        help="workers on this machine; default: one a core")  # fmt: skip
+    retry.add_argument("--max-errors", metavar="N|P%",
+        help="leave the output as it is if more records than this still fail")  # fmt: skip
+    _talk_flags(retry, progress=True)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )

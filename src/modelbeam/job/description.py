@@ -173,6 +173,7 @@ class Job(BaseModel):
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
     _compares: bool = PrivateAttr(default=False)
+    _again: str | None = PrivateAttr(default=None)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -324,6 +325,31 @@ class Job(BaseModel):
         return made
 
     @property
+    def again(self) -> str | None:
+        """Where it stands what an earlier run made of each split, if only failures are done."""
+        return self._again
+
+    def retrying(self, again: str) -> Job:
+        """The job that predicts the failed records of an earlier run of it."""
+        made = self.model_copy()
+        made._again = again
+        return made
+
+    def request(self) -> dict[str, Any]:
+        """What describes the job to a later one that does some of it again; holds no secret."""
+        models = [
+            {
+                "target": str(one.target),
+                "name": one.name,
+                "arguments": one.arguments,
+                **one.options.given(),
+            }
+            for one in self.models
+        ]
+        said = self.model_dump(mode="json", include=_AGAIN, exclude_defaults=True)
+        return {**said, "models": models, "inputs": list(self.inputs)}
+
+    @property
     def reading(self) -> Reading:
         """How the input files are to be read, where they do not say it."""
         return Reading(self.delimiter, self.encoding, self.columns)
@@ -395,6 +421,13 @@ class Job(BaseModel):
             if value is not None:
                 formats.parse(value, flag)
         return self
+
+
+_AGAIN = {
+    *("input_format", "output_format", "delimiter", "encoding", "columns", "keep", "rename"),
+    *("route", "limit", "batch_size", "record_timeout", "max_crashes", "max_record_size"),
+    *("features", "proba", "trusted_types", "allow_version_mismatch"),
+}
 
 
 def names_of(value: object) -> object:

@@ -228,6 +228,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         layout=plan.layout,
         single=plan.output.single,
         rename=job.renames,
+        again=job.again,
         formats=_formats(plan),
     )
 
@@ -247,6 +248,7 @@ def make_publication(
         started=started,
         resumed=resumed,
         notes=plan.notes,
+        request=plan.job.request(),
     )
 
 

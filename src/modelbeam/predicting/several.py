@@ -165,7 +165,7 @@ class Seen:
         """The records that one model sees."""
         batch = self._batch.seen_by(member.info.signature)
         if self._rows is not None:
-            return _Chosen(batch, self._rows[member.info.name])
+            return Chosen(batch, self._rows[member.info.name])
         return _Shared(batch, self._columns, batch is self._batch)
 
 
@@ -264,7 +264,7 @@ class _Shared(_View):
         return decoded
 
 
-class _Chosen(_View):
+class Chosen(_View):
     """Some records of a batch.
 
     Args:

@@ -65,6 +65,7 @@ class Publication:
         notes: what a person should know: files that were left out, columns that come late.
         crashes: for each death of a process that held the model how it ended, its peak memory in
             bytes, where the work was, and how many records were found to have caused it.
+        request: what describes the job to ``modelbeam retry``.
     """
 
     output: Output
@@ -77,6 +78,7 @@ class Publication:
     resumed: int
     notes: tuple[str, ...] = ()
     crashes: tuple[dict[str, Any], ...] = ()
+    request: dict[str, Any] | None = None
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -221,6 +223,7 @@ class _Shard(NamedTuple):
     errors: Written | None
     source: str
     first_line: int
+    rows: int
 
 
 def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> dict[str, Any]:
@@ -245,7 +248,8 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
         if len(split.pieces) == 1:  # others are whole files, whose numbers are right
             first = units.get(path, 0)
             units[path] = first + manifest.units
-        shards.append(_Shard(manifest.predictions, manifest.errors, path, first))
+        rows = manifest.counts.predicted
+        shards.append(_Shard(manifest.predictions, manifest.errors, path, first, rows))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
         raise ReconciliationError(
@@ -259,6 +263,8 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     moves = gather(output, shards, ready, succeeded)
     targets = [output.file(name) for _, name, _ in moves]
     run = describe_run(publication, splits, counts, targets, succeeded)
+    if output.single:
+        run["rows"] = [shard.rows for shard in shards]
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
     last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
@@ -418,6 +424,7 @@ def describe_run(
             **{name: _version(name) for name in _SOFTWARE},
         },
         "job": publication.record.to_dict(),
+        "request": publication.request,
     }
 
 
