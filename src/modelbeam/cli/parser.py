@@ -55,6 +55,11 @@ examples:
   modelbeam package --model iris_model.iris_predict:IrisModel --output worker/
   docker build --platform linux/amd64 -t REGISTRY/IMAGE:TAG worker/
 """,
+    "config": """\
+examples:
+  modelbeam config --config job.yaml --keep id
+  modelbeam config --schema > modelbeam.schema.json
+""",
     "completion": """\
 example:
   eval "$(modelbeam completion bash)"
@@ -159,6 +164,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
     _model_flags(package)
     _talk_flags(package, progress=False)
+    config = _parser(
+        commands, "config", "Print the settings of a job, from its file and its flags; run nothing."
+    )
+    _job_flags(config)
+    _model_flags(config)
+    _talk_flags(config, progress=False)
+    config.add_argument_group("the schema").add_argument("--schema", action="store_true",
+        help="the JSON Schema of configuration files, for editors")  # fmt: skip
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser
