@@ -165,11 +165,12 @@ def _count_models(
     for failure in unwritten:
         lost[failure.model].add(failure.row)
     failed = Counter(failure.model for failure in failures)
-    predicted: set[int] = set()
+    without = {failure.row for failure in failures}
     whole = True
     for name, part in outcome.parts:
-        rows = set(part.rows or ()) - lost[name]
-        predicted |= rows
-        whole = whole and part.read == len(rows) + failed[name]
-        counts.of_model(name).add(Tally(part.read, len(rows), failed[name]))
-    return len({failure.row for failure in failures} - predicted), whole
+        predicted = part.predicted - len(lost[name])
+        whole = whole and part.read == predicted + failed[name]
+        counts.of_model(name).add(Tally(part.read, predicted, failed[name]))
+        if without:
+            without -= set(part.rows or ()) - lost[name]
+    return len(without), whole
