@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from commands import read_lines, shards, write_lines
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import modelbeam
@@ -89,6 +89,7 @@ def written(outcome: Outcome, name: str, members: Sequence[str]) -> tuple[list[A
 some = st.sets(st.integers(0, 7))
 
 
+@settings(deadline=None)  # the first one imports
 @given(
     st.tuples(st.sampled_from(["record", "batch", "table"]), some, some),
     st.tuples(st.sampled_from(["record", "batch", "table"]), some, some),
@@ -115,6 +116,7 @@ def test_one_models_failure_leaves_the_others_prediction(
         assert failed == [*sorted(lost[who]), 8]
 
 
+@settings(deadline=None)  # the first one imports
 @given(st.lists(st.sampled_from(["a", "b", "c", None, 1, True, "", "missing"]), max_size=12))
 def test_a_route_sends_each_record_to_one_model(routes: list[Any]) -> None:
     model = of([Picky("a", "record", set(), set()), Picky("b", "table", {3}, set())], "to")
@@ -177,13 +179,13 @@ def test_no_model_sees_what_another_did_to_its_record() -> None:
     assert written(outcome, "jsonl", "ab")[0] == [{"n": 1, "a": {"y": 0.0}, "b": {"y": 0.5}}]
 
 
-def job(tmp_path: Path, **settings: Any) -> Job:
-    given_ = {"inputs": [str(tmp_path / "in.jsonl")], "output": str(tmp_path / "out"), **settings}
+def job(tmp_path: Path, **more: Any) -> Job:
+    given_ = {"inputs": [str(tmp_path / "in.jsonl")], "output": str(tmp_path / "out"), **more}
     return build_job(given_)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("asked", "said"),
     [
         ({"models": ["a=m:A", "a=m:B"]}, "two models have the name 'a'"),
         ({"models": ["a=m:A", "m:B"]}, "each has a name: -m a=TARGET"),
@@ -192,18 +194,18 @@ def job(tmp_path: Path, **settings: Any) -> Job:
     ],
 )
 def test_what_cannot_be_several_models_is_refused(
-    tmp_path: Path, settings: dict[str, Any], said: str
+    tmp_path: Path, asked: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(modelbeam.ModelbeamError, match=said) as raised:
-        job(tmp_path, **settings)
+        job(tmp_path, **asked)
     assert raised.value.exit_code == 2
 
 
 TWO = ["a=small_models:Doubler", "b=small_models:TableDoubler"]
 
 
-def run(source: Path, output: Path, model: Any = TWO, **settings: Any) -> Any:
-    return modelbeam.predict(model=model, input=str(source), output=str(output), **settings)
+def run(source: Path, output: Path, model: Any = TWO, **more: Any) -> Any:
+    return modelbeam.predict(model=model, input=str(source), output=str(output), **more)
 
 
 @pytest.mark.parametrize(

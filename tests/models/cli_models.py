@@ -258,3 +258,16 @@ class Says(Doubler):
 
     def predict(self, data):  # noqa: ARG002
         return self.said
+
+
+class Suffixed(MLModelDecorator):
+    """Appends a text to the garden that the model says."""
+
+    def __init__(self, suffix: str = "") -> None:
+        """Without a model yet."""
+        super().__init__(None, suffix=suffix)
+
+    def predict(self, data: Flower) -> Guess:
+        """Predict, and append."""
+        made: Guess = self._model.predict(data)
+        return made.model_copy(update={"garden": f"{made.garden}{self._configuration['suffix']}"})

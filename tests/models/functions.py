@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import typing
 from typing import Any
 
@@ -155,3 +156,10 @@ def strict(record: dict[str, Any]) -> float:
     if value < 0:
         raise ValueError("negative")
     return 2 * value if value > 3 else value
+
+
+def mendable(record: dict[str, Any]) -> float:
+    x = float(record["x"])
+    if x < 0 and (x == -1 or "MENDED" not in os.environ):
+        raise ValueError("negative")
+    return x

@@ -40,6 +40,11 @@ examples:
   modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o differences.jsonl
   modelbeam compare -m old=churn:Old -m new=churn.onnx -i data/*.csv -o out/ --label churned
 """,
+    "retry": """\
+examples:
+  modelbeam retry out/
+  modelbeam retry predictions.csv --model models/mended.joblib
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -49,6 +54,11 @@ examples:
   modelbeam package --model iris_model.iris_predict:IrisModel
   modelbeam package --model iris_model.iris_predict:IrisModel --output worker/
   docker build --platform linux/amd64 -t REGISTRY/IMAGE:TAG worker/
+""",
+    "config": """\
+examples:
+  modelbeam config --config job.yaml --keep id
+  modelbeam config --schema > modelbeam.schema.json
 """,
     "completion": """\
 example:
@@ -128,6 +138,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="the input column of what is right: the accuracy or error of each")  # fmt: skip
     add("--most", metavar="N", type=int, default=1000,
         help="how many of the records that differ most are written; default: 1000")  # fmt: skip
+    retry = _parser(
+        commands, "retry", "Predict the failed records of a finished run again, in their places."
+    )
+    retry.add_argument("output", metavar="OUTPUT", help="the --output of the run")
+    retry.add_argument("-m", "--model", dest="models", metavar="[NAME=]TARGET",
+        help=_MODEL_HELP + "; default: the run's")  # fmt: skip
+    retry.add_argument("--workers", metavar="N", type=int,
+        help="workers on this machine; default: one a core")  # fmt: skip
+    retry.add_argument("--max-errors", metavar="N|P%",
+        help="leave the output as it is if more records than this still fail")  # fmt: skip
+    _talk_flags(retry, progress=True)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
@@ -143,6 +164,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="write wheels, requirements.txt and a Dockerfile there")  # fmt: skip
     _model_flags(package)
     _talk_flags(package, progress=False)
+    config = _parser(
+        commands, "config", "Print the settings of a job, from its file and its flags; run nothing."
+    )
+    _job_flags(config)
+    _model_flags(config)
+    _talk_flags(config, progress=False)
+    config.add_argument_group("the schema").add_argument("--schema", action="store_true",
+        help="the JSON Schema of configuration files, for editors")  # fmt: skip
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser

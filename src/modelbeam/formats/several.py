@@ -21,6 +21,7 @@ from modelbeam.formats.jsonl.values import rows_of
 from modelbeam.formats.layout import Layout
 from modelbeam.predicting.failures import Failure, column_clash
 from modelbeam.predicting.outcome import Outcome
+from modelbeam.predicting.several import all_rows
 
 
 def flat_name(model: str, column: str) -> str:
@@ -85,7 +86,7 @@ def _clashes(whole: Outcome, models: list[str], layout: Layout | None) -> list[F
 
 def joined(outcome: Outcome, parts: list[tuple[str, Outcome]], *, nested: bool) -> Outcome:
     """One outcome of several: a prediction for each record that one model has predicted."""
-    rows = sorted({row for _, part in parts for row in part.rows or ()})
+    rows = all_rows([part.rows or [] for _, part in parts])
     kept = outcome.kept
     before = outcome.rows or []
     if kept is not None and len(rows) < len(before):

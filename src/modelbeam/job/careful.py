@@ -211,7 +211,7 @@ class CarefulModel(LoadedModel):
         self._child: _Child | None = None
         self._each: list[CarefulModel] = []
         target, arguments = load[1], load[3]
-        if not target.of:
+        if target.form != "several":
             self.info = self._ready(fresh=False).info
             return
         # each of several models in a process of its own: what kills one costs no other's prediction

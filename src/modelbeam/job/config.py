@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
 
@@ -21,8 +21,28 @@ ALIASES = {"model": "models", "input": "inputs"}
 _REFERENCE = re.compile(r"\$?\$\{([A-Za-z_]\w*)\}")
 
 
-def read_config(path: str, known: Iterable[str]) -> dict[str, Any]:
-    """The settings of a YAML file, by their names in a job.
+class Lines(NamedTuple):
+    """Where the settings of a file are.
+
+    Attributes:
+        path: the file.
+        numbers: the line of each key, by the names and places that lead to it.
+    """
+
+    path: str
+    numbers: dict[tuple[Any, ...], int]
+
+    def of(self, *keys: Any) -> str:
+        """The place of a setting, for people: file, line and key."""
+        known = (self.numbers.get(keys[:n]) for n in range(len(keys), 0, -1))
+        found = next((line for line in known if line is not None), None)
+        line = "" if found is None else f", line {found}"
+        names = [key for key in keys if isinstance(key, str) and key]
+        return f"--config {self.path}{line}, {'.'.join(names)!r}"
+
+
+def read_config(path: str, known: Iterable[str]) -> tuple[dict[str, Any], Lines]:
+    """The settings of a YAML file, by their names in a job, and where they are.
 
     Args:
         path: the file.
@@ -36,24 +56,66 @@ def read_config(path: str, known: Iterable[str]) -> dict[str, Any]:
 
     where = f"--config {path}"
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise RequestError(f"{where} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None:
+            said = getattr(error, "problem", None) or "it cannot be read"
+            raise RequestError(f"{where}, line {mark.line + 1}, is not YAML: {said}.") from None
         raise RequestError(f"{where} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{where} must hold settings by name, such as 'output: out/'.")
     names = set(known)
-    settings = {}
+    settings: dict[str, Any] = {}
+    written = dict(_lines_of(tree, (), path))
+    lines = Lines(path, dict(written))
     for key, value in content.items():
         name = str(key).replace("-", "_")
         name = ALIASES.get(name, name)
+        line = written.get((str(key),))
         if name not in names:
-            raise RequestError(
-                f"{where}: unknown setting '{key}'{did_you_mean(name, [*names, *ALIASES])}"
-            )
-        settings[name] = resolved(value, f"{where}, '{key}'", keeping="arguments")
-    return settings
+            nearest = did_you_mean(name, [*names, *ALIASES])
+            raise RequestError(f"{where}, line {line}: unknown setting '{key}'{nearest}")
+        if name in settings:
+            raise RequestError(f"{where}, line {line}: '{key}' is there already, as '{name}'.")
+        if name == "models" and not isinstance(value, list):
+            value = [value]
+        here = [(p, at) for p, at in written.items() if p[0] == str(key)]
+        lines.numbers.update({(name, *place[1:]): at for place, at in here})
+        settings[name] = resolved(value, lines.of(name), keeping=("arguments", "configuration"))
+    return settings, lines
+
+
+def _lines_of(node: Any, place: tuple[Any, ...], path: str) -> Iterator[tuple[Any, int]]:
+    """The line of each key of a YAML document.
+
+    Raises:
+        RequestError: a key is there twice.
+    """
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key.value, str):
+                continue
+            if key.value in seen and key.value != "<<":
+                raise RequestError(
+                    f"--config {path}, line {line}: '{key.value}' is there already, in line "
+                    f"{seen[key.value]}."
+                )
+            seen[key.value] = line
+            yield (*place, key.value), line
+            yield from _lines_of(value, (*place, key.value), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for at, value in enumerate(node.value):
+            yield (*place, at), value.start_mark.line + 1
+            yield from _lines_of(value, (*place, at), path)
 
 
 def resolve(text: str, where: str) -> str:
@@ -76,15 +138,15 @@ def resolve(text: str, where: str) -> str:
     return _REFERENCE.sub(value_of, text)
 
 
-def resolved(value: Any, where: str, keeping: str | None = None) -> Any:
-    """The same of every text in lists and mappings, but for what stands under one key."""
+def resolved(value: Any, where: str, keeping: Sequence[str] = ()) -> Any:
+    """The same of every text in lists and mappings, but for what stands under some keys."""
     if isinstance(value, str):
         return resolve(value, where)
     if isinstance(value, list):
         return [resolved(one, where, keeping) for one in value]
     if isinstance(value, dict):
         return {
-            key: one if key == keeping else resolved(one, where, keeping)
+            key: one if key in keeping else resolved(one, where, keeping)
             for key, one in value.items()
         }
     return value

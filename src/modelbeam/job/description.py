@@ -6,7 +6,7 @@ import codecs
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from modelbeam import formats, storage
-from modelbeam.errors import RequestError, did_you_mean
+from modelbeam.errors import NotAModelError, RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
-from modelbeam.job.config import as_flags, merged_flags, read_config, resolved
+from modelbeam.job.config import Lines, as_flags, merged_flags, read_config, resolved
 from modelbeam.kafka.address import is_topic
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
@@ -47,6 +47,19 @@ class ModelSpec(BaseModel):
         values: dict[str, Any] = resolved(self.arguments, f"--model {self.target}, 'arguments'")
         return values
 
+    def described(self) -> dict[str, Any]:
+        """As a configuration file has it."""
+        said: dict[str, Any] = {"target": str(self.target), "arguments": self.arguments}
+        if self.target.form == "decorated":
+            first, *others = zip(self.target.of, self.arguments["of"], strict=True)
+            said = {"target": str(first[0]), "arguments": first[1]}
+            said["decorators"] = [
+                {"class_path": str(target), "configuration": given} for target, given in others
+            ]
+        given = self.options.given().items()
+        options = {key: list(v) if isinstance(v, tuple) else v for key, v in given}
+        return {**({"name": self.name} if self.name else {}), **said, **options}
+
     def filled(self) -> ModelSpec:
         """The same for another machine, which does not have these variables."""
         return self.model_copy(update={"arguments": self.keywords()})
@@ -62,6 +75,7 @@ class ModelSpec(BaseModel):
         if isinstance(value, ModelSpec):
             return value
         if isinstance(value, dict):
+            value = _as_of_ml_base(value)
             known = [*(cls.model_fields.keys() - {"options"}), *FLAGS]
             for key in value.keys() - set(known):
                 raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), known)}")
@@ -80,6 +94,42 @@ class ModelSpec(BaseModel):
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
         return cls(name=match[1], target=Target.parse(match[2]))
+
+
+def _as_of_ml_base(value: dict[str, Any]) -> dict[str, Any]:
+    """A mapping with the keys that ml_base's REST service takes, by ours.
+
+    Raises:
+        ValueError: something is there twice, or a decorator is not written as one.
+    """
+    value = dict(value)
+    for theirs, ours in (("class_path", "target"), ("configuration", "arguments")):
+        if theirs in value and ours in value:
+            raise ValueError(f"'{theirs}' and '{ours}' mean the same; give one of them")
+        if theirs in value:
+            value[ours] = value.pop(theirs)
+    value["arguments"] = value.get("arguments") or {}
+    decorators = value.pop("decorators", None) or []
+    if not decorators:
+        return value
+    if not isinstance(decorators, list) or not all(isinstance(one, dict) for one in decorators):
+        raise ValueError("'decorators' is a list of mappings with class_path and configuration")
+    targets, each = [Target.parse(str(value.get("target", "")))], [value["arguments"]]
+    for one in decorators:
+        for key in one.keys() - {"class_path", "configuration"}:
+            nearest = did_you_mean(str(key), ["class_path", "configuration"])
+            raise ValueError(f"unknown key '{key}' of a decorator{nearest}")
+        if "class_path" not in one:
+            raise ValueError("a decorator has a class_path")
+        targets.append(Target.parse(str(one["class_path"])))
+        each.append(one.get("configuration") or {})
+    for target in targets:
+        if target.form != "class":
+            raise ValueError(f"decorators are for classes, and {target} is none")
+    text = str(targets[0]) + "".join(f" in {one}" for one in targets[1:])
+    value["target"] = Target(text, "decorated", of=tuple(targets))
+    value["arguments"] = {"of": each}
+    return value
 
 
 def several(specs: Sequence[ModelSpec], route: str | None, *, compares: bool = False) -> ModelSpec:
@@ -175,6 +225,7 @@ class Job(BaseModel):
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
     _compares: bool = PrivateAttr(default=False)
+    _again: str | None = PrivateAttr(default=None)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -326,6 +377,23 @@ class Job(BaseModel):
         return made
 
     @property
+    def again(self) -> str | None:
+        """Where it stands what an earlier run made of each split, if only failures are done."""
+        return self._again
+
+    def retrying(self, again: str) -> Job:
+        """The job that predicts the failed records of an earlier run of it."""
+        made = self.model_copy()
+        made._again = again
+        return made
+
+    def request(self) -> dict[str, Any]:
+        """What describes the job to a later one that does some of it again; holds no secret."""
+        models = [one.described() for one in self.models]
+        said = self.model_dump(mode="json", include=_AGAIN, exclude_defaults=True)
+        return {**said, "models": models, "inputs": list(self.inputs)}
+
+    @property
     def reading(self) -> Reading:
         """How the input files are to be read, where they do not say it."""
         return Reading(self.delimiter, self.encoding, self.columns)
@@ -402,6 +470,13 @@ class Job(BaseModel):
             if value is not None:
                 formats.parse(value, flag)
         return self
+
+
+_AGAIN = {
+    *("input_format", "output_format", "delimiter", "encoding", "columns", "keep", "rename"),
+    *("route", "limit", "batch_size", "record_timeout", "max_crashes", "max_record_size"),
+    *("features", "proba", "trusted_types", "allow_version_mismatch"),
+}
 
 
 def names_of(value: object) -> object:
@@ -489,24 +564,46 @@ def build_job(settings: dict[str, Any], config: str | None = None) -> Job:
     Raises:
         RequestError: the file cannot be read, or a setting is unknown, missing or wrong.
     """
-    merged = read_config(config, Job.model_fields) if config else {}
     given = {key: value for key, value in settings.items() if value is not None}
+    merged: dict[str, Any] = {}
+    lines = Lines("", {})
+    if config:
+        merged, lines = read_config(config, Job.model_fields)
+    if "models" not in given:
+        _check_models(merged.get("models", ()), lines)
     try:
         if "beam_options" in merged:
             file = as_flags(merged["beam_options"])
             given["beam_options"] = merged_flags(file, given.get("beam_options", ()))
         return Job.model_validate({**merged, **given}).checked()
     except ValidationError as error:
-        raise RequestError(_first_problem(error)) from None
+        raise RequestError(_first_problem(error, merged.keys() - given.keys(), lines)) from None
     except ValueError as error:
-        raise RequestError(f"--config {config}, 'beam_options': {error}.") from None
+        raise RequestError(f"{lines.of('beam_options')}: {error}.") from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def _check_models(listed: Sequence[Any], lines: Lines) -> None:
+    """Tell of a model of the file that is wrong in which line it is."""
+    for at, one in enumerate(listed):
+        try:
+            ModelSpec.parse(one)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = problem["loc"][0] if problem["loc"] else ""
+            said = problem["msg"].removeprefix("Value error, ")
+            raise RequestError(f"{lines.of('models', at, key)}: {said}.") from None
+        except (ValueError, NotAModelError) as error:
+            text = str(error).removesuffix(".")
+            raise RequestError(f"{lines.of('models', at)}: {text}.") from None
+
+
+def _first_problem(error: ValidationError, of_file: Collection[str], lines: Lines) -> str:
     problem = error.errors()[0]
     name = str(problem["loc"][0]) if problem["loc"] else "job"
     flag = {"models": "--model", "inputs": "--input"}.get(name, "--" + name.replace("_", "-"))
     if problem["type"] in ("missing", "too_short"):
         return f"{flag} is missing; every job needs it."
     message = problem["msg"].removeprefix("Value error, ")
+    if name in of_file:
+        return f"{lines.of(name)} is {problem['input']!r}: {message}."
     return f"{flag} {problem['input']!r}: {message}."

@@ -286,6 +286,7 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         layout=plan.layout,
         single=plan.output.single,
         rename=job.renames,
+        again=job.again,
         formats=_formats(plan),
     )
 
@@ -305,6 +306,7 @@ def make_publication(
         started=started,
         resumed=resumed,
         notes=plan.notes,
+        request=plan.job.request(),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.job.again import Again, Earlier
 from modelbeam.job.task import Progress, Report, Task
 from modelbeam.job.warm import warm_formats
 from modelbeam.models.base import LoadedModel, ModelInfo
@@ -15,6 +16,7 @@ from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts, Tally
 from modelbeam.predicting.failures import Failure, error_line, moved
 from modelbeam.predicting.outcome import Outcome, outcome_of
+from modelbeam.predicting.several import Chosen
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
@@ -62,7 +64,8 @@ def _predict_into(
     """Predict batch by batch; return the counts and how many lines or rows the split covers."""
     counts = Counts()
     units = done = 0
-    for piece in split.pieces:
+    again = Again(Earlier.read(task.again, split), attempt) if task.again else None
+    for number, piece in enumerate(split.pieces):
         source = source_of(piece.path)
         source.configure(task.asked)
         reader = source.reader(piece, wanted(task, model.info))
@@ -71,10 +74,20 @@ def _predict_into(
                 read, offset = reader.progress()
                 report(Progress(counts, done + read, piece.path, offset))
             started = time.monotonic()
-            _predict_batch(attempt, piece, task, model, reader, batch, counts)
+            if again is None:
+                _predict_batch(attempt, piece, task, model, reader, batch, counts)
+            else:
+                rows, failed = again.failed_rows(batch, number)
+                again.attempt.rows = earlier = [row for row in rows if row not in failed]
+                some = Chosen(batch, failed)
+                _predict_batch(again.attempt, piece, task, model, reader, some, counts)
+                counts.read += len(earlier)
+                counts.predicted += len(earlier)
             reader.took(time.monotonic() - started)
         units += reader.units
         done += piece.bytes
+    if again is not None:
+        again.end()
     return counts, units
 
 
@@ -152,11 +165,12 @@ def _count_models(
     for failure in unwritten:
         lost[failure.model].add(failure.row)
     failed = Counter(failure.model for failure in failures)
-    predicted: set[int] = set()
+    without = {failure.row for failure in failures}
     whole = True
     for name, part in outcome.parts:
-        rows = set(part.rows or ()) - lost[name]
-        predicted |= rows
-        whole = whole and part.read == len(rows) + failed[name]
-        counts.of_model(name).add(Tally(part.read, len(rows), failed[name]))
-    return len({failure.row for failure in failures} - predicted), whole
+        predicted = part.predicted - len(lost[name])
+        whole = whole and part.read == predicted + failed[name]
+        counts.of_model(name).add(Tally(part.read, predicted, failed[name]))
+        if without:
+            without -= set(part.rows or ()) - lost[name]
+    return len(without), whole

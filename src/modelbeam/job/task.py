@@ -44,6 +44,8 @@ class Task:
     layout: Layout | None = None
     single: bool = False
     rename: Rename = ()
+    again: str | None = None
+    """Where it stands what an earlier run made of each split, of which only failures are done."""
     formats: tuple[str, ...] = ()
     """All that the job reads and writes, so that what they need is imported in time."""
 

@@ -205,6 +205,10 @@ SEVERAL = ModelKind("several models", "modelbeam.predicting.several:load")
 """Several models that run as one; nobody names it, a job makes such a target of its models."""
 
 
+DECORATED = ModelKind("MLModel", "modelbeam.models.decorated:load")
+"""A class with decorators, as a configuration file names it."""
+
+
 def options_of(kind: ModelKind) -> tuple[str, ...]:
     """The options that a kind takes; of what ``module:name`` names it is told once it is there."""
     if not kind.classes:
@@ -219,7 +223,7 @@ def kind_of(target: Target) -> ModelKind:
         NotAModelError: none does, or several packages' do.
     """
     if target.of:
-        return SEVERAL
+        return SEVERAL if target.form == "several" else DECORATED
     for kind in KINDS:
         if kind.takes(target):
             return kind

@@ -12,7 +12,7 @@ from typing import Literal
 from modelbeam import storage
 from modelbeam.errors import ModelLoadError, NotAModelError, StorageError
 
-Form = Literal["class", "file", "directory", "uri", "several"]
+Form = Literal["class", "file", "directory", "uri", "several", "decorated"]
 
 _NAME = r"[^\W\d]\w*"
 _CLASS = re.compile(rf"({_NAME}(?:\.{_NAME})*):({_NAME})|({_NAME}(?:\.{_NAME})*)\.({_NAME})")
@@ -37,7 +37,8 @@ class Target:
         attribute: of a class, its name in the module.
         path: of a file or directory, absolute; of a URI, the URI.
         scheme: of a URI, lower case.
-        of: of several models in one job, the target of each.
+        of: of several models in one job, the target of each; of a decorated one the class and its
+            decorators.
     """
 
     text: str
@@ -81,6 +82,11 @@ class Target:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def leaves(self) -> tuple[Target, ...]:
+        """All that has to be there: this one, or those that it is made of."""
+        return tuple(leaf for one in self.of for leaf in one.leaves) if self.of else (self,)
 
     @property
     def suffix(self) -> str:

@@ -74,7 +74,7 @@ def package_list(
     for model in listed:
         try:
             target = ModelSpec.parse(model).target
-            targets += target.of or [target]
+            targets += target.leaves
         except ValueError as error:
             raise RequestError(f"--model {model}: {error}.") from None
     path = module_path()

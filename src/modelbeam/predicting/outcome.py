@@ -13,7 +13,7 @@ from modelbeam.predicting.compare import marked
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
 from modelbeam.predicting.renaming import Rename, new_names, of_member, twice_of
-from modelbeam.predicting.several import Seen
+from modelbeam.predicting.several import Seen, all_rows
 
 
 @dataclass(slots=True)
@@ -87,7 +87,6 @@ def _of_several(
     seen = Seen(batch, model)
     failures = list(seen.unrouted)
     parts: list[tuple[str, Outcome]] = []
-    any_row: set[int] = set()
     for member in model.members:
         name = member.info.name
         part = outcome_of(seen.by(member), member, (), batch_size, of_member(rename, name))
@@ -96,12 +95,14 @@ def _of_several(
             rows = list(range(part.predicted))
         if model.compares:
             part = _marked(part)
-        any_row.update(rows)
         failures += [replace(failure, model=name) for failure in part.failures]
         parts.append((name, replace(part, rows=rows)))
-    kept_rows = sorted(any_row)
+    kept_rows = all_rows([part.rows or [] for _, part in parts])
+    read = parts[0][1].read
+    if model.info.route is not None:
+        read = len(seen.unrouted) + sum(part.read for _, part in parts)
     return Outcome(
-        seen.read,
+        read,
         [],
         False,
         kept_rows,

@@ -141,11 +141,6 @@ class Seen:
         if model.info.route is not None:
             self._send(model.info.route, [member.info.name for member in model.members])
 
-    @property
-    def read(self) -> int:
-        """How many records there are."""
-        return self._batch.count()
-
     def _send(self, column: str, names: list[str]) -> None:
         rows: dict[str, set[int]] = {name: set() for name in names}
         plain = self._batch.seen_by(None)
@@ -165,7 +160,7 @@ class Seen:
         """The records that one model sees."""
         batch = self._batch.seen_by(member.info.signature)
         if self._rows is not None:
-            return _Chosen(batch, self._rows[member.info.name])
+            return Chosen(batch, self._rows[member.info.name])
         return _Shared(batch, self._columns, batch is self._batch)
 
 
@@ -264,7 +259,7 @@ class _Shared(_View):
         return decoded
 
 
-class _Chosen(_View):
+class Chosen(_View):
     """Some records of a batch.
 
     Args:
@@ -291,6 +286,13 @@ class _Chosen(_View):
         ]
         failures = [failure for failure in decoded.failures if failure.row in self._chosen]
         return Decoded([record for record, _ in pairs], [row for _, row in pairs], failures)
+
+
+def all_rows(each: Sequence[list[int]]) -> list[int]:
+    """The rows that any of several models has predicted, in order."""
+    if all(rows == each[0] for rows in each[1:]):
+        return each[0]
+    return sorted({row for rows in each for row in rows})
 
 
 def check_names(names: Sequence[str | None]) -> None:

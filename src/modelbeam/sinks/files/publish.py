@@ -68,6 +68,7 @@ class Publication:
         notes: what a person should know: files that were left out, columns that come late.
         crashes: for each death of a process that held the model how it ended, its peak memory in
             bytes, where the work was, and how many records were found to have caused it.
+        request: what describes the job to ``modelbeam retry``.
     """
 
     output: Output
@@ -80,6 +81,7 @@ class Publication:
     resumed: int
     notes: tuple[str, ...] = ()
     crashes: tuple[dict[str, Any], ...] = ()
+    request: dict[str, Any] | None = None
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -225,6 +227,7 @@ class _Shard(NamedTuple):
     source: str
     first_line: int
     part: int
+    rows: int
 
 
 def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> dict[str, Any]:
@@ -250,7 +253,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
             first = units.get(path, 0)
             units[path] = first + manifest.units
         made = manifest.predictions, manifest.errors
-        shards.append(_Shard(*made, path, first, split.part))
+        shards.append(_Shard(*made, path, first, split.part, manifest.counts.predicted))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
         raise ReconciliationError(
@@ -264,6 +267,8 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     moves = gather(output, shards, ready, succeeded)
     targets = [output.file(name) for _, name, _ in moves]
     run = describe_run(publication, splits, counts, targets, succeeded)
+    if output.single:
+        run["rows"] = [shard.rows for shard in shards]
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
     last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
@@ -451,6 +456,7 @@ def describe_run(
             **{name: _version(name) for name in _SOFTWARE},
         },
         "job": publication.record.to_dict(),
+        "request": publication.request,
     }
 
 
