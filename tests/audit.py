@@ -36,6 +36,8 @@ def verdict(answer: str, said: str) -> tuple[int, str]:
             fixed = ", ".join(found.get("fix_versions", [])) or "no version yet"
             lines.append(f"{package['name']} {package['version']}: {known}; fixed in {fixed}")
     passed = [package["name"] for package in audited if "skip_reason" in package]
+    if audited and len(passed) == len(audited):
+        return 0, f"NOT AUDITED: the database knows none of the packages ({len(passed)})"
     lines.append(f"{len(audited) - len(passed)} packages audited")
     if passed:
         lines[-1] += f"; not in the database: {', '.join(passed)}"

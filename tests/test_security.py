@@ -137,6 +137,8 @@ def test_an_audit_fails_over_what_is_known_and_says_what_it_could_not_ask():
     assert "2 packages audited; not in the database: ours" in text
     code, text = audit.verdict(json.dumps({"dependencies": packages[::2]}), "")
     assert (code, text) == (0, "1 packages audited; not in the database: ours")
+    code, text = audit.verdict(json.dumps({"dependencies": packages[2:]}), "")
+    assert (code, text[:11]) == (0, "NOT AUDITED")
     code, text = audit.verdict("", "a\nERROR: Name or service not known\n")
     assert code == 0
     assert text.startswith("NOT AUDITED")
