@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := build/bench-venv
+AUDIT_VENV := build/audit-venv
 
-.PHONY: demo test check soak engines versions bench docs clean
+.PHONY: demo test check audit soak engines versions bench docs clean
 
 demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
@@ -25,6 +26,12 @@ check: $(READY)  ## lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+audit: $(READY)  ## the installed packages against the known vulnerabilities; wants the network
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT_VENV)/bin/python tests/audit.py \
+		$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 soak: $(READY)  ## nasty models 50 times beside two busy loops; half an hour
 	MODELBEAM_SOAK_RUNS=50 $(BIN)/python -m pytest tests/test_soak.py

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import os
 import re
+import threading
 import tracemalloc
 from collections.abc import Callable
 from itertools import groupby, pairwise
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from crashing import wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelbeam import storage
 from modelbeam.errors import InputReadError
+from modelbeam.formats import lines as of_lines
 from modelbeam.formats.base import Piece
 from modelbeam.formats.lines import (
     LONG_LINE_HEAD,
@@ -148,16 +151,61 @@ def test_each_split_owns_the_lines_whose_first_byte_is_in_it(
 
 
 @settings(careful, max_examples=100)
-@given(contents, st.integers(1, 50), st.integers(1, 15), st.sampled_from(sorted(COMPRESS)))
+@given(
+    contents,
+    st.integers(1, 50),
+    st.integers(1, 15),
+    st.sampled_from(sorted(COMPRESS)),
+    st.booleans(),
+)
 def test_compressed_lines_are_read_as_plain_ones(
-    scratch: Path, content: bytes, size: int, longest: int, suffix: str
+    scratch: Path, content: bytes, size: int, longest: int, suffix: str, ahead: bool
 ) -> None:
     packed = scratch.with_name(f"lines.jsonl.{suffix}")
     packed.write_bytes(COMPRESS[suffix](content))
     splits = pieces_of(packed, split_size=1)
     assert len(splits) == 1
-    assert read(splits, size=size) == expected(content)
-    assert read(splits, longest, size) == expected(content, longest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_lines, "WORTH_A_THREAD", 0 if ahead else 1 << 40)
+        assert read(splits, size=size) == expected(content)
+        assert read(splits, longest, size) == expected(content, longest)
+
+
+def unpacking() -> list[str]:
+    """The threads that unpack."""
+    return [one.name for one in threading.enumerate() if one.name.startswith("unpacking")]
+
+
+@pytest.mark.parametrize("suffix", sorted(COMPRESS))
+def test_one_block_and_no_more_is_unpacked_while_another_is_used(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_lines, "WORTH_A_THREAD", 0)
+    path = tmp_path / f"lines.jsonl.{suffix}"
+    path.write_bytes(COMPRESS[suffix](SAMPLE))
+    real, made = of_lines._Reader.next_block, []
+
+    def noted(reader: of_lines._Reader, longest: int, size: int) -> LineBlock | LongLine | None:
+        block = real(reader, longest, size)
+        made.append(size)
+        return block
+
+    monkeypatch.setattr(of_lines._Reader, "next_block", noted)
+    reader = BlockReader(pieces_of(path)[0], PLENTY, size=4000)
+    blocks = iter(reader)
+    found, asked = b"", [4000]  # a block has the size with which the one before it was asked for
+    for number in range(4):
+        asked.append(reader.size)
+        block = next(blocks)
+        assert isinstance(block, LineBlock)
+        found += block.data
+        reader.size += 100
+        wait_until(lambda: len(made) >= len(asked))  # while this one is in use
+        assert made == asked
+        assert len(made) == number + 2
+    blocks.close()  # type: ignore[attr-defined]
+    assert SAMPLE.startswith(found)
+    assert unpacking() == []
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line_and_of_no_other(scratch: Path) -> None:
@@ -283,14 +331,20 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", sorted(DAMAGES))
 @pytest.mark.parametrize("suffix", sorted(COMPRESS))
 def test_a_damaged_compressed_file_is_an_error_that_names_it(
-    tmp_path: Path, suffix: str, damage: str
+    tmp_path: Path, suffix: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"damaged.jsonl.{suffix}"
     path.write_bytes(DAMAGES[damage](_checked(SAMPLE, suffix)))
-    with pytest.raises(InputReadError, match=re.escape(str(path))) as raised:
-        read(pieces_of(path))
-    assert "truncated or damaged" in str(raised.value)
-    assert "--resume" in str(raised.value)
+    said = []
+    for worth in (1 << 40, 0):
+        monkeypatch.setattr(of_lines, "WORTH_A_THREAD", worth)
+        with pytest.raises(InputReadError, match=re.escape(str(path))) as raised:
+            read(pieces_of(path))
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+    assert "truncated or damaged" in said[0]
+    assert "--resume" in said[0]
+    assert unpacking() == []
 
 
 def test_a_file_that_vanished_is_an_error_that_names_it(tmp_path: Path) -> None:

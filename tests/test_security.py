@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import audit
 import pytest
 
 from modelbeam.errors import RequestError
@@ -79,6 +82,67 @@ def test_a_local_run_listens_on_no_port(done):
     directory, _ = done
     [line] = (directory / "out" / "predictions-00000-of-00001.jsonl").read_text().splitlines()
     assert json.loads(line) == {"ports": []}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="reads Linux's lists of sockets")
+def test_what_is_started_for_an_engine_listens_on_loopback_only(done, engine, tmp_path, modelbeam):
+    directory, _ = done
+    (tmp_path / "in.jsonl").write_text('{"x": "ports"}\n')
+    flags = ["-m=security_model:Model", f"-i={tmp_path / 'in.jsonl'}", f"-o={tmp_path}/out.jsonl"]
+    env = {"PYTHONPATH": str(directory)}
+    made = modelbeam("predict", *flags, *engine.flags("LOOPBACK"), env=env)
+    assert made.returncode == 0, made.stderr
+    [line] = (tmp_path / "out.jsonl").read_text().splitlines()
+    ports = json.loads(line)["ports"]
+    assert ports  # the worker's
+    loopback = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
+    assert {port.partition(":")[0] for port in ports} <= set(loopback)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="connects to 127.0.0.2")
+def test_servers_of_others_in_this_process_listen_where_they_say():
+    import grpc
+    from apache_beam.runners.worker import worker_pool_main
+
+    from modelbeam.beam.private import listen_on_loopback
+
+    listen_on_loopback()
+    listen_on_loopback()
+    address, pool = worker_pool_main.BeamFnExternalWorkerPoolServicer.start()
+    own = grpc.server(ThreadPoolExecutor(1))
+    try:
+        port = own.add_insecure_port("0.0.0.0:0")
+        own.start()
+        with socket.create_connection(("127.0.0.2", port), 5):
+            pass
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), 5).close()
+        with socket.create_connection(("localhost", int(address.rpartition(":")[2])), 5):
+            pass
+    finally:
+        own.stop(None).wait()
+        pool.stop(None).wait()
+
+
+def test_an_audit_fails_over_what_is_known_and_says_what_it_could_not_ask():
+    found = {"id": "PYSEC-1", "aliases": ["CVE-2026-1"], "fix_versions": ["2.1"]}
+    packages = [
+        {"name": "good", "version": "1", "vulns": []},
+        {"name": "bad", "version": "2.0", "vulns": [found]},
+        {"name": "ours", "skip_reason": "not on PyPI"},
+    ]
+    code, text = audit.verdict(json.dumps({"dependencies": packages}), "Found 1")
+    assert code == 1
+    assert "bad 2.0: PYSEC-1, CVE-2026-1; fixed in 2.1" in text
+    assert "2 packages audited; not in the database: ours" in text
+    code, text = audit.verdict(json.dumps({"dependencies": packages[::2]}), "")
+    assert (code, text) == (0, "1 packages audited; not in the database: ours")
+    code, text = audit.verdict(json.dumps({"dependencies": packages[2:]}), "")
+    assert (code, text[:11]) == (0, "NOT AUDITED")
+    code, text = audit.verdict("", "a\nERROR: Name or service not known\n")
+    assert code == 0
+    assert text.startswith("NOT AUDITED")
+    assert "Name or service not known" in text
 
 
 def test_what_is_printed_keeps_letters_of_all_languages():

@@ -6,6 +6,7 @@ protocol without such failures is in ``test_commit.py``.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -24,10 +25,17 @@ from hypothesis import strategies as st
 from stores import FAULTS, Root, at_random, indices, once
 from test_commit import RECORD, RECORDS, SINGLE, Job, committed, without_times
 
-from modelbeam import storage, testing
+from modelbeam import models, storage, testing
 from modelbeam.errors import ModelbeamError, RequestError, ResumeError, StorageError
+from modelbeam.formats import Format
+from modelbeam.job.description import build_job
+from modelbeam.job.prepare import make_plan
+from modelbeam.job.split import predict_split
+from modelbeam.job.task import Task
 from modelbeam.sinks.files import publish
+from modelbeam.sinks.files.output import Output
 from modelbeam.sinks.files.state import JobRecord, State
+from modelbeam.sources.splits import Split
 from modelbeam.storage import base, objects
 from modelbeam.storage.s3 import PARTS, SMALLEST_PART, plan_parts
 
@@ -270,6 +278,63 @@ def test_few_requests_a_split(store_root: Root) -> None:
     few, many = requests(5), requests(25)
     more = {kind: many[kind] - few.get(kind, 0) for kind in many}
     assert {kind: n / 20 for kind, n in more.items() if n} == {"put": 2, "get": 1, "copy": 1}
+
+
+def small_objects(store_root: Root, count: int) -> list[Split]:
+    """The plan of a job over so many objects of one record, made while requests are counted."""
+    for n in range(count):
+        storage.write_atomically(store_root / f"in/{n:03d}.jsonl", b'{"x": %d.0}\n' % n)
+    store_root.proxy.reset()
+    job = build_job({"models": ["m:M"], "inputs": store_root / "in", "output": store_root / "out"})
+    return make_plan(job).splits
+
+
+def test_few_requests_for_each_of_many_small_objects(store_root: Root) -> None:
+    def requests(count: int) -> tuple[dict[str, int], dict[str, int]]:
+        root = Root(store_root / f"small-{count}", store_root.server)
+        splits = small_objects(root, count)
+        planning = store_root.proxy.kinds()
+        together = [Split(0, tuple(piece for split in splits for piece in split.pieces))]
+        output = Output(root / "out", False, Format("jsonl"))
+        State(output, RECORD, fresh=True).close()
+        task = Task(output.state, RECORD.fingerprint, output.format, (), None, 1 << 20)
+        store_root.proxy.reset()
+        made = predict_split(together[0], task, models.load("small_models:Doubler"))
+        assert made.counts.predicted == count
+        reading = store_root.proxy.kinds()
+        name = storage.join(output.state, "attempts", made.predictions.name)
+        lines = storage.read_bytes(name).splitlines()
+        assert [json.loads(line)["y"] for line in lines] == [2.0 * n for n in range(count)]
+        return planning, reading
+
+    (few, few_read), (many, many_read) = requests(10), requests(50)
+    assert many["get"] - few["get"] == 40  # a look at the first bytes of each
+    assert {k: many[k] - few.get(k, 0) for k in many if k != "get"} == dict.fromkeys(
+        (k for k in many if k != "get"), 0
+    )
+    more = {kind: (many_read[kind] - few_read.get(kind, 0)) / 40 for kind in many_read}
+    assert {kind: n for kind, n in more.items() if n} == {"get": 1, "stat": 2}
+
+
+def test_small_objects_are_looked_at_and_read_several_at_once(store_root: Root) -> None:
+    at_once = threading.Barrier(6)
+
+    def wait(number: int) -> None:
+        request = store_root.proxy.requests[number]
+        if request.kind == "get" and "/in/" in request.path.replace("%2F", "/"):
+            with suppress(threading.BrokenBarrierError):
+                at_once.wait(0.5)
+
+    splits = small_objects(store_root, 24)
+    pieces = tuple(piece for split in splits for piece in split.pieces)
+    store_root.proxy.reset(wait)
+    make_plan(build_job({"models": ["m:M"], "inputs": store_root / "in", "output": "out/"}))
+    assert not at_once.broken
+    output = Output(store_root / "out", False, Format("jsonl"))
+    State(output, RECORD, fresh=True).close()
+    task = Task(output.state, RECORD.fingerprint, output.format, (), None, 1 << 20)
+    predict_split(Split(0, pieces), task, models.load("small_models:Doubler"))
+    assert not at_once.broken
 
 
 def test_reading_a_split_of_a_file_fetches_little_else(store_root: Root) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -55,6 +57,33 @@ def stage_once(runner: Any) -> None:
         return run(pipeline, options)
 
     runner.run_portable_pipeline = run_without
+
+
+def listen_on_loopback() -> None:
+    """Have the gRPC servers that Beam starts in this process listen on the loopback interface only.
+
+    Beam binds its loopback worker, and the services of a job service in this process, to all
+    interfaces, without authentication; whoever reaches the worker may have it run code. Nothing
+    public says where they listen. Servers of others in this process stay as they are.
+    """
+    import grpc
+
+    real = grpc.server
+    if getattr(real, "on_loopback", False):
+        return
+
+    def server(*arguments: Any, **settings: Any) -> Any:
+        made = real(*arguments, **settings)
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("apache_beam."):
+            add = made.add_insecure_port
+            made.add_insecure_port = lambda address: add(_ANYWHERE.sub("localhost:", address))
+        return made
+
+    server.on_loopback = True  # type: ignore[attr-defined]
+    grpc.server = server
+
+
+_ANYWHERE = re.compile(r"^(\[::\]|0\.0\.0\.0):")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

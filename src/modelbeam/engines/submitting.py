@@ -29,8 +29,9 @@ def run_pipeline(
     Raises:
         ModelbeamError: it could not be submitted.
     """
-    from modelbeam.beam.private import stage_once
+    from modelbeam.beam.private import listen_on_loopback, stage_once
 
+    listen_on_loopback()
     stage_once(pipeline.runner)
     try:
         with _signals_kept():

@@ -9,7 +9,8 @@ import itertools
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
@@ -113,9 +114,11 @@ class BlockReader:
             if not piece.size:
                 return  # not even the frame of a compression
             handle = storage.open_read(piece.path, piece.end or piece.size)
-        with handle:
+        with handle, ExitStack() as stack:
             with reading(piece):
                 reader = self._open(handle)
+            if piece.compression is not None and piece.size > WORTH_A_THREAD:
+                reader = stack.enter_context(closing(_Ahead(reader)))
             while True:
                 with reading(piece):  # not around the yield: what the caller raises is not ours
                     block = reader.next_block(self._longest, self.size)
@@ -134,6 +137,35 @@ class BlockCutter(Protocol):
 
     def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
         """The next lines, or ``None`` after the last one that belongs to the piece."""
+
+
+WORTH_A_THREAD = 256 << 10
+"""Bytes of a compressed file from which on its next block is unpacked while one is used."""
+
+
+class _Ahead:
+    """Makes one block more than was asked for, in a thread, while the last one is being used.
+
+    So unpacking overlaps with decoding and predicting. Never more than one block waits. Its size is
+    the one that the block before it was asked for with, so it does not depend on who is faster.
+    """
+
+    def __init__(self, cutter: BlockCutter) -> None:
+        self._cutter = cutter
+        self._thread = ThreadPoolExecutor(1, "unpacking")
+        self._coming: Future[LineBlock | LongLine | None] | None = None
+
+    def next_block(self, longest: int, size: int) -> LineBlock | LongLine | None:
+        """The next lines; what making them raised is raised here."""
+        make = self._cutter.next_block
+        block = (self._coming or self._thread.submit(make, longest, size)).result()
+        if block is not None:
+            self._coming = self._thread.submit(make, longest, size)
+        return block
+
+    def close(self) -> None:
+        """Wait for the block that is being made, and end the thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def first_block(path: str, compression_name: str | None, wanted: int) -> LineBlock:

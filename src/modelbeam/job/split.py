@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 
+from modelbeam import storage
 from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationError
 from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.again import Again, Earlier
 from modelbeam.job.task import Progress, Report, Task
 from modelbeam.job.warm import warm_formats
+from modelbeam.kafka.address import is_topic
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts, Tally
@@ -20,6 +23,10 @@ from modelbeam.predicting.several import Chosen
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
+
+READ_AHEAD = 64 << 10
+"""Bytes of an object up to which it is read ahead: no reader's first block is smaller, so it is in
+the same batches as if it was not."""
 
 
 def predict_split(
@@ -65,36 +72,68 @@ def _predict_into(
     counts = Counts()
     units = done = 0
     again = Again(Earlier.read(task.again, split), attempt) if task.again else None
-    for number, piece in enumerate(split.pieces):
-        source = source_of(piece.path)
-        source.configure(task.asked)
-        reader = source.reader(piece, wanted(task, model.info))
-        for batch in _noting(reader, piece, task):
-            if report is not None:  # before the batch: should the model kill the process, we know
-                read, offset = reader.progress()
-                report(Progress(counts, done + read, piece.path, offset))
-            started = time.monotonic()
-            if again is None:
-                _predict_batch(attempt, piece, task, model, reader, batch, counts)
-            else:
-                rows, failed = again.failed_rows(batch, number)
-                again.attempt.rows = earlier = [row for row in rows if row not in failed]
-                some = Chosen(batch, failed)
-                _predict_batch(again.attempt, piece, task, model, reader, some, counts)
-                counts.read += len(earlier)
-                counts.predicted += len(earlier)
-            reader.took(time.monotonic() - started)
-        units += reader.units
-        done += piece.bytes
+    with closing(_opened(split, task, model.info)) as opened:
+        for number, (piece, reader, batches) in enumerate(opened):
+            for batch in _noting(batches, piece, task):
+                if report is not None:  # before the batch: should the process die, we know where
+                    read, offset = reader.progress()
+                    report(Progress(counts, done + read, piece.path, offset))
+                started = time.monotonic()
+                if again is None:
+                    _predict_batch(attempt, piece, task, model, reader, batch, counts)
+                else:
+                    rows, failed = again.failed_rows(batch, number)
+                    again.attempt.rows = earlier = [row for row in rows if row not in failed]
+                    some = Chosen(batch, failed)
+                    _predict_batch(again.attempt, piece, task, model, reader, some, counts)
+                    counts.read += len(earlier)
+                    counts.predicted += len(earlier)
+                reader.took(time.monotonic() - started)
+            units += reader.units
+            done += piece.bytes
     if again is not None:
         again.end()
     return counts, units
 
 
-def _noting(reader: Reader, piece: Piece, task: Task) -> Iterator[Batch]:
+_Opened = tuple[Piece, Reader, Iterable[Batch]]
+
+
+def _opened(split: Split, task: Task, info: ModelInfo) -> Generator[_Opened, None, None]:
+    """The pieces in order, each with its reader and its batches.
+
+    Small objects of a store are read ahead, several at once: of each, most of the time is waiting.
+    """
+
+    def opened(piece: Piece) -> _Opened:
+        source = source_of(piece.path)
+        source.configure(task.asked)
+        reader = source.reader(piece, wanted(task, info))
+        if not several or piece.compression is not None or piece.bytes > READ_AHEAD:
+            return piece, reader, reader
+        batches: list[Batch] = []
+        try:
+            batches.extend(reader)
+        except InputReadError as error:
+            return piece, reader, _failing(batches, error)
+        return piece, reader, batches
+
+    first = split.pieces[0].path
+    several = len(split.pieces) > 1 and storage.is_url(first) and not is_topic(first)
+    yield from (
+        storage.in_parallel(opened, split.pieces, first) if several else map(opened, split.pieces)
+    )
+
+
+def _failing(batches: list[Batch], error: InputReadError) -> Iterator[Batch]:
+    yield from batches
+    raise error
+
+
+def _noting(batches: Iterable[Batch], piece: Piece, task: Task) -> Iterator[Batch]:
     """The batches; that a file is damaged is noted, so that it may be mended and resumed."""
     try:
-        yield from reader
+        yield from batches
     except InputReadError as error:
         if error.damaged:
             sink_of(task.state, task.output, task.fingerprint).note_damaged(piece.path)
