@@ -366,7 +366,7 @@ def test_a_plain_type_of_schema_says_everything(value, column):
         [int],
         [float, None],
     ],
-    ids=str,
+    ids=lambda schema: str(schema)[:20],
 )
 def test_more_than_a_type_is_left_to_the_schema(value):
     assert schema_of({"x": value}) == Signature((plain("x", "any"),), exact=False)

@@ -304,7 +304,7 @@ PYTHON: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "written"), PYTHON, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("value", "written"), PYTHON, ids=lambda value: type(value).__name__)
 def test_each_type_of_python_is_written_as_the_table_says(value: Any, written: Any) -> None:
     for wrapped, expected in (
         (value, written),

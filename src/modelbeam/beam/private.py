@@ -179,3 +179,23 @@ def storage_client(options: Any, with_credentials: bool) -> Any:
     from apache_beam.io.gcp.gcsio import create_storage_client
 
     return create_storage_client(options, with_credentials)
+
+
+# A handler of a handler says by attributes alone what is within it.
+
+
+def of_several(keyed: Any) -> bool:
+    """Whether a ``KeyedModelHandler`` has a model for each key."""
+    return not getattr(keyed, "_single_model", True)
+
+
+def unkeyed(keyed: Any) -> Any:
+    """The handler within a ``KeyedModelHandler`` of one model."""
+    return getattr(keyed, "_unkeyed", keyed)
+
+
+def innermost(handler: Any) -> Any:
+    """The handler within those that only add a function before or after it."""
+    while hasattr(handler, "_base"):
+        handler = handler._base
+    return handler

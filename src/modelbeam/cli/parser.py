@@ -244,9 +244,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip
     add("--errors", metavar="URL",
         help="where failed records go: kafka://HOST:PORT/TOPIC")  # fmt: skip
-    add("--errors-format", choices=["original", "json"],
-        help="an error record holds the original bytes (default), or an error line as in "
-        "files")  # fmt: skip
+    add("--errors-format", choices=["original", "json"], metavar="FORM",
+        help="an error record holds the original bytes (original, the default), or an error "
+        "line as in files (json)")  # fmt: skip
     add("--stop-after", metavar="TIME", help="end a streaming run after 30s, 5m, 1h ...")
     add("--stop-when-idle", metavar="TIME",
         help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
@@ -259,10 +259,11 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="consumer group; default: made of the model's name and the output")  # fmt: skip
     add("--kafka-config", metavar="FILE",
         help="librdkafka's settings, a name=value a line: TLS, SASL ...")  # fmt: skip
-    add("--delivery", choices=["exactly-once", "at-least-once"],
-        help="default: exactly-once, with transactions")  # fmt: skip
-    add("--on-data-loss", choices=["fail", "earliest"],
-        help="what to do when records are gone before they were read; default: fail")  # fmt: skip
+    add("--delivery", choices=["exactly-once", "at-least-once"], metavar="HOW",
+        help="exactly-once (the default), with transactions, or at-least-once")  # fmt: skip
+    add("--on-data-loss", choices=["fail", "earliest"], metavar="HOW",
+        help="when records are gone before they were read: fail (the default), or go on at "
+        "the earliest")  # fmt: skip
     add = parser.add_argument_group("speed and size").add_argument
     add("--batch-size", metavar="auto|N",
         help="records per model call, for models that take batches; default: auto")  # fmt: skip

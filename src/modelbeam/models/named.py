@@ -3,6 +3,7 @@ model, or an object that is one. Which of them it is follows from what it looks 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -77,14 +78,17 @@ def _of_factory(
     )
 
 
+_HANDLERS = "modelbeam.beam.handlers"
+
+
 def _as_object(target: Target, found: Any, options: Options) -> LoadedModel | None:
     """A model of an object that is one already; else ``None``."""
     if inspect.isroutine(found):
         return None
     if _is_handler(type(found)):
-        from modelbeam.models import handlers
-
-        return handlers.Handler(target, found, options)
+        handlers = importlib.import_module(_HANDLERS)  # Beam is there, since the handler is
+        made: LoadedModel = handlers.Handler(target, found, options)
+        return made
     if callable(getattr(found, "predict", None)) and not mlmodel.has_shape(found):
         from modelbeam.models import sklearn
 

@@ -1,8 +1,8 @@
 """Beam's ``ModelHandler`` as a model: ``module:factory``, or an object or class of that name.
 
-Beam is imported by the handler's own module, not here. What the handler takes follows from its
-class: arrays of features for Beam's numeric ones, tables of one row for the one of pandas, and for
-any other, or one with a preprocessing function, the record as it is.
+What the handler takes follows from its class: arrays of features for Beam's numeric ones, tables of
+one row for the one of pandas, and for any other, or one with a preprocessing function, the record
+as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from modelbeam.beam.private import innermost, of_several, unkeyed
 from modelbeam.errors import NotAModelError
 from modelbeam.models import fingerprint, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo, WrongNumberOfPredictionsError
@@ -44,7 +45,7 @@ class Handler(LoadedModel):
     def __init__(self, target: Target, handler: Any, options: Options) -> None:
         self._handler = handler
         self._keyed = _is(handler, "KeyedModelHandler")
-        if self._keyed and not getattr(handler, "_single_model", True):
+        if self._keyed and of_several(handler):
             raise NotAModelError(
                 f"--model {target} is a KeyedModelHandler of several models. Give each model by "
                 f"itself."
@@ -52,14 +53,14 @@ class Handler(LoadedModel):
         refused = options.refused(("features",))
         if refused:
             raise NotAModelError(f"{refused} is not for Beam's handlers, such as --model {target}.")
-        inner = getattr(handler, "_unkeyed", handler) if self._keyed else handler
+        inner = unkeyed(handler) if self._keyed else handler
         handler.set_environment_vars()
         self._before = list(handler.get_preprocess_fns())
         self._after = list(handler.get_postprocess_fns())
         self._model = handler.load_model()
         limits = dict(handler.batch_elements_kwargs())
         self._most = int(limits.get("max_batch_size") or 0) or None
-        base = _base(inner)
+        base = innermost(inner)
         names: tuple[str, ...] = ()
         self._example: Callable[[dict[str, Any]], Any] = lambda record: record
         if not self._before and _is(base, *_ARRAYS, *_TENSORS, *_FRAMES):
@@ -133,13 +134,6 @@ def _is(handler: Any, *names: str) -> bool:
     )
 
 
-def _base(handler: Any) -> Any:
-    """The handler within those that only add a function."""
-    while hasattr(handler, "_base"):
-        handler = handler._base
-    return handler
-
-
 def _names(model: Any) -> tuple[str, ...] | None:
     found = getattr(model, "feature_names_in_", None)
     return None if found is None else tuple(map(str, found))
@@ -191,7 +185,7 @@ def _plain(value: Any) -> Any:
 def _digest(target: Target, handler: Any) -> str | None:
     """The digest of the handler's code, and of the files that it names."""
     digests: Iterable[str | None] = [fingerprint.of_code(target.module)]
-    base = _base(handler)
+    base = innermost(handler)
     paths = sorted(
         value for value in vars(base).values() if isinstance(value, str) and os.path.exists(value)
     )
