@@ -33,13 +33,14 @@ COMMANDS = {
 }
 
 IN_A_TERMINAL = """
-import fcntl, functools, os, struct, termios
+import fcntl, os, struct, termios
 from modelbeam import streams
 from modelbeam.cli import run
 from modelbeam.report import check
 
 streams.prepare()
-check.describe_model = functools.cache(check.describe_model)  # the same at each width
+info = check.describe_model(check.ModelSpec.parse("iris_ml_base.model:IrisModel"))
+check.describe_model = lambda spec: info  # the same at each width
 for width in {widths}:
     fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     for name, arguments in {commands}.items():

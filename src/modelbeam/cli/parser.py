@@ -80,6 +80,9 @@ class HelpFormatter(argparse.HelpFormatter):
             for part in _folded(block, width)
         )
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return fold(" ".join(text.split()), width).splitlines()
+
 
 def _folded(block: str, width: int) -> list[str]:
     """A sentence or two, or a command with two spaces before it, in lines that fit."""
