@@ -22,6 +22,7 @@ from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.formats.lines import LineBlock, count_lines
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.target import Target
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.failures import Failure, moved
 from modelbeam.predicting.outcome import outcome_of
@@ -442,3 +443,16 @@ def test_what_is_too_much_at_once_is_halved_and_kept_small(style, error):
 def test_a_record_that_is_too_much_by_itself_fails():
     outcome = testing.predict(Narrow("batch", MemoryError("no room"), 0), [{"x": 1}] * 3)
     assert {failure.type for failure in outcome.failures} == {"MemoryError"}
+
+
+def test_a_record_model_is_not_given_the_benefit_of_a_record_that_its_schema_rejects() -> None:
+    model = models.load(Target.parse("small_models:Trusting"), None, {})
+    rows = [{"x": 1.0}, {"x": "one"}, {"x": 2}, {}, {"x": 3.0, "more": 1}, {"x": 10**400}]
+    made = predict_records(model, rows)
+    assert [value["y"] for value in made.values] == [1.0, 2, 3.0]
+    assert made.rows == [0, 2, 4]
+    assert [(failure.row, failure.stage) for failure in made.failures] == [
+        (1, "validate"),
+        (3, "validate"),
+        (5, "validate"),
+    ]

@@ -28,6 +28,14 @@ class Doubler:
         return {"y": 2 * data["x"]}
 
 
+class Trusting(Doubler):
+    """Predicts whatever it is given."""
+
+    def predict(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The value itself."""
+        return {"y": data.get("x")}
+
+
 class BatchDoubler(Doubler):
     """The same in lists; one bad record fails the whole call."""
 

@@ -104,9 +104,34 @@ def predict_records(
     """
     rejected: list[Failure] = []
     if not model.validates_itself:
-        rejected = model.turns.use(_validate, model, records)[2]
+        rejected = model.turns.use(_rejected, model, records)
     made = _predict_records(model, records, fresh)
     return _without(made, rejected, len(records)) if rejected else made
+
+
+def _rejected(model: LoadedModel, records: list[dict[str, Any]]) -> list[Failure]:
+    """A failure for each record that the schema rejects for another reason than an integer.
+
+    JSON writes 1.0 as 1 if whoever writes it pleases, and a model of records is given what stands
+    there: that a schema wants a float is no reason to keep it away.
+    """
+    failures = _validate(model, records)[2]
+    if not failures or model.info.signature is None:
+        return failures
+    floats = {column.name for column in model.info.signature.columns if column.kind == "float"}
+    return [failure for failure in failures if not _floats_do(model, records[failure.row], floats)]
+
+
+def _floats_do(model: LoadedModel, record: dict[str, Any], floats: set[str]) -> bool:
+    """Whether the schema takes a record once its integers are floats where it wants these."""
+    whole = [name for name in floats & record.keys() if type(record[name]) is int]
+    if not whole:
+        return False
+    try:
+        widened = {**record, **{name: float(record[name]) for name in whole}}
+    except OverflowError:
+        return False
+    return not _validate(model, [widened])[2]
 
 
 def _without(made: Predictions, rejected: list[Failure], count: int) -> Predictions:
