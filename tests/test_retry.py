@@ -170,3 +170,12 @@ def test_what_cannot_be_retried(tmp_path: Path, capsys: pytest.CaptureFixture[st
     source.unlink()
     with pytest.raises(RequestError, match=r"in\.jsonl"):
         retry_job(str(out), {})
+
+
+def test_a_run_whose_shards_hold_several_splits_is_refused(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [{"x": float(n)} for n in range(200)])
+    out = str(tmp_path / "out")
+    job: dict[str, Any] = {"model": "small_models:Doubler", "input": str(source), "output": out}
+    modelbeam.predict(**job, shards=2, split_size=200)
+    with pytest.raises(RequestError, match=r"several splits into a shard \(--shards 2\)"):
+        retry_job(out, {})

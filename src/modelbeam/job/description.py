@@ -473,7 +473,16 @@ class Job(BaseModel):
 
 
 _AGAIN = {
-    *("input_format", "output_format", "delimiter", "encoding", "columns", "keep", "rename"),
+    *(
+        "input_format",
+        "output_format",
+        "delimiter",
+        "encoding",
+        "columns",
+        "keep",
+        "rename",
+        "shards",
+    ),
     *("route", "limit", "batch_size", "record_timeout", "max_crashes", "max_record_size"),
     *("features", "proba", "trusted_types", "allow_version_mismatch"),
 }

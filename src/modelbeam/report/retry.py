@@ -47,6 +47,11 @@ def retry_job(path: str, settings: dict[str, Any], watcher: Watcher | None = Non
             f"retry {path}: the run has several models, of which a record may have failed in one "
             f"only. Run it again with --overwrite."
         )
+    if job.shards is not None:
+        raise RequestError(
+            f"retry {path}: the run put several splits into a shard (--shards {job.shards}), so "
+            f"the places of its records are not known. Run it again with --overwrite."
+        )
     storage.configure(job.beam_options)
     if not run["counts"]["failed"]:
         return Run.of({**run, "already_finished": True})
