@@ -163,6 +163,7 @@ def test_a_partition_that_was_away_meanwhile_may_have_been_done_by_another(chang
         committed=lambda *_, **__: [place],
         get_watermark_offsets=lambda *_, **__: (0, 10),
         assign=lambda _: None,
+        resume=lambda _: None,
         seek=sought.append,
         close=lambda: None,
     )

@@ -175,6 +175,7 @@ class Lane:
         self._size = FIRST
         self._active = time.monotonic()
         self._at_end: set[int] = set()
+        self._ending: set[int] = set()
         self._reported = 0.0
         self._loss: DataLossError | None = None
         self._undelivered: list[Any] = []
@@ -352,6 +353,7 @@ class Lane:
             self._positions.pop(place.partition, None)
             self._begun.discard(place.partition)
         self._at_end.clear()
+        self._ending.clear()
         self._progress.partitions = None
 
     # Turns
@@ -363,10 +365,10 @@ class Lane:
         if self._loss is not None:
             raise self._loss
         messages = self._messages(consumed)
-        if not messages and not self._begun:
-            return False
         if not messages:
-            self._commit([], [])
+            if self._begun:
+                self._commit([], [])
+            self._progress.ended |= self._ending
             return False
         self._active = time.monotonic()
         if self._careful is not None and self._begun:
@@ -383,6 +385,7 @@ class Lane:
         for row in rows:
             self._tallies[messages[row].partition()].failed += 1
         self._commit(predicted, failed)
+        self._progress.ended |= self._ending
         self._progress.counts.add(counts, 0)
         self._note_latency(messages)
         self._doubtful = max(0, self._doubtful - len(messages))
@@ -425,7 +428,7 @@ class Lane:
         return ends is not None and offset >= ends.get(partition, 0)
 
     def _end(self, partition: int) -> None:
-        self._progress.ended |= {partition}
+        self._ending.add(partition)
         place = self._kafka.TopicPartition(self._job.input.name, partition)
         self._consumer.pause([place])
 
@@ -450,8 +453,8 @@ class Lane:
                 consumer.seek(place)
                 consumer.pause([place])
             self._tell()
-        ended = self._progress.ended
-        going = [place for place in consumer.assignment() if place.partition not in ended]
+        held = self._ending
+        going = [place for place in consumer.assignment() if place.partition not in held]
         consumer.resume(going)
         return work.result()
 
@@ -605,8 +608,10 @@ class Lane:
         """Forget what is not committed."""
         self._positions.clear()
         self._at_end.clear()
+        self._ending.clear()
         mine = self._consumer.assignment()
         if mine:
+            self._consumer.resume(mine)
             for place in self._starts(self._consumer, mine):
                 self._consumer.seek(place)
 
