@@ -169,7 +169,7 @@ class _Held:
         """The model in a process of its own: where a worker died, and where time is limited."""
         if self._apart is None:
             spec = work.model
-            load = ("load", spec.target, spec.name, spec.arguments, 1)
+            load = ("load", spec.target, spec.name, spec.arguments, spec.options, 1)
             self._apart = CarefulModel(
                 (*load, storage.configuration(), None),
                 Careful(work.record_timeout, work.max_crashes, work.max_crashes),
