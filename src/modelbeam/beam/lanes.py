@@ -22,11 +22,10 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Duration
 
-from modelbeam import storage
 from modelbeam.beam.loading import acquire
 from modelbeam.beam.on_worker import keep_memory, settle, told
 from modelbeam.errors import ModelbeamError
-from modelbeam.job.careful import Careful, CarefulModel
+from modelbeam.job.careful import Careful, CarefulModel, Load
 from modelbeam.job.description import ModelSpec
 from modelbeam.kafka import address
 from modelbeam.kafka.control import Control
@@ -168,10 +167,8 @@ class _Held:
     def _model_apart(self, work: WorkerLanes) -> LoadedModel:
         """The model in a process of its own: where a worker died, and where time is limited."""
         if self._apart is None:
-            spec = work.model
-            load = ("load", spec.target, spec.name, spec.arguments, spec.options, 1)
             self._apart = CarefulModel(
-                (*load, storage.configuration(), None),
+                Load.of(work.model, work.model.arguments),
                 Careful(work.record_timeout, work.max_crashes, work.max_crashes),
             )
             self._apart.place = f"a transaction of {work.lane.input.url}"

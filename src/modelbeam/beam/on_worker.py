@@ -24,7 +24,7 @@ from modelbeam.errors import (
     ReconciliationError,
     RequestError,
 )
-from modelbeam.job.careful import Careful, CarefulModel
+from modelbeam.job.careful import Careful, CarefulModel, Load
 from modelbeam.job.deaths import Deaths
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.split import predict_split
@@ -238,11 +238,7 @@ class PredictSplit(_WorkerFn):
         with told("loading the model"):
             if apart and self._apart is None:
                 self._apart = CarefulModel(
-                    (
-                        *("load", spec.target, spec.name, spec.arguments, spec.options, 1),
-                        storage.configuration(),
-                        None,
-                    ),
+                    Load.of(spec, spec.arguments),
                     Careful(task.record_timeout, task.max_crashes, task.max_crashes),
                     self._blame,
                 )

@@ -19,15 +19,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from modelbeam import storage
 from modelbeam.errors import ModelbeamError
 from modelbeam.job.deaths import too_many
 from modelbeam.machine import module_path
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.options import Options
+from modelbeam.models.target import Target
 from modelbeam.models.turns import Turns
 from modelbeam.predicting.predictor import Predictions
 from modelbeam.predicting.several import each, info_of
+
+if TYPE_CHECKING:
+    from modelbeam.job.description import ModelSpec  # too much for the process of a model
 
 GRACE = 2.0
 """Seconds beyond a record's time in which a process must give a sign of life at all."""
@@ -46,6 +52,37 @@ class Careful:
     record_timeout: float | None
     crashes_left: int
     limit: int
+
+
+class Load(NamedTuple):
+    """What a process that is to hold a model is told first; plain data, which may hold secrets.
+
+    Attributes:
+        target, name, arguments, options: as :func:`modelbeam.models.load` takes them.
+        slots: how many requests it works on at once.
+        flags: of Beam's, those that say how storage is reached.
+        careful: how careful it is to be with records that may kill the model's process.
+    """
+
+    target: Target
+    name: str | None
+    arguments: dict[str, Any]
+    options: Options
+    slots: int
+    flags: tuple[str, ...]
+    careful: Careful | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelSpec,
+        arguments: dict[str, Any],
+        slots: int = 1,
+        careful: Careful | None = None,
+    ) -> Load:
+        """A model with the values of its arguments, reached as in this process."""
+        flags = storage.configuration()
+        return cls(model.target, model.name, arguments, model.options, slots, flags, careful)
 
 
 class ProcessDiedError(Exception):
@@ -109,7 +146,7 @@ class Pulse:
 class _Child:
     """One process with the model, asked one thing at a time."""
 
-    def __init__(self, load: tuple[Any, ...]) -> None:
+    def __init__(self, load: Load) -> None:
         ours, theirs = socket.socketpair()
         code = (
             f"import sys; sys.path[:] = {module_path()!r}; "
@@ -125,7 +162,7 @@ class _Child:
         self.pulse = Pulse()
         self.used = False
         with contextlib.suppress(OSError):  # it is dead already, which the answer will say
-            self._connection.send(load)
+            self._connection.send(("load", load))
         self.info = self._answer(None)
 
     def call(self, kind: str, *arguments: Any, timeout: float | None) -> Any:
@@ -182,7 +219,7 @@ class CarefulModel(LoadedModel):
     """A model that is elsewhere, in a process that may die; see :func:`.predictor.predict`.
 
     Args:
-        load: the message that has it load the model.
+        load: what its processes are told.
         careful: the limits.
         tell: told how a process ended that a record killed, or was too slow in, by itself; what it
             raises ends the job.
@@ -199,27 +236,29 @@ class CarefulModel(LoadedModel):
 
     def __init__(
         self,
-        load: tuple[Any, ...],
+        load: Load,
         careful: Careful,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.turns = Turns()
         self.apart = self._predict
-        self._load, self._careful, self._tell = load, careful, tell
+        self._load = load._replace(careful=None)
+        self._careful, self._tell = careful, tell
         self.blamed = self.deaths = 0
         self.place = ""
         self._child: _Child | None = None
         self._each: list[CarefulModel] = []
-        target, arguments = load[1], load[3]
-        if target.form != "several":
+        if load.target.form != "several":
             self.info = self._ready(fresh=False).info
             return
         # each of several models in a process of its own: what kills one costs no other's prediction
         self.apart, any_number = None, replace(careful, crashes_left=sys.maxsize)
-        for one in each(target, arguments):
-            self._each.append(CarefulModel(("load", *one, *load[5:]), any_number, self._blame))
-        self.members, self.compares = tuple(self._each), arguments["compares"]
-        self.info = info_of(target, [one.info for one in self._each], arguments["route"])
+        for one in each(load.target, load.arguments):
+            alone = Load(*one, load.slots, load.flags)
+            self._each.append(CarefulModel(alone, any_number, self._blame))
+        said = load.arguments
+        self.members, self.compares = tuple(self._each), said["compares"]
+        self.info = info_of(load.target, [one.info for one in self._each], said["route"])
 
     def _ready(self, fresh: bool) -> _Child:
         if self._child is not None and fresh and self._child.used:

@@ -17,12 +17,11 @@ from modelbeam import formats, storage
 from modelbeam.errors import NotAModelError, RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import Lines, as_flags, merged_flags, read_config, resolved
-from modelbeam.kafka.address import is_topic
+from modelbeam.kafka.address import Asked, is_topic
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
 from modelbeam.predicting.renaming import Rename, parse_rename, with_models
 from modelbeam.predicting.several import check_names
-from modelbeam.sources.kafka import Asked
 
 MIB = 1 << 20
 

@@ -32,6 +32,22 @@ class Topic(NamedTuple):
         return f"{SCHEME}{self.brokers}/{self.name}"
 
 
+class Asked(NamedTuple):
+    """What a job says of its topics.
+
+    Attributes:
+        config: the file of client settings, if there is one.
+        group: the consumer group.
+        begin: where a partition without committed offsets begins; see :class:`.lane.LaneJob`.
+        skip_lost: whether to go on at the first offset that is there where records are gone.
+    """
+
+    config: str | None = None
+    group: str = ""
+    begin: str | int = "earliest"
+    skip_lost: bool = False
+
+
 def is_topic(path: str) -> bool:
     """Whether a path is a topic's URL."""
     return path.lower().startswith(SCHEME)

@@ -3,7 +3,7 @@ death be anything but one clear error in the process that started it.
 
 It imports neither Beam nor the command line. Messages are pickled tuples over a socket:
 
-    in   ("load", target, name, arguments, options, slots, storage flags, careful),
+    in   ("load", load),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
          ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes
@@ -30,13 +30,11 @@ from typing import Any
 
 from modelbeam import storage, streams
 from modelbeam.errors import JobError, ModelbeamError
-from modelbeam.job.careful import Careful, CarefulModel
+from modelbeam.job.careful import CarefulModel, Load
 from modelbeam.job.task import Progress, Sample
 from modelbeam.local.hints import Spent
 from modelbeam.local.mode import Meter, Shares
 from modelbeam.machine import collector_paused
-from modelbeam.models.options import Options
-from modelbeam.models.target import Target
 from modelbeam.models.turns import at_work, seconds_in_calls, sign_of_life
 from modelbeam.text import describe
 
@@ -83,15 +81,15 @@ class _Server:
             # what every model needs, while the parent starts
             from modelbeam.job.warm import warm_up
 
-            _, target, name, arguments, options, slots, flags, careful = self._connection.recv()
-            storage.configure(flags)
-            if not self._load(target, name, arguments, options, careful, slots, flags):
+            _, load = self._connection.recv()
+            storage.configure(load.flags)
+            if not self._load(load):
                 return
             warm_up(self._model.info)
         gc.freeze()  # what is loaded stays
         self._meter = Meter(self._model.turns.thread_safe, self._measured)
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
-        threads = ThreadPoolExecutor(slots, "split")  # never waited for: the end is the end
+        threads = ThreadPoolExecutor(load.slots, "split")  # never waited for: the end is the end
         while True:
             kind, number, *rest = self._connection.recv()
             if kind == "stop":
@@ -99,24 +97,15 @@ class _Server:
                 continue
             threads.submit(self._answer, kind, number, rest)
 
-    def _load(
-        self,
-        target: Target,
-        name: str | None,
-        arguments: dict[str, Any],
-        options: Options,
-        careful: Careful | None,
-        *rest: Any,
-    ) -> bool:
+    def _load(self, load: Load) -> bool:
         from modelbeam import models
 
         before = _resident_bytes()
         try:
-            if careful is None:
-                self._model = models.load(target, name, arguments, options)
+            if load.careful is None:
+                self._model = models.load(load.target, load.name, load.arguments, load.options)
             else:
-                load = ("load", target, name, arguments, options, *rest, None)
-                self._model = CarefulModel(load, careful)
+                self._model = CarefulModel(load, load.careful)
             self._send("loaded", self._model.info, max(0, _resident_bytes() - before))
         except ModelbeamError as error:
             self._send("refused", with_details(error))

@@ -10,9 +10,8 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from modelbeam import storage
 from modelbeam.errors import JobError, ModelbeamError, WorkerDiedError
-from modelbeam.job.careful import Careful, Pulse, ending
+from modelbeam.job.careful import Careful, Load, Pulse, ending
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
 from modelbeam.local.crashes import Crash
@@ -98,14 +97,8 @@ class Worker:
         self.process, self._socket = started.process, started.socket
         self._connection = Connection(os.dup(self._socket.fileno()))
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
-            self._connection.send(
-                (
-                    *("load", model.target, model.name, model.keywords(), model.options),
-                    slots,
-                    storage.configuration(),  # by this socket, since it may hold secrets
-                    careful,
-                )
-            )
+            # by this socket, since it may hold secrets
+            self._connection.send(("load", Load.of(model, model.keywords(), slots, careful)))
 
     def tell(self, kind: str) -> None:
         """Send something that has no answer."""

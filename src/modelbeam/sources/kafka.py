@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from modelbeam import formats
 from modelbeam.errors import InputReadError, RequestError
@@ -18,7 +18,7 @@ from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.formats.partition import Partition
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.kafka import address
-from modelbeam.kafka.address import Topic
+from modelbeam.kafka.address import Asked, Topic
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import ANSWER_SECONDS, DISTRIBUTION, Cluster, client, log
 from modelbeam.predicting.batch import Batch
@@ -30,22 +30,6 @@ OFFSETS_A_SPLIT = 250_000
 """Offsets of a split, at most: topics do not tell bytes."""
 
 OFFSETS_A_BATCH = 10_000
-
-
-class Asked(NamedTuple):
-    """What a job says of its topics.
-
-    Attributes:
-        config: the file of client settings, if there is one.
-        group: the consumer group.
-        begin: where a partition without committed offsets begins; see :class:`.lane.LaneJob`.
-        skip_lost: whether to go on at the first offset that is there where records are gone.
-    """
-
-    config: str | None = None
-    group: str = ""
-    begin: str | int = "earliest"
-    skip_lost: bool = False
 
 
 _asked = Asked()
