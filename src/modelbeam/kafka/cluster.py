@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from modelbeam.errors import RequestError, did_you_mean
@@ -14,6 +15,9 @@ DISTRIBUTION = "confluent-kafka"
 
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before it is said that it does not."""
+
+LOOKS = "modelbeam-looks"
+"""The group of a client that asks for no group's offsets."""
 
 LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it or its broker says otherwise
@@ -82,18 +86,26 @@ class Cluster:
 
     def __init__(self, brokers: str, settings: Mapping[str, str]) -> None:
         self.brokers = brokers
-        self._settings = {**for_all(settings), "bootstrap.servers": brokers, "log_level": "3"}
+        self._settings = settings
         self._said = ""
         self._kafka = client()
-        self._admin = self._made(self._kafka.admin.AdminClient, {"error_cb": self._hear})
-        self._topics: dict[str, list[int]] | None = None
+        admin = self._kafka.admin.AdminClient
+        self._admin = connected(admin, brokers, settings, {"error_cb": self._hear})
 
-    def _made(self, kind: Any, more: dict[str, Any]) -> Any:
-        own = {"client.id": "modelbeam", **self._settings, **more}
+    @contextmanager
+    def _asking(self, group: str, more: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """A consumer that asks for a group's offsets, or for those of partitions.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        consumer = looking(self.brokers, self._settings, group, more)
         try:
-            return kind(own, logger=log)
+            yield consumer
         except self._kafka.KafkaException as error:
-            raise RequestError(f"--kafka-config: {error.args[0].str()}.") from None
+            raise self._silent(error) from None
+        finally:
+            consumer.close()
 
     def _hear(self, error: Any) -> None:
         """The first thing that goes wrong is the cause; that all brokers are down is not."""
@@ -125,8 +137,7 @@ class Cluster:
         """A topic's partitions.
 
         Raises:
-            RequestError: there is no such topic.
-            RequestError: the cluster does not answer.
+            RequestError: there is no such topic, or the cluster does not answer.
         """
         known = self.topics()
         if topic.name not in known:
@@ -163,25 +174,16 @@ class Cluster:
         Raises:
             RequestError: the cluster does not answer.
         """
-        own = {"group.id": "modelbeam-looks", "enable.auto.commit": False}
-        consumers = [
-            self._made(self._kafka.Consumer, {**own, "isolation.level": level})
-            for level in ("read_committed", "read_uncommitted")
-        ]
         found = {}
-        try:
+        with (
+            self._asking(LOOKS, {"isolation.level": "read_committed"}) as stable,
+            self._asking(LOOKS, {"isolation.level": "read_uncommitted"}) as all_there,
+        ):
             for partition in partitions:
                 place = self._kafka.TopicPartition(topic, partition)
-                (first, end), (_, high) = (
-                    consumer.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
-                    for consumer in consumers
-                )
+                first, end = stable.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
+                _, high = all_there.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
                 found[partition] = Range(first, end, high)
-        except self._kafka.KafkaException as error:
-            raise self._silent(error) from None
-        finally:
-            for consumer in consumers:
-                consumer.close()
         return found
 
     def committed(self, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
@@ -190,17 +192,9 @@ class Cluster:
         Raises:
             RequestError: the cluster does not answer.
         """
-        consumer = self._made(
-            self._kafka.Consumer, {"group.id": group, "enable.auto.commit": False}
-        )
-        try:
-            places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
-            answers = consumer.committed(places, timeout=ANSWER_SECONDS)
-        except self._kafka.KafkaException as error:
-            raise self._silent(error) from None
-        finally:
-            consumer.close()
-        return {place.partition: place.offset for place in answers if place.offset >= 0}
+        places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
+        with self._asking(group) as consumer:
+            return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
 
     def commit(self, group: str, places: list[Any]) -> None:
         """Commit offsets for a group that has no members now.
@@ -208,35 +202,88 @@ class Cluster:
         Raises:
             RequestError: it has, or the cluster does not answer.
         """
-        consumer = self._made(
-            self._kafka.Consumer, {"group.id": group, "enable.auto.commit": False}
-        )
-        try:
-            for place in consumer.commit(offsets=places, asynchronous=False):
-                if place.error is not None:
-                    raise self._kafka.KafkaException(place.error)
-        except self._kafka.KafkaException as error:
-            raise RequestError(
-                f"The predictions are published, and the offsets of the group {group} could not be "
-                f"committed: {error.args[0].str()}. Does something else read with this group? The "
-                f"same command with --resume commits them."
-            ) from None
-        finally:
-            consumer.close()
+        with self._asking(group) as consumer:
+            try:
+                committed(consumer, places)
+            except self._kafka.KafkaException as error:
+                raise RequestError(
+                    f"The predictions are published, and the offsets of the group {group} could "
+                    f"not be committed: {error.args[0].str()}. Does something else read with this "
+                    f"group? The same command with --resume commits them."
+                ) from None
 
     def offsets_at(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int]:
         """The first offset at or after a time, of the partitions that have one."""
-        consumer = self._made(
-            self._kafka.Consumer, {"group.id": "modelbeam-looks", "enable.auto.commit": False}
+        places = [self._kafka.TopicPartition(topic, p, time_ms) for p in partitions]
+        with self._asking(LOOKS) as consumer:
+            return _known(consumer.offsets_for_times(places, timeout=ANSWER_SECONDS))
+
+
+def connected(kind: Any, brokers: str, settings: Mapping[str, str], more: Mapping[str, Any]) -> Any:
+    """A client that neither reads nor writes messages.
+
+    Args:
+        kind: of client.
+        brokers: ``host:port``, several separated by commas.
+        settings: of librdkafka's; those that not every client has are left out.
+        more: settings of this one.
+
+    Raises:
+        RequestError: the settings are wrong.
+    """
+    own = {"client.id": "modelbeam", "log_level": "3", **for_all(settings)}
+    try:
+        return kind({**own, "bootstrap.servers": brokers, **more}, logger=log)
+    except client().KafkaException as error:
+        raise RequestError(f"--kafka-config: {error.args[0].str()}.") from None
+
+
+def looking(
+    brokers: str,
+    settings: Mapping[str, str],
+    group: str,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
+    """A consumer that is no member of its group, and only asks for offsets or commits them.
+
+    Raises:
+        RequestError: the settings are wrong.
+    """
+    own = {"group.id": group, "enable.auto.commit": False, **(more or {})}
+    return connected(client().Consumer, brokers, settings, own)
+
+
+def committed(consumer: Any, places: list[Any]) -> None:
+    """Commit offsets, and raise ``KafkaException`` for one that is not taken."""
+    for place in consumer.commit(offsets=places, asynchronous=False):
+        if place.error is not None:
+            raise client().KafkaException(place.error)
+
+
+def gone(topic: Topic, group: str, partition: int, offset: int, first: int, high: int) -> str:
+    """What of a partition is no longer there, where a group is at ``offset``.
+
+    Args:
+        topic, partition: which.
+        group: the consumer group.
+        offset: that it has committed.
+        first: the first offset that is there.
+        high: where the next message will be.
+    """
+    if offset < first:
+        return (
+            f"{first - offset} records of {topic.url}, partition {partition}, offsets {offset} to "
+            f"{first - 1}, are gone (expired or deleted) and were never read"
         )
-        try:
-            places = [self._kafka.TopicPartition(topic, p, time_ms) for p in partitions]
-            answers = consumer.offsets_for_times(places, timeout=ANSWER_SECONDS)
-        except self._kafka.KafkaException as error:
-            raise self._silent(error) from None
-        finally:
-            consumer.close()
-        return {place.partition: place.offset for place in answers if place.offset >= 0}
+    return (
+        f"the group {group} was at offset {offset} of {topic.url}, partition {partition}, which "
+        f"ends at {high}: the topic was deleted and made again"
+    )
+
+
+def _known(places: list[Any]) -> dict[int, int]:
+    """The offset of each partition that has one."""
+    return {place.partition: place.offset for place in places if place.offset >= 0}
 
 
 def _span(text: str | None) -> int | None:

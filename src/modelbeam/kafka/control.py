@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from modelbeam.errors import RequestError
 from modelbeam.kafka.address import Topic
-from modelbeam.kafka.cluster import client, log
+from modelbeam.kafka.cluster import client, committed, connected, log, looking
 from modelbeam.kafka.tally import Tally
 
 LOOK_SECONDS = 5.0
@@ -39,7 +39,7 @@ class Control:
         self._kafka = client()
         self.group = f"{group}-control"
         self._run = run
-        self._consumer = looking(topic, settings, self.group)
+        self._consumer = looking(topic.brokers, settings, self.group)
         self._place = (topic.name, 0)
 
     def say(self, *, stop: bool) -> None:
@@ -51,9 +51,7 @@ class Control:
         text = json.dumps({"run": self._run, "stop": stop})
         place = self._kafka.TopicPartition(*self._place, 0, text)
         try:
-            for done in self._consumer.commit(offsets=[place], asynchronous=False):
-                if done.error is not None:
-                    raise self._kafka.KafkaException(done.error)
+            committed(self._consumer, [place])
         except self._kafka.KafkaException as error:
             raise RequestError(
                 f"The group {self.group}, by which a run on an engine is told to stop, does not "
@@ -107,9 +105,9 @@ class GroupWatch:
 
     def __init__(self, topic: Topic, settings: Mapping[str, str], group: str, run: str) -> None:
         self._kafka, self._topic, self._group, self._run = client(), topic, group, run
-        self._consumer = looking(topic, settings, group)
-        own = {**settings, "bootstrap.servers": topic.brokers, "log_level": "3"}
-        self._admin = self._kafka.admin.AdminClient(own, logger=log)
+        self._consumer = looking(topic.brokers, settings, group)
+        admin = self._kafka.admin.AdminClient
+        self._admin = connected(admin, topic.brokers, settings, {})
 
     def look(self, partitions: Sequence[int]) -> Sight | None:
         """How the group is now, or ``None`` if the brokers do not answer now."""
@@ -138,17 +136,3 @@ class GroupWatch:
     def close(self) -> None:
         """Let the connections go."""
         self._consumer.close()
-
-
-def looking(topic: Topic, settings: Mapping[str, str], group: str) -> Any:
-    """A consumer that is no member of its group, and only asks for offsets or commits them."""
-    kafka = client()
-    own = {
-        "client.id": "modelbeam",
-        "log_level": "3",
-        **settings,
-        "bootstrap.servers": topic.brokers,
-        "group.id": group,
-        "enable.auto.commit": False,
-    }
-    return kafka.Consumer(own, logger=log)

@@ -21,7 +21,7 @@ from modelbeam.errors import JobError
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
-from modelbeam.kafka.cluster import Limits, client, log
+from modelbeam.kafka.cluster import Limits, client, gone, log
 from modelbeam.kafka.identity import Identity, Numbered
 from modelbeam.kafka.records import Maker, Message
 from modelbeam.kafka.tally import Tally
@@ -104,7 +104,6 @@ class LaneProgress:
         partitions: how many it has; ``None`` before it has joined its group.
         ended: partitions that it has brought to their ends.
         idle: seconds since it had a message.
-        lag: messages that its partitions have beyond what it has done.
         latencies: milliseconds from a message's time to its commit, some of each turn since the
             last progress.
         lost: what was passed over, a sentence each.
@@ -115,7 +114,6 @@ class LaneProgress:
     partitions: int | None = None
     ended: frozenset[int] = frozenset()
     idle: float = 0.0
-    lag: int = 0
     latencies: list[float] = field(default_factory=list)
     lost: tuple[str, ...] = ()
     name: str = ""
@@ -182,7 +180,7 @@ class Lane:
         self._thread = ThreadPoolExecutor(1, "predict")
 
     def run(self, turns: int | None = None) -> LaneProgress:
-        """Go on until it is stopped, or all its partitions are at their ends.
+        """Go on until it is stopped.
 
         Args:
             turns: end after so many that held messages.
@@ -308,6 +306,7 @@ class Lane:
         for partition, offset in known.items():
             place = kafka.TopicPartition(topic, partition)
             first, high = consumer.get_watermark_offsets(place, timeout=CALL_SECONDS)
+            new = False
             if offset < 0:
                 # a partition that was added while the group was there is read from its beginning
                 fresh = all(other < 0 for other in known.values())
@@ -317,14 +316,11 @@ class Lane:
                     place.offset = begin
                     found = consumer.offsets_for_times([place], timeout=CALL_SECONDS)[0].offset
                     offset = found if found >= 0 else high
+                new = True
+            elif not first <= offset <= high:
+                offset, new = self._lost(partition, offset, first, high), True
+            if new or self._careful is not None:  # whoever dies over its records is to be known
                 self._positions[partition] = offset  # committed with the next transaction
-                self._begun.add(partition)
-            elif offset < first or offset > high:
-                offset = self._lost(partition, offset, first, high)
-                self._positions[partition] = offset
-                self._begun.add(partition)
-            elif self._careful is not None:  # whoever dies over its records is to be known
-                self._positions[partition] = offset
                 self._begun.add(partition)
             starts.append(kafka.TopicPartition(topic, partition, offset))
         return starts
@@ -332,13 +328,7 @@ class Lane:
     def _lost(self, partition: int, offset: int, first: int, high: int) -> int:
         """What is gone, and where to go on."""
         job = self._job
-        what = (
-            f"{first - offset} records of {job.input.url}, partition {partition}, offsets {offset} "
-            f"to {first - 1}, are gone (expired or deleted) and were never read"
-            if offset < first
-            else f"the group {job.group} was at offset {offset} of {job.input.url}, partition "
-            f"{partition}, which ends at {high}: the topic was deleted and made again"
-        )
+        what = gone(job.input, job.group, partition, offset, first, high)
         if not job.skip_lost:
             raise DataLossError(
                 f"{what}. Nothing was predicted beyond that. To go on at the first record that is "

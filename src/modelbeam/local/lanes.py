@@ -101,7 +101,6 @@ class _Lane:
         self.worker: Worker | None = None
         self.done = Counts()
         self.now: LaneProgress | None = None
-        self.lost: tuple[str, ...] = ()
         self.over = False
 
     def counted(self) -> Counts:

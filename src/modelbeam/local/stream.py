@@ -145,7 +145,6 @@ class StreamRun:
                 lanes.run(lane, self._watcher, self._enough)
             except KeyboardInterrupt:
                 stopped = True
-            lanes.finish()
         finally:
             lanes.finish()
         return self._result(lanes, info, lane, stopped)

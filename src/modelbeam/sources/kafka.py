@@ -20,7 +20,7 @@ from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Asked, Topic
 from modelbeam.kafka.batch import MessageBatch
-from modelbeam.kafka.cluster import ANSWER_SECONDS, DISTRIBUTION, Cluster, client, log
+from modelbeam.kafka.cluster import ANSWER_SECONDS, DISTRIBUTION, Cluster, client, gone, log
 from modelbeam.predicting.batch import Batch
 from modelbeam.sources.base import Found, Source
 from modelbeam.sources.splits import Split
@@ -153,13 +153,7 @@ def _ranges(cluster: Cluster, topic: Topic) -> tuple[list[FileInfo], list[str]]:
             else:
                 start = times.get(partition, end) if isinstance(begin, int) else end
         elif not first <= start <= high:
-            lost = (
-                f"{first - start} records of {topic.url}, partition {partition}, offsets {start} "
-                f"to {first - 1}, are gone (expired or deleted) and were never read"
-                if start < first
-                else f"the group {_asked.group} was at offset {start} of {topic.url}, partition "
-                f"{partition}, which ends at {high}: the topic was deleted and made again"
-            )
+            lost = gone(topic, _asked.group, partition, start, first, high)
             if not _asked.skip_lost:
                 raise RequestError(
                     f"{lost}. To go on at the first record that is there, add --on-data-loss "
