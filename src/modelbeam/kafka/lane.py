@@ -354,6 +354,9 @@ class Lane:
         consumed = self._consumer.consume(self._size, WAIT_SECONDS)
         if self._loss is not None:
             raise self._loss
+        if consumed and changes != self._changes:  # some may be from before; not predicted twice
+            self._back()
+            return False
         messages = self._messages(consumed)
         if not messages:
             if self._begun:
