@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from commands import read_lines
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 from crashing import Command, wait_until
 
 import modelbeam
@@ -287,6 +287,21 @@ def test_where_a_group_begins(topics: Topics) -> None:
     assert topics.run(group="timed", start_from="1970-01-01T00:00:02Z").read == 1
     topics.send({"x": 3.0})
     assert topics.run(group="late", start_from="earliest").read == 1  # it never rewinds
+
+
+def test_a_partition_that_is_added_is_read_from_its_beginning(topics: Topics) -> None:
+    topics.send({"x": 1.0})
+    assert topics.run(start_from="latest").read == 0
+    admin = AdminClient({"bootstrap.servers": topics.kafka.brokers})
+    [added] = admin.create_partitions([NewPartitions(f"{topics.name}-in", 3)]).values()
+    added.result()
+    wait_until(
+        lambda: len(admin.list_topics(timeout=10).topics[f"{topics.name}-in"].partitions) == 3
+    )
+    topics.send({"x": 2.0}, partition=1)
+    topics.send({"x": 3.0}, partition=2)
+    assert topics.run(start_from="latest", workers=3).read == 2  # a lane each
+    assert sorted(topics.predictions()) == [4.0, 6.0]
 
 
 def test_at_least_once_and_errors_as_lines(topics: Topics) -> None:

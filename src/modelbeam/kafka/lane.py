@@ -69,8 +69,9 @@ class LaneJob:
         longest: bytes that a record may have.
         exactly_once: whether there are transactions.
         form: what an error record holds.
-        begin: where a partition without committed offsets begins: ``earliest``, ``latest``, or
-            milliseconds since the epoch.
+        begin: where a partition of ``fresh`` without committed offsets begins: ``earliest``,
+            ``latest``, or milliseconds since the epoch; any other begins at its first offset.
+        fresh: the partitions that were there when a group without offsets began.
         skip_lost: whether to go on at the first offset that is there where records are gone.
         ends: the offset of each partition at which to stop; ``None`` to go on.
         limits: what the output and the errors topic take.
@@ -89,6 +90,7 @@ class LaneJob:
     exactly_once: bool
     form: Literal["original", "json"]
     begin: str | int
+    fresh: frozenset[int]
     skip_lost: bool
     ends: dict[int, int] | None
     limits: tuple[Limits, Limits]
@@ -308,9 +310,7 @@ class Lane:
             first, high = consumer.get_watermark_offsets(place, timeout=CALL_SECONDS)
             new = False
             if offset < 0:
-                # a partition that was added while the group was there is read from its beginning
-                fresh = all(other < 0 for other in known.values())
-                begin = job.begin if fresh else "earliest"
+                begin = job.begin if partition in job.fresh else "earliest"
                 offset = first if begin == "earliest" else high
                 if isinstance(begin, int):
                     place.offset = begin

@@ -51,6 +51,7 @@ def look_at(job: Job) -> Ends:
     there.partitions(target, "--output")
     there.partitions(errors, "--errors")
     limits = there.limits([target.name, errors.name])
+    begun = cluster.committed(job.consumer_group, source.name, partitions)
     lane = LaneJob(
         input=source,
         output=target,
@@ -63,6 +64,7 @@ def look_at(job: Job) -> Ends:
         exactly_once=job.delivery == DEFAULT_DELIVERY,
         form=job.errors_format,
         begin=job.begin,
+        fresh=frozenset() if begun else frozenset(partitions),
         skip_lost=job.on_data_loss == "earliest",
         ends=None,
         limits=(limits[target.name], limits[errors.name]),
