@@ -34,6 +34,7 @@ ROOMS = [
     "local",
     "engines",
     "run",
+    "retry",
     "report",
     "cli",
     "",

@@ -18,12 +18,12 @@ from modelbeam.engines.base import LaneEngine
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.errors import RequestError
 from modelbeam.job.description import build_job
+from modelbeam.job.prepare import Silent
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.cluster import Limits
 from modelbeam.kafka.identity import Numbered
 from modelbeam.kafka.lane import Lane, LaneJob
 from modelbeam.kafka.tally import Tally
-from modelbeam.local.lanes import Unwatched
 from modelbeam.run import stream_job
 
 
@@ -37,23 +37,23 @@ def job(*flags: str, **settings: Any) -> Any:
 @pytest.mark.parametrize("runner", ["spark", "SparkRunner", "prism", "DataflowRunner"])
 def test_engines_that_run_no_lanes_are_refused_before_anything_is_asked(runner):
     with pytest.raises(RequestError, match="does not run lanes from topic to topic"):
-        stream_job(job(f"--runner={runner}", "--job_endpoint=nowhere:1"), Unwatched())
+        stream_job(job(f"--runner={runner}", "--job_endpoint=nowhere:1"), Silent())
 
 
 def test_until_now_from_topic_to_topic_is_not_done_on_an_engine():
     with pytest.raises(RequestError, match="with --streaming only"):
-        stream_job(job("--runner=flink", "--flink_master=nowhere:1", streaming=False), Unwatched())
+        stream_job(job("--runner=flink", "--flink_master=nowhere:1", streaming=False), Silent())
 
 
 def test_lanes_here_are_not_left():
     with pytest.raises(RequestError, match="--detach is for jobs on an engine"):
-        stream_job(job(detach=True), Unwatched())
+        stream_job(job(detach=True), Silent())
 
 
 def test_lanes_in_threads_of_this_process_are_not_left():
     flags = ["--runner=flink", "--flink_master=nowhere:1", "--environment_type=LOOPBACK"]
     with pytest.raises(RequestError, match="would end with this process"):
-        stream_job(job(*flags, detach=True), Unwatched())
+        stream_job(job(*flags, detach=True), Silent())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_how_many_lanes(flags, workers, slots, partitions, lanes):
 
     assert isinstance(Engine(), LaneEngine)
     made = job("--runner=flink", *flags, workers=workers)
-    assert RemoteLanes(made, Unwatched(), 0.0, None)._number(Engine(), partitions) == lanes
+    assert RemoteLanes(made, Silent(), 0.0, None)._number(Engine(), partitions) == lanes
 
 
 def test_flink_runs_lanes():

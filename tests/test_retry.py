@@ -21,7 +21,7 @@ from modelbeam.job.again import Again, Earlier
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
-from modelbeam.report.retry import retry_job
+from modelbeam.retry import retry_job
 from modelbeam.sinks.base import Attempt, Manifest
 
 

@@ -18,7 +18,7 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
-from modelbeam.local.lanes import LanesWatcher, Unwatched
+from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
 from modelbeam.local.stream import StreamRun
@@ -339,7 +339,7 @@ def predict(
         }
     )
     if is_stream(job):
-        return stream_job(job, Unwatched())
+        return stream_job(job, Silent())
     watcher = Silent()
     if on_progress is not None:
         watcher.update = on_progress  # type: ignore[method-assign, assignment]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from modelbeam.cli.job import job_of
 from modelbeam.cli.output import print_json, say
-from modelbeam.cli.signals import end_the_job, on_stop, stop_again
+from modelbeam.cli.signals import stoppable
 from modelbeam.errors import InterruptedRunError
 from modelbeam.text import printable
 
@@ -22,8 +21,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     job = job_of(flags, rest, "compare")
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
-        sys.unraisablehook = stop_again
-        on_stop(end_the_job)
+        stoppable()
         compared = compare_job(job, label, most, told)
     except KeyboardInterrupt as stopped:
         raise InterruptedRunError(str(stopped) or "Stopped.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from typing import Any
@@ -46,6 +47,15 @@ def tell(text: str) -> None:
     for line in printable(text).split("\n"):
         indent = len(line) - len(line.lstrip())
         print(fold(line, width, indent + 2 if indent else 0), file=sys.stderr)
+
+
+def show(flags: argparse.Namespace, content: dict[str, Any], said: str) -> int:
+    """Say what a command came to, as its flags want it; returns the exit code."""
+    if flags.json:
+        print_json(content)
+    if not flags.quiet:
+        tell(said)
+    return 0
 
 
 def print_traceback(error: Exception) -> None:

@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from modelbeam.cli.job import job_of
-from modelbeam.cli.output import print_json, tell
-from modelbeam.cli.signals import end_the_job, on_stop, stop_again
+from modelbeam.cli.output import show
+from modelbeam.cli.signals import end_the_job, on_stop, stoppable
 from modelbeam.errors import InterruptedRunError
 
 
@@ -30,23 +30,14 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         return _stream(job, flags, started)
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
-        sys.unraisablehook = stop_again
-        on_stop(end_the_job)
+        stoppable()
         done = run_job(job, told, started, choose=_cancel_or_leave)
     except KeyboardInterrupt as stopped:
         kept = "Stopped. What is done is kept. Run the same command with --resume to finish."
         raise InterruptedRunError(str(stopped) or kept) from None
     if isinstance(done, Submitted):
-        if flags.json:
-            print_json(done.to_dict())
-        if not flags.quiet:
-            tell(left_running(done))
-        return 0
-    if flags.json:
-        print_json(done.description)
-    if not flags.quiet:
-        tell(summary(done))
-    return 0
+        return show(flags, done.to_dict(), left_running(done))
+    return show(flags, done.description, summary(done))
 
 
 def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
@@ -55,8 +46,7 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
     from modelbeam.report.stream import left_streaming, stream_summary, stream_watcher
     from modelbeam.run import stream_job
 
-    sys.unraisablehook = stop_again
-    on_stop(end_the_job)
+    stoppable()
     try:
         done = stream_job(
             job, stream_watcher(quiet=flags.quiet, progress=not flags.no_progress), started
@@ -64,16 +54,8 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
     if isinstance(done, Submitted):
-        if flags.json:
-            print_json(done.to_dict())
-        if not flags.quiet:
-            tell(left_streaming(done))
-        return 0
-    if flags.json:
-        print_json(done.description)
-    if not flags.quiet:
-        tell(stream_summary(done))
-    return 0
+        return show(flags, done.to_dict(), left_streaming(done))
+    return show(flags, done.description, stream_summary(done))
 
 
 def _cancel_or_leave(job: Any) -> bool:

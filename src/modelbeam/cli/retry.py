@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from modelbeam.cli.output import print_json, tell
+from modelbeam.cli.output import show
 from modelbeam.cli.parser import flags_of
-from modelbeam.cli.signals import end_the_job, on_stop, stop_again
+from modelbeam.cli.signals import stoppable
 from modelbeam.errors import InterruptedRunError
 
 
@@ -17,7 +16,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     from modelbeam.cli import job
     from modelbeam.job import flags as options
     from modelbeam.report.progress import summary, watcher
-    from modelbeam.report.retry import retry_job
+    from modelbeam.retry import retry_job
 
     options.quiet_logs(flags.verbose)
     if rest:
@@ -31,13 +30,8 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     }
     try:
         told = watcher(quiet=flags.quiet, progress=not flags.no_progress)
-        sys.unraisablehook = stop_again
-        on_stop(end_the_job)
+        stoppable()
         done = retry_job(flags.output, settings, told)
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped. The output is as it was.") from None
-    if flags.json:
-        print_json(done.description)
-    if not flags.quiet:
-        tell(summary(done))
-    return 0
+    return show(flags, done.description, summary(done))

@@ -17,6 +17,12 @@ def on_stop(handler: Callable[..., NoReturn] | signal.Handlers) -> None:
         signal.signal(number, handler)
 
 
+def stoppable() -> None:
+    """Have Ctrl-C and SIGTERM end the job that begins now with ``KeyboardInterrupt``."""
+    sys.unraisablehook = stop_again
+    on_stop(end_the_job)
+
+
 def end_at_once(*_: object) -> NoReturn:
     """Before a job runs there is nothing to tidy, and imports in C must not be interrupted."""
     os.write(2, b"modelbeam: Stopped.\n")

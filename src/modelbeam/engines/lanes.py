@@ -15,6 +15,7 @@ from modelbeam.engines.run import (
     PATIENCE_SECONDS,
     POLL_SECONDS,
     Submitted,
+    check_detach,
     end_of,
     left,
     unique_name,
@@ -28,6 +29,7 @@ from modelbeam.errors import (
 )
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
+from modelbeam.job.prepare import passed
 from modelbeam.job.result import Run
 from modelbeam.kafka.cluster import DISTRIBUTION
 from modelbeam.kafka.control import Control, GroupWatch, Sight
@@ -89,11 +91,7 @@ class RemoteLanes:
                 "--runner: from topic to topic an engine runs with --streaming only. Add it, with "
                 "--stop-when-idle 10s for a run that ends, or leave --runner out."
             )
-        if self._job.detach and not engine.outlives(self._flags):
-            raise RequestError(
-                "--detach: the job would end with this process, which its workers or its job "
-                "server are a part of. Leave --detach out, or give the job a cluster."
-            )
+        check_detach(self._job, engine)
         there = look_at(self._job)
         added = engine.preflight(self._flags)
         self._progress.lanes = lanes = self._number(engine, len(there.partitions))
@@ -265,7 +263,7 @@ class RemoteLanes:
 
     def _too_many(self) -> TooManyErrorsError | None:
         limit, failed = self._job.max_errors, self._progress.counts.failed
-        if limit is None or limit.endswith("%") or failed <= int(limit):
+        if not passed(limit, failed):
             return None
         return TooManyErrorsError(
             f"{failed} records failed, more than --max-errors {limit}; the run was stopped. All of "

@@ -14,7 +14,7 @@ from typing import Any
 
 from modelbeam import engines, storage
 from modelbeam.beam import causes
-from modelbeam.engines.base import RemoteJob, Status
+from modelbeam.engines.base import Engine, RemoteJob, Status
 from modelbeam.errors import (
     EngineError,
     EngineUnreachableError,
@@ -28,6 +28,7 @@ from modelbeam.errors import (
 )
 from modelbeam.job import flags as options
 from modelbeam.job.deaths import Deaths
+from modelbeam.job.description import Job
 from modelbeam.job.prepare import (
     Plan,
     Resumable,
@@ -112,6 +113,19 @@ def always_cancel(_: RemoteJob) -> bool:
     return True
 
 
+def check_detach(job: Job, engine: Engine) -> None:
+    """Refuse to leave a job that ends with this process.
+
+    Raises:
+        RequestError: it would.
+    """
+    if job.detach and not engine.outlives(job.beam_options):
+        raise RequestError(
+            "--detach: the job would end with this process, which its workers or its job server "
+            "are a part of. Leave --detach out, or give the job a cluster."
+        )
+
+
 class RemoteRun:
     """One run on an engine.
 
@@ -151,11 +165,7 @@ class RemoteRun:
             JobError: the job failed.
             InterruptedRunError: it was cancelled.
         """
-        if self._job.detach and not self._engine.outlives(self._flags):
-            raise RequestError(
-                "--detach: the job would end with this process, which its workers or its job "
-                "server are a part of. Leave --detach out, or give the job a cluster."
-            )
+        check_detach(self._job, self._engine)
         info = self._load()
         record = make_record(self._plan, info)
         running = still_running(self._plan.output)

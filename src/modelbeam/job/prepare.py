@@ -88,6 +88,12 @@ class Silent:
     def update(self, totals: Totals) -> None:
         """Say nothing."""
 
+    def lanes(self, progress: Any) -> None:
+        """Say nothing."""
+
+    def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
+        """Say nothing."""
+
     def note(self, text: str) -> None:
         """Say nothing."""
 
@@ -595,13 +601,18 @@ def kept_of(plan: Plan) -> str:
     )
 
 
+def passed(limit: str | None, failed: int) -> bool:
+    """Whether more records failed than a limit of ``N``; one of ``P%`` is for the end."""
+    return limit is not None and not limit.endswith("%") and failed > int(limit)
+
+
 def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooManyErrorsError | None:
     """The error for a limit of ``N`` that is passed while the job runs.
 
     A limit of ``P%`` is for the end, when it is known how many records there are.
     """
     failed = totals.counts.most_failed
-    if limit is None or limit.endswith("%") or failed <= int(limit):
+    if not passed(limit, failed):
         return None
     examples = "; ".join(
         f"{kind.source} at byte {kind.place['offset']}, {kind.type}: {kind.error}"

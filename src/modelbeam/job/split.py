@@ -13,7 +13,6 @@ from modelbeam.formats.base import Piece, Reader, Wanted
 from modelbeam.job.again import Again, Earlier
 from modelbeam.job.task import Progress, Report, Task
 from modelbeam.job.warm import warm_formats
-from modelbeam.kafka.address import is_topic
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts, Tally
@@ -23,10 +22,6 @@ from modelbeam.predicting.several import Chosen
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
-
-READ_AHEAD = 64 << 10
-"""Bytes of an object up to which it is read ahead: no reader's first block is smaller, so it is in
-the same batches as if it was not."""
 
 
 def predict_split(
@@ -100,16 +95,17 @@ _Opened = tuple[Piece, Reader, Iterable[Batch]]
 
 
 def _opened(split: Split, task: Task, info: ModelInfo) -> Generator[_Opened, None, None]:
-    """The pieces in order, each with its reader and its batches.
-
-    Small objects of a store are read ahead, several at once: of each, most of the time is waiting.
-    """
+    """The pieces in order, each with its reader and its batches; some are read ahead, together."""
+    sources = {piece: source_of(piece.path) for piece in split.pieces}
+    ahead = {piece for piece, source in sources.items() if source.reads_ahead(piece)}
+    if len(sources) == 1:
+        ahead.clear()
 
     def opened(piece: Piece) -> _Opened:
-        source = source_of(piece.path)
+        source = sources[piece]
         source.configure(task.asked)
         reader = source.reader(piece, wanted(task, info))
-        if not several or piece.compression is not None or piece.bytes > READ_AHEAD:
+        if piece not in ahead:
             return piece, reader, reader
         batches: list[Batch] = []
         try:
@@ -118,11 +114,10 @@ def _opened(split: Split, task: Task, info: ModelInfo) -> Generator[_Opened, Non
             return piece, reader, _failing(batches, error)
         return piece, reader, batches
 
-    first = split.pieces[0].path
-    several = len(split.pieces) > 1 and storage.is_url(first) and not is_topic(first)
-    yield from (
-        storage.in_parallel(opened, split.pieces, first) if several else map(opened, split.pieces)
-    )
+    if ahead:
+        yield from storage.in_parallel(opened, split.pieces, split.pieces[0].path)
+    else:
+        yield from map(opened, split.pieces)
 
 
 def _failing(batches: list[Batch], error: InputReadError) -> Iterator[Batch]:

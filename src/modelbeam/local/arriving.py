@@ -15,7 +15,15 @@ from typing import Any, Protocol
 from modelbeam import formats, storage, text
 from modelbeam.errors import JobError, RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import Plan, make_publication, make_record, make_task, noted, output_of
+from modelbeam.job.prepare import (
+    Plan,
+    make_publication,
+    make_record,
+    make_task,
+    noted,
+    output_of,
+    passed,
+)
 from modelbeam.job.result import Run
 from modelbeam.job.task import Progress, Totals
 from modelbeam.local.crashes import Crashes
@@ -255,7 +263,7 @@ class ArrivingRun:
 
     def _check_errors(self) -> None:
         limit, counts = self._job.max_errors, self._totals.counts
-        if limit is not None and not limit.endswith("%") and counts.failed > int(limit):
+        if passed(limit, counts.failed):
             raise TooManyErrorsError(
                 f"{counts.failed} records failed, more than --max-errors {limit}; the run was "
                 f"stopped. What was done before is in {self._ledger.output}."

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
+from modelbeam.errors import JobError, ModelbeamError, WorkerDiedError
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
-from modelbeam.job.task import Progress, Totals
+from modelbeam.job.task import Progress
 from modelbeam.kafka.lane import LaneJob, LaneProgress
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares
 from modelbeam.local.start import Started, start_worker
-from modelbeam.local.worker import Worker
+from modelbeam.local.worker import Worker, wait_loaded
 from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.counts import Counts
 from modelbeam.sources.splits import Split
@@ -78,22 +78,6 @@ class LanesWatcher(Protocol):
         """Something happened that a person wants to know once."""
 
 
-class Unwatched:
-    """A watcher that says nothing."""
-
-    def loading(self, seconds: float) -> None:
-        """Say nothing."""
-
-    def lanes(self, progress: LanesProgress) -> None:
-        """Say nothing."""
-
-    def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-
 class _Lane:
     """One lane, over all the processes that it has had."""
 
@@ -134,7 +118,7 @@ class Lanes:
         self.progress = LanesProgress(lanes=number)
         self._crashes, self._model, self._number = crashes, model, number
         self._started: Started | None = started
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._lanes = [_Lane() for _ in range(number)]
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -154,20 +138,7 @@ class Lanes:
         Raises:
             ModelError: it could not be.
         """
-        began = time.monotonic()
-        with self._changed:
-            while self.info is None and self.failure is None:
-                self._changed.wait(0.25)
-                tell(time.monotonic() - began)
-        if self.info is None:
-            assert self.failure is not None
-            if isinstance(self.failure, WorkerDiedError):
-                raise ModelLoadError(
-                    f"--model {self._model.target}: its process died while the model was loaded. "
-                    f"{self.failure}"
-                )
-            raise self.failure
-        return self.info
+        return wait_loaded(self, self._model, tell)
 
     def run(
         self, job: LaneJob, watcher: LanesWatcher, enough: Callable[[LanesProgress], bool]
@@ -247,10 +218,10 @@ class Lanes:
         """Note the first failure."""
         if not isinstance(error, ModelbeamError):
             error = JobError(f"The job failed with {type(error).__name__}: {error}")
-        with self._changed:
+        with self.changed:
             if self.failure is None and not self._stopping:
                 self.failure = error
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _look(self) -> None:
         """Add up what the lanes said."""
@@ -285,9 +256,9 @@ class Lanes:
 
     def worker_loaded(self, _worker: Worker, info: ModelInfo, _grown: int) -> None:
         """It has its model."""
-        with self._changed:
+        with self.changed:
             self.info = self.info or info
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def worker_measured(self, worker: Worker, shares: Shares) -> None:
         """Lanes are processes in any case."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -17,8 +16,6 @@ from modelbeam import storage
 from modelbeam.errors import (
     JobError,
     ModelbeamError,
-    ModelLoadError,
-    WorkerDiedError,
     is_damage,
 )
 from modelbeam.formats.base import Piece
@@ -29,7 +26,7 @@ from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.hints import one_by_one
 from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
-from modelbeam.local.worker import SplitsDiedError, Worker
+from modelbeam.local.worker import SplitsDiedError, Worker, wait_loaded
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks import Manifest
 from modelbeam.sources.splits import Split
@@ -117,20 +114,7 @@ class WorkerPool:
         Raises:
             ModelError: it could not be; the error is the one raised where it was tried.
         """
-        with self.changed:
-            began = time.monotonic()
-            while self.info is None and self.failure is None:
-                self.changed.wait(0.25)
-                tell(time.monotonic() - began)
-        if self.info is None:
-            failure = self.failure
-            if isinstance(failure, WorkerDiedError):
-                raise ModelLoadError(
-                    f"--model {self._model.target}: its process died while the model was loaded. "
-                    f"{failure}"
-                )
-            raise failure or ModelLoadError(f"--model {self._model.target} was not loaded.")
-        return self.info
+        return wait_loaded(self, self._model, tell)
 
     def sample(self, piece: Piece, records: int, task: Task) -> Sample:
         """Predict the first records of a file, without writing anything."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelbeam.errors import RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
+from modelbeam.job.prepare import passed
 from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
@@ -180,7 +181,7 @@ class StreamRun:
 
     def _too_many(self, progress: LanesProgress) -> TooManyErrorsError | None:
         limit, counts = self._job.max_errors, progress.counts
-        if limit is None or limit.endswith("%") or counts.failed <= int(limit):
+        if not passed(limit, counts.failed):
             return None
         first = counts.kinds[0]
         return TooManyErrorsError(

@@ -7,10 +7,12 @@ import os
 import socket
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from modelbeam.errors import JobError, ModelbeamError, WorkerDiedError
+from modelbeam.errors import JobError, ModelbeamError, ModelLoadError, WorkerDiedError
 from modelbeam.job.careful import Careful, Load, Pulse, ending
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
@@ -38,10 +40,14 @@ class Owner(Protocol):
 
     Attributes:
         info: what the model says of itself, once a process has loaded it.
+        failure: what ended the work first, if anything did.
+        changed: held while either changes, and notified then.
         record_timeout: seconds that a record may take, or ``None``.
     """
 
     info: ModelInfo | None
+    failure: ModelbeamError | None
+    changed: threading.Condition
 
     @property
     def record_timeout(self) -> float | None: ...
@@ -63,6 +69,31 @@ class Owner(Protocol):
 
     def stop(self, error: BaseException) -> None:
         """The job is to end with this error."""
+
+
+def wait_loaded(owner: Owner, model: ModelSpec, tell: Callable[[float], None]) -> ModelInfo:
+    """Wait until one of an owner's processes has loaded the model.
+
+    Args:
+        owner: of the processes.
+        model: what they load.
+        tell: given the seconds so far, a few times a second.
+
+    Raises:
+        ModelError: it could not be; the error is the one raised where it was tried.
+    """
+    with owner.changed:
+        began = time.monotonic()
+        while owner.info is None and owner.failure is None:
+            owner.changed.wait(0.25)
+            tell(time.monotonic() - began)
+    if owner.info is not None:
+        return owner.info
+    if isinstance(owner.failure, WorkerDiedError):
+        raise ModelLoadError(
+            f"--model {model.target}: its process died while the model was loaded. {owner.failure}"
+        )
+    raise owner.failure or ModelLoadError(f"--model {model.target} was not loaded.")
 
 
 class Worker:

@@ -6,38 +6,22 @@ import time
 from typing import Any
 
 from modelbeam.engines.run import Submitted
+from modelbeam.job.prepare import Silent
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
-from modelbeam.local.lanes import LanesProgress, Unwatched
-from modelbeam.report.progress import LOADING_SECONDS, failure_lines, write_line
+from modelbeam.local.lanes import LanesProgress
+from modelbeam.report.progress import SECONDS_BETWEEN_LINES, Lines, Notes, failure_lines
 from modelbeam.run import StreamWatcher
 from modelbeam.text import count
 
-SECONDS_BETWEEN_LINES = 5.0
 
-
-class NotesOnly(Unwatched):
-    """Says only what a person wants to know once."""
-
-    def note(self, text: str) -> None:
-        """Write a line."""
-        write_line(text)
-
-
-class StreamLines(NotesOnly):
-    """A line on stderr every few seconds; on a terminal one line that changes."""
+class StreamLines(Lines):
+    """A line on stderr every few seconds."""
 
     def __init__(self) -> None:
-        self._due = 0.0
+        super().__init__()
         self._before = (time.monotonic(), 0)
-        self._loading_due = LOADING_SECONDS
         self._said = ""
-
-    def loading(self, seconds: float) -> None:
-        """Say how long the model has been loading."""
-        if seconds >= self._loading_due:
-            self._loading_due = seconds + SECONDS_BETWEEN_LINES
-            self.note(f"Loading the model ({seconds:.0f} s)")
 
     def lanes(self, progress: LanesProgress) -> None:
         """Write a line if it is time."""
@@ -81,8 +65,8 @@ def line(progress: LanesProgress, rate: float) -> str:
 def stream_watcher(*, quiet: bool, progress: bool) -> StreamWatcher:
     """The right one."""
     if quiet:
-        return Unwatched()
-    return StreamLines() if progress else NotesOnly()
+        return Silent()
+    return StreamLines() if progress else Notes()
 
 
 def left_streaming(job: Submitted) -> str:

@@ -93,6 +93,10 @@ class Source(ABC):
             The splits, and the size that they were cut by.
         """
 
+    def reads_ahead(self, piece: Piece) -> bool:  # noqa: ARG002 - of most there is no gain
+        """Whether a piece is so far away and so small that it is read whole before its turn."""
+        return False
+
     @abstractmethod
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""

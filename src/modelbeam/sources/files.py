@@ -38,6 +38,10 @@ from modelbeam.sources.splits import (
 )
 from modelbeam.storage import FileInfo
 
+READ_AHEAD = 64 << 10
+"""Bytes of an object up to which it is read ahead: no reader's first block is smaller, so it is in
+the same batches as if it was not."""
+
 
 class Files(Source):
     """Files, read by the format that each one has."""
@@ -100,6 +104,11 @@ class Files(Source):
         if earlier is not None:
             return planned_again(earlier, inputs, size, **settings), size
         return plan_splits(inputs, size, **settings), size
+
+    def reads_ahead(self, piece: Piece) -> bool:
+        """Whether it is a small object of a store: of each, most of the time is waiting."""
+        near = piece.bytes <= READ_AHEAD and piece.compression is None
+        return near and storage.is_url(piece.path)
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
