@@ -7,7 +7,6 @@ training is an error of its record: the libraries predict something for it witho
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,11 +27,6 @@ def no_arguments(target: Target, arguments: Mapping[str, Any]) -> None:
             f"--model {target}: a trained model takes no arguments, and was given "
             f"{', '.join(sorted(arguments))}."
         )
-
-
-def name_of(target: Target) -> str:
-    """What error lines call a file: its name without the suffix."""
-    return os.path.basename(target.path.rstrip("/")).rpartition(".")[0] or str(target)
 
 
 def column_of(name: str, categories: Any) -> Column:

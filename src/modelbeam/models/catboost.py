@@ -12,7 +12,7 @@ from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.machine import call_threads
 from modelbeam.models import boosters, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
-from modelbeam.models.libraries import distributions_of, foreign
+from modelbeam.models.libraries import distributions_of, not_fitted, own_file
 from modelbeam.models.options import Options
 from modelbeam.models.signature import Column
 from modelbeam.models.target import Target
@@ -26,10 +26,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
         ModelError: it cannot be read.
     """
     boosters.no_arguments(target, arguments)
-    path = target.local()
-    strange = foreign(path)
-    if strange:
-        raise NotAModelError(f"--model {target} is {strange}.")
+    path = own_file(target)
     try:
         plain = catboost.CatBoost().load_model(path)
         kind = catboost.CatBoostClassifier if len(plain.classes_) else catboost.CatBoostRegressor
@@ -46,10 +43,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
 def from_object(target: Target, model: Any, options: Options) -> CatBoostModel:
     """An object of the library that was in a pickle."""
     if not model.is_fitted():
-        raise NotAModelError(
-            f"--model {target} holds a {type(model).__name__} that was not fitted. Call its fit() "
-            f"with the training data and save it again."
-        )
+        raise not_fitted(target, type(model).__name__)
     return CatBoostModel(target, model, options)
 
 
@@ -94,7 +88,7 @@ class CatBoostModel(tabular.TableModel):
         what = "classifier" if self._labels else "regressor"
         self.info = ModelInfo(
             target=str(target),
-            name=boosters.name_of(target),
+            name=tabular.name_of(target),
             style="table",
             description=f"{model.tree_count_} trees",
             interface=f"CatBoost ({what})",

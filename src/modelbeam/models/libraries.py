@@ -12,6 +12,9 @@ import zipfile
 from collections.abc import Iterable
 from typing import Any
 
+from modelbeam.errors import NotAModelError
+from modelbeam.models.target import Target
+
 _BROUGHT_BY = {
     "catboost": "catboost",
     "lightgbm": "lightgbm",
@@ -124,6 +127,27 @@ def foreign(path: str) -> str | None:
     if head.startswith(b"\x80\x02\x8a\nl\xfcF\xf9"):
         return f"a PyTorch checkpoint (of before 1.6); {_INSTEAD}"
     return None
+
+
+def own_file(target: Target) -> str:
+    """The local path of a model's file.
+
+    Raises:
+        NotAModelError: it is certainly of a library that no kind of ours loads.
+    """
+    path = target.local()
+    strange = foreign(path)
+    if strange:
+        raise NotAModelError(f"--model {target} is {strange}.")
+    return path
+
+
+def not_fitted(target: Target, name: str) -> NotAModelError:
+    """The error for an estimator of a class of that name that has learnt nothing."""
+    return NotAModelError(
+        f"--model {target} holds a {name} that was not fitted. Call its fit() with the training "
+        f"data and save it again."
+    )
 
 
 _BY_SUFFIX = {

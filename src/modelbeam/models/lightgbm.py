@@ -19,7 +19,7 @@ from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.machine import call_threads
 from modelbeam.models import boosters, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
-from modelbeam.models.libraries import distributions_of, foreign
+from modelbeam.models.libraries import distributions_of, not_fitted, own_file
 from modelbeam.models.options import Options
 from modelbeam.models.target import Target
 from modelbeam.text import describe
@@ -32,10 +32,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
         ModelError: it cannot be read.
     """
     boosters.no_arguments(target, arguments)
-    path = target.local()
-    strange = foreign(path)
-    if strange:
-        raise NotAModelError(f"--model {target} is {strange}.")
+    path = own_file(target)
     _check(target, path)
     try:
         booster = lgb.Booster(model_file=path)
@@ -51,10 +48,7 @@ def from_object(target: Target, model: Any, options: Options) -> LightGBMModel:
     """A booster, or an object of the scikit-learn interface, that was in a pickle."""
     if not hasattr(model, "booster_"):
         if hasattr(model, "get_params"):
-            raise NotAModelError(
-                f"--model {target} holds a {type(model).__name__} that was not fitted. Call its "
-                f"fit() with the training data and save it again."
-            )
+            raise not_fitted(target, type(model).__name__)
         return LightGBMModel(target, model, options, None)
     return LightGBMModel(target, model.booster_, options, getattr(model, "classes_", None))
 
@@ -119,7 +113,7 @@ class LightGBMModel(tabular.TableModel):
         signature = tabular.signature_of(columns)
         self.info = ModelInfo(
             target=str(target),
-            name=boosters.name_of(target),
+            name=tabular.name_of(target),
             style="table",
             description=f"{booster.num_trees()} trees, {objective}",
             interface=f"LightGBM ({objective})",

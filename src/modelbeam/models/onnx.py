@@ -20,7 +20,7 @@ from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.machine import call_threads
 from modelbeam.models import fingerprint, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
-from modelbeam.models.libraries import distributions_of, foreign
+from modelbeam.models.libraries import distributions_of, own_file
 from modelbeam.models.onnx_files import external, mentions
 from modelbeam.models.options import Options
 from modelbeam.models.signature import Kind
@@ -58,10 +58,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
             f"--model {target}: an ONNX model takes the argument 'providers' and not "
             f"{', '.join(sorted(unknown))}."
         )
-    path = target.local()
-    strange = foreign(path)
-    if strange:
-        raise NotAModelError(f"--model {target} is {strange}.")
+    path = own_file(target)
     files = [path, *_beside(target, path)]
     trees = mentions(path, b"TreeEnsemble")
     settings = ort.SessionOptions()
@@ -174,7 +171,7 @@ class OnnxModel(tabular.TableModel):
         version = str(meta.version) if meta.version else "unknown"
         self.info = ModelInfo(
             target=str(target),
-            name=os.path.basename(target.path).rpartition(".")[0] or str(target),
+            name=tabular.name_of(target),
             style="table",
             version=version,
             description=meta.description or "",

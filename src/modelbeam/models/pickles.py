@@ -14,7 +14,13 @@ from typing import Any, NoReturn
 
 from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.models.base import raise_load_error
-from modelbeam.models.libraries import distributions_of, foreign, install_hint, version_of
+from modelbeam.models.libraries import (
+    distributions_of,
+    foreign,
+    install_hint,
+    not_fitted,
+    version_of,
+)
 from modelbeam.models.options import Options
 from modelbeam.models.target import Target
 from modelbeam.text import describe
@@ -238,10 +244,7 @@ def check(target: Target, found: Any) -> None:
         _no_predict(target, found, kind, instead)
     empty = unfitted(found)
     if empty:
-        raise NotAModelError(
-            f"--model {target} holds a {empty} that was not fitted. Call its fit() with the "
-            f"training data and save it again."
-        )
+        raise not_fitted(target, empty)
 
 
 def _no_predict(target: Target, found: Any, kind: str, instead: str) -> NoReturn:

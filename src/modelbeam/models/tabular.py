@@ -9,6 +9,7 @@ is repeated, and what is predicted for it left out), in one memory layout, whate
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,11 @@ class TableModel(LoadedModel):
             whole = pa.RecordBatch.from_arrays([a for _, a in made], names=[n for n, _ in made])
             pieces.append(whole.slice(0, piece.num_rows))
         return pieces[0] if len(pieces) == 1 else pa.Table.from_batches(pieces)
+
+
+def name_of(target: Target) -> str:
+    """What error lines call a file: its name without the suffix."""
+    return os.path.basename(target.path.rstrip("/")).rpartition(".")[0] or str(target)
 
 
 def aligned(batch: Any, rows: int) -> Any:

@@ -17,7 +17,7 @@ from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.machine import call_threads
 from modelbeam.models import boosters, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
-from modelbeam.models.libraries import distributions_of, foreign
+from modelbeam.models.libraries import distributions_of, not_fitted, own_file
 from modelbeam.models.options import Options
 from modelbeam.models.target import Target
 from modelbeam.text import describe
@@ -30,10 +30,7 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
         ModelError: it cannot be read.
     """
     boosters.no_arguments(target, arguments)
-    path = target.local()
-    strange = foreign(path)
-    if strange:
-        raise NotAModelError(f"--model {target} is {strange}.")
+    path = own_file(target)
     _check(target, path)
     try:
         booster = xgb.Booster(model_file=path)
@@ -54,10 +51,7 @@ def from_object(target: Target, model: Any, options: Options) -> XGBoostModel:
         try:
             booster = model.get_booster()
         except Exception as error:
-            raise NotAModelError(
-                f"--model {target} holds a {type(model).__name__} that was not fitted. Call its "
-                f"fit() with the training data and save it again."
-            ) from error
+            raise not_fitted(target, type(model).__name__) from error
     return XGBoostModel(target, booster, options)
 
 
@@ -131,7 +125,7 @@ class XGBoostModel(tabular.TableModel):
         trained = ".".join(map(str, json.loads(booster.save_config()).get("version", [])))
         self.info = ModelInfo(
             target=str(target),
-            name=boosters.name_of(target),
+            name=tabular.name_of(target),
             style="table",
             description=f"{booster.num_boosted_rounds()} rounds, {self._objective}",
             interface=f"XGBoost ({'classifier' if self._classes else 'regressor'})",
