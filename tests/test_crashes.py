@@ -223,7 +223,7 @@ def test_a_pipeline_that_outlives_its_pool_does_nothing() -> None:
 
     work = PredictSplitInPool("a pool that is gone")
     work.setup()
-    assert list(work.process("whatever was left")) == []
+    assert list(work.process(0)) == []
 
 
 # What goes wrong in the middle of a run, and is repaired

@@ -316,7 +316,7 @@ def test_few_requests_for_each_of_many_small_objects(store_root: Root) -> None:
     # a look at the first bytes of each, then its content; only HDFS must be asked for the version
     hdfs = store_root.server.scheme == "hdfs"
     assert each(few, many) == ({"get": 1, "stat": 1} if hdfs else {"get": 1})
-    assert each(few_read, many_read) == {"get": 1, "stat": 3 if hdfs else 2}
+    assert each(few_read, many_read) == {"get": 1, "stat": 2 if hdfs else 1}
 
 
 def test_small_objects_are_looked_at_and_read_several_at_once(store_root: Root) -> None:

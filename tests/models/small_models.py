@@ -59,6 +59,17 @@ class TableDoubler(Doubler):
         return pa.RecordBatch.from_arrays([pa.array(2 * x)], names=["y"])
 
 
+class CallSize(TableDoubler):
+    """Predicts of each record how many were in its call."""
+
+    qualified_name = "call_size"
+    output_schema = Schema({"records": int})
+
+    def predict_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The number of rows, for each."""
+        return pa.RecordBatch.from_arrays([[batch.num_rows] * batch.num_rows], names=["records"])
+
+
 class TextDoubler(Doubler):
     """Takes numbers that are text."""
 

@@ -8,7 +8,6 @@ import apache_beam as beam
 
 from modelbeam.beam.in_pool import PredictSplitInPool, PublishSplitsInPool
 from modelbeam.beam.on_worker import PredictSplit, PublishSplits, ReadPlan, WorkerJob
-from modelbeam.sources.splits import Split
 
 
 def build(pipeline: beam.Pipeline, splits: Any, work: beam.DoFn, publishing: beam.DoFn) -> None:
@@ -30,10 +29,10 @@ def build(pipeline: beam.Pipeline, splits: Any, work: beam.DoFn, publishing: bea
     )
 
 
-def build_local(pipeline: beam.Pipeline, splits: list[Split], pool: str) -> None:
-    """The job on this machine: the processes of a pool hold the model and know all else."""
-    created = beam.Create([split.to_json() for split in splits], reshuffle=False)
-    build(pipeline, created, PredictSplitInPool(pool), PublishSplitsInPool(splits, pool))
+def build_local(pipeline: beam.Pipeline, splits: int, pool: str) -> None:
+    """The job on this machine: a pool has the splits, and processes that hold the model."""
+    created = beam.Create(range(splits), reshuffle=False)
+    build(pipeline, created, PredictSplitInPool(pool), PublishSplitsInPool(pool))
 
 
 def build_remote(pipeline: beam.Pipeline, work: WorkerJob) -> None:

@@ -13,7 +13,13 @@ from modelbeam.sources.splits import Split
 
 
 class Pool(Protocol):
-    """Has splits predicted, counted and published: :class:`.coordinator.Coordinator`."""
+    """Has splits predicted, counted and published: :class:`.coordinator.Coordinator`.
+
+    Attributes:
+        splits: all of the job, in order; the pipeline knows them by their place.
+    """
+
+    splits: list[Split]
 
     def wait_open(self) -> Task:
         """Wait until the model is loaded and everything checked; what every split is told."""
@@ -27,7 +33,7 @@ class Pool(Protocol):
     def stop(self, error: BaseException) -> None:
         """Note the first failure; no further split is begun."""
 
-    def publish(self, splits: list[Split]) -> None:
+    def publish(self) -> None:
         """Publish; all splits are committed."""
 
 

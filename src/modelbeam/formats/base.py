@@ -203,6 +203,17 @@ class FileFormat(ABC):
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece."""
 
+    def joined(self, pieces: Sequence[Piece], wanted: Wanted) -> Reader | None:
+        """Read several small files as if they were one, if the format can.
+
+        Its batches hold records of several files, and say of each which one (:meth:`Batch.source`).
+
+        Args:
+            pieces: whole files that are not compressed and no longer than a record may be.
+            wanted: how.
+        """
+        return None
+
     @abstractmethod
     def first(
         self, path: str, compression: str | None, records: int, wanted: Wanted | None = None

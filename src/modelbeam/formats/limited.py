@@ -89,6 +89,10 @@ class FirstRecords(Batch):
         """That of the whole batch."""
         return self._batch.position(row)
 
+    def source(self, row: int) -> str | None:
+        """The file that a record is in."""
+        return self._batch.source(row)
+
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """That of the whole batch."""
         return self._batch.original(row, parsed)

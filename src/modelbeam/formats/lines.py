@@ -71,6 +71,10 @@ class LineBlock:
         offset = self.offset + int(self._starts[row])
         return Position(self.line + row + 1, 0 if self.marked and row == 0 else offset)
 
+    def source(self, row: int) -> str | None:
+        """The file of a line, if the block has those of several."""
+        return None
+
     def raw(self, row: int) -> bytes:
         """The record's original bytes, without the line's end."""
         return self.lines[row].removesuffix(b"\r")
@@ -88,6 +92,15 @@ class LongLine(NamedTuple):
     length: int
     head: bytes
     lines: int = 1
+
+
+class Blocks(Protocol):
+    """Yields blocks of about so many bytes, which may be changed between two of them."""
+
+    size: int
+
+    def __iter__(self) -> Iterator[LineBlock | LongLine]:
+        """Yield them in order."""
 
 
 class BlockReader:
@@ -235,6 +248,14 @@ def count_lines(data: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
 
 
+def whole_block(data: bytes, offset: int = 0, line: int = 0) -> LineBlock:
+    """Lines as a block; a byte-order mark at the beginning of the file is left out."""
+    count = count_lines(data) + (bool(data) and not data.endswith(b"\n"))
+    if offset == 0 and data.startswith(_BOM):
+        return LineBlock(data[len(_BOM) :], len(_BOM), line, count, marked=True)
+    return LineBlock(data, offset, line, count)
+
+
 class _Reader:
     """Cuts what it reads of a piece into blocks of whole lines."""
 
@@ -276,14 +297,10 @@ class _Reader:
         return None
 
     def _block(self, data: bytes) -> LineBlock:
-        position, line = cast(int, self._position), self._line
-        count = count_lines(data)
-        count += not data.endswith(b"\n")
-        self._position = position + len(data)
-        self._line += count
-        if position == 0 and data.startswith(_BOM):
-            return LineBlock(data[len(_BOM) :], len(_BOM), line, count, marked=True)
-        return LineBlock(data, position, line, count)
+        block = whole_block(data, cast(int, self._position), self._line)
+        self._position = cast(int, self._position) + len(data)
+        self._line += block.count
+        return block
 
     def _unread(self, data: bytes, cut: int) -> None:
         if cut == len(data):
@@ -351,7 +368,7 @@ class LinesReader(Reader):
         piece: Piece,
         wanted: Wanted,
         batch: Callable[[LineBlock], Batch],
-        blocks: type[BlockReader] = BlockReader,
+        blocks: Callable[[Piece, int, int], Blocks] = BlockReader,
     ) -> None:
         self._piece, self._wanted, self._batch = piece, wanted, batch
         self._blocks = blocks(piece, wanted.longest, _FIRST_BLOCK[wanted.style])
@@ -410,6 +427,10 @@ class LinesBatch(Batch):
     def position(self, row: int) -> Position:
         """The line, from 1 in its piece, and its offset in the file."""
         return self.block.position(row)
+
+    def source(self, row: int) -> str | None:
+        """The file, if the block has lines of several."""
+        return self.block.source(row)
 
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The line's text."""

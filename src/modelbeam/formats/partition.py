@@ -214,6 +214,10 @@ class PartitionBatch(Batch):
         """That in the file."""
         return self._batch.position(row)
 
+    def source(self, row: int) -> str | None:
+        """The file that a record is in."""
+        return self._batch.source(row)
+
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The record as it is in the file."""
         return self._batch.original(row, parsed)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from modelbeam import storage
 from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationError
-from modelbeam.formats.base import Piece, Reader, Wanted
+from modelbeam.formats.base import Reader, Wanted
 from modelbeam.job.again import Again, Earlier
 from modelbeam.job.task import Progress, Report, Task
 from modelbeam.job.warm import warm_formats
@@ -67,71 +66,42 @@ def _predict_into(
     counts = Counts()
     units = done = 0
     again = Again(Earlier.read(task.again, split), attempt) if task.again else None
-    with closing(_opened(split, task, model.info)) as opened:
-        for number, (piece, reader, batches) in enumerate(opened):
-            for batch in _noting(batches, piece, task):
+    source = source_of(split.pieces[0].path)
+    source.configure(task.asked)
+    opened = source.open(split.pieces, wanted(task, model.info), joined=again is None)
+    with closing(opened):
+        for number, (pieces, reader, batches) in enumerate(opened):
+            path = pieces[0].path
+            for batch in _noting(batches, path, task):
                 if report is not None:  # before the batch: should the process die, we know where
                     read, offset = reader.progress()
-                    report(Progress(counts, done + read, piece.path, offset))
+                    report(Progress(counts, done + read, batch.source(0) or path, offset))
                 started = time.monotonic()
                 if again is None:
-                    _predict_batch(attempt, piece, task, model, reader, batch, counts)
+                    _predict_batch(attempt, path, task, model, reader, batch, counts)
                 else:
                     rows, failed = again.failed_rows(batch, number)
                     again.attempt.rows = earlier = [row for row in rows if row not in failed]
                     some = Chosen(batch, failed)
-                    _predict_batch(again.attempt, piece, task, model, reader, some, counts)
+                    _predict_batch(again.attempt, path, task, model, reader, some, counts)
                     counts.read += len(earlier)
                     counts.predicted += len(earlier)
                 reader.took(time.monotonic() - started)
             units += reader.units
-            done += piece.bytes
+            done += sum(piece.bytes for piece in pieces)
     if again is not None:
         again.end()
     return counts, units
 
 
-_Opened = tuple[Piece, Reader, Iterable[Batch]]
-
-
-def _opened(split: Split, task: Task, info: ModelInfo) -> Generator[_Opened, None, None]:
-    """The pieces in order, each with its reader and its batches; some are read ahead, together."""
-    sources = {piece: source_of(piece.path) for piece in split.pieces}
-    ahead = {piece for piece, source in sources.items() if source.reads_ahead(piece)}
-    if len(sources) == 1:
-        ahead.clear()
-
-    def opened(piece: Piece) -> _Opened:
-        source = sources[piece]
-        source.configure(task.asked)
-        reader = source.reader(piece, wanted(task, info))
-        if piece not in ahead:
-            return piece, reader, reader
-        batches: list[Batch] = []
-        try:
-            batches.extend(reader)
-        except InputReadError as error:
-            return piece, reader, _failing(batches, error)
-        return piece, reader, batches
-
-    if ahead:
-        yield from storage.in_parallel(opened, split.pieces, split.pieces[0].path)
-    else:
-        yield from map(opened, split.pieces)
-
-
-def _failing(batches: list[Batch], error: InputReadError) -> Iterator[Batch]:
-    yield from batches
-    raise error
-
-
-def _noting(batches: Iterable[Batch], piece: Piece, task: Task) -> Iterator[Batch]:
+def _noting(batches: Iterable[Batch], path: str, task: Task) -> Iterator[Batch]:
     """The batches; that a file is damaged is noted, so that it may be mended and resumed."""
     try:
         yield from batches
     except InputReadError as error:
         if error.damaged:
-            sink_of(task.state, task.output, task.fingerprint).note_damaged(piece.path)
+            sink = sink_of(task.state, task.output, task.fingerprint)
+            sink.note_damaged(error.path or path)
         raise
 
 
@@ -151,7 +121,7 @@ def wanted(task: Task, info: ModelInfo) -> Wanted:
 
 def _predict_batch(
     attempt: Attempt,
-    piece: Piece,
+    path: str,
     task: Task,
     model: LoadedModel,
     reader: Reader,
@@ -169,16 +139,17 @@ def _predict_batch(
         failed, whole = _count_models(outcome, unwritten, failures, counts)
     if outcome.read != written + failed or not whole:
         raise ReconciliationError(
-            f"{piece.path}, after byte {reader.progress()[1]}: {outcome.read} records were read, "
-            f"{written} predicted and {failed} failed. This is a defect of modelbeam; "
-            f"nothing was published. Please report it."
+            f"{batch.source(0) or path}, after byte {reader.progress()[1]}: "
+            f"{outcome.read} records were read, {written} predicted and {failed} failed. "
+            f"This is a defect of modelbeam; nothing was published. Please report it."
         )
     lines = []
     for failure in failures:
         position = batch.position(failure.row)
         original = batch.original(failure.row, parsed=failure.stage != "decode")
-        lines.append(error_line(piece.path, position, model.info.name, failure, original))
-        counts.note_failure(failure, position, piece.path)
+        source = batch.source(failure.row) or path
+        lines.append(error_line(source, position, model.info.name, failure, original))
+        counts.note_failure(failure, position, source)
     if lines:
         attempt.write_errors(b"".join(lines))
     counts.failed += failed

@@ -24,6 +24,7 @@ class Coordinator:
 
     Args:
         pool: the processes that predict.
+        splits: all of the job.
 
     Attributes:
         name: by which the steps find it.
@@ -31,7 +32,8 @@ class Coordinator:
         damaged: one for each input that could not be read.
     """
 
-    def __init__(self, pool: WorkerPool) -> None:
+    def __init__(self, pool: WorkerPool, splits: list[Split]) -> None:
+        self.splits = splits
         self.name = os.urandom(6).hex()
         self.run: dict[str, Any] | None = None
         self.damaged: list[InputReadError] = []
@@ -52,12 +54,11 @@ class Coordinator:
 
     # What the job's owner does.
 
-    def open(self, task: Task, splits: int, size: int, publication: Publication) -> None:
+    def open(self, task: Task, size: int, publication: Publication) -> None:
         """Let :meth:`predict` begin.
 
         Args:
             task: what is the same for every split.
-            splits: how many there are.
             size: how many bytes they have.
             publication: what :meth:`publish` needs; how many workers there are, and how many
                 splits were done before, is filled in here.
@@ -66,7 +67,7 @@ class Coordinator:
         with self._changed:
             self._publication, self._task, self._bytes = publication, task, size
             self._changed.notify_all()
-        self._pool.open(self, splits)
+        self._pool.open(self, len(self.splits))
 
     def totals(self) -> Totals:
         """How far the whole job is."""
@@ -134,7 +135,7 @@ class Coordinator:
         """Note the first failure; no further split is begun."""
         self._pool.stop(error)
 
-    def publish(self, splits: list[Split]) -> None:
+    def publish(self) -> None:
         """Publish; then :attr:`run` describes the run, or :attr:`failure` says why not."""
         if self._publication is None or self.failure is not None:
             return
@@ -148,7 +149,7 @@ class Coordinator:
                 workers=self._pool.workers_text(),
                 crashes=self._pool.crashes.described(),
             )
-            run = publish(known, splits)
+            run = publish(known, self.splits)
         except Exception as error:
             self.stop(error)
             return

@@ -40,7 +40,7 @@ class LocalRun:
         job = plan.job
         crashes = Crashes(job.record_timeout, job.max_crashes)
         self._pool = WorkerPool(job.model, plan.workers, job.worker_mode, started, crashes)
-        self._coordinator = Coordinator(self._pool)
+        self._coordinator = Coordinator(self._pool, plan.splits)
 
     def run(self) -> Run:
         state: State | None = None
@@ -63,8 +63,7 @@ class LocalRun:
             for note in self._plan.notes:
                 self._watcher.note(note)
             publication = make_publication(self._plan, record, info, self._started, "this machine")
-            splits, size = len(self._plan.splits), self._plan.bytes
-            coordinator.open(make_task(self._plan, record), splits, size, publication)
+            coordinator.open(make_task(self._plan, record), self._plan.bytes, publication)
             self._wait()
         except BaseException as error:
             coordinator.close()
@@ -93,7 +92,7 @@ class LocalRun:
             threads = min(len(plan.splits), plan.workers * 2)
             made = local_options(plan.job.beam_options, threads)
             pipeline = new_pipeline(made)
-            build_local(pipeline, plan.splits, coordinator.name)
+            build_local(pipeline, len(plan.splits), coordinator.name)
             pipeline.run().wait_until_finish()
             if coordinator.run is None:
                 if coordinator.damaged:

@@ -154,6 +154,10 @@ class Batch(ABC):
     def position(self, row: int) -> Place:
         """Where the record of a row is in its source."""
 
+    def source(self, row: int) -> str | None:
+        """The file or URL of a row's record, if the batch holds records of several."""
+        return None
+
     @abstractmethod
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The members of an error line that hold the record as it was.

@@ -208,6 +208,10 @@ class _View(Batch):
         """Where a record is."""
         return self._batch.position(row)
 
+    def source(self, row: int) -> str | None:
+        """The file that a record is in."""
+        return self._batch.source(row)
+
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The record as it was."""
         return self._batch.original(row, parsed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from modelbeam import formats
@@ -27,6 +27,20 @@ class Found(NamedTuple):
     inputs: list[FileInfo]
     notes: list[str]
     partitions: dict[str, Partition]
+
+
+class Opened(NamedTuple):
+    """One or more pieces that are read.
+
+    Attributes:
+        pieces: more than one if they are read together.
+        reader: of them.
+        batches: what it yields; some may have been read already.
+    """
+
+    pieces: tuple[Piece, ...]
+    reader: Reader
+    batches: Iterable[Batch]
 
 
 class Source(ABC):
@@ -93,9 +107,22 @@ class Source(ABC):
             The splits, and the size that they were cut by.
         """
 
-    def reads_ahead(self, piece: Piece) -> bool:  # noqa: ARG002 - of most there is no gain
-        """Whether a piece is so far away and so small that it is read whole before its turn."""
-        return False
+    def open(
+        self,
+        pieces: Sequence[Piece],
+        wanted: Wanted,
+        joined: bool = True,  # noqa: ARG002 - a source may have nothing to join
+    ) -> Generator[Opened, None, None]:
+        """The pieces in order, each with its reader and its batches.
+
+        Args:
+            pieces: of one split.
+            wanted: how they are read.
+            joined: whether small ones may be read together.
+        """
+        for piece in pieces:
+            reader = self.reader(piece, wanted)
+            yield Opened((piece,), reader, reader)
 
     @abstractmethod
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from modelbeam import formats, storage, text
-from modelbeam.errors import InputNotFoundError, RequestError, did_you_mean
+from modelbeam.errors import InputNotFoundError, InputReadError, RequestError, did_you_mean
 from modelbeam.formats.base import FileFormat, Piece, Reader, Wanted
 from modelbeam.formats.limited import LimitedReader
 from modelbeam.formats.partition import (
@@ -26,7 +27,7 @@ from modelbeam.formats.partition import (
 )
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
 from modelbeam.predicting.batch import Batch
-from modelbeam.sources.base import Found, Source
+from modelbeam.sources.base import Found, Opened, Source
 from modelbeam.sources.looking import formats_of
 from modelbeam.sources.splits import (
     Split,
@@ -39,8 +40,8 @@ from modelbeam.sources.splits import (
 from modelbeam.storage import FileInfo
 
 READ_AHEAD = 64 << 10
-"""Bytes of an object up to which it is read ahead: no reader's first block is smaller, so it is in
-the same batches as if it was not."""
+"""Bytes up to which a file is small: read with others, or ahead of its turn if it is far away. No
+reader's first block is smaller, so what is read ahead is in the same batches as if it was not."""
 
 
 class Files(Source):
@@ -105,10 +106,25 @@ class Files(Source):
             return planned_again(earlier, inputs, size, **settings), size
         return plan_splits(inputs, size, **settings), size
 
-    def reads_ahead(self, piece: Piece) -> bool:
-        """Whether it is a small object of a store: of each, most of the time is waiting."""
-        near = piece.bytes <= READ_AHEAD and piece.compression is None
-        return near and storage.is_url(piece.path)
+    def open(
+        self, pieces: Sequence[Piece], wanted: Wanted, joined: bool = True
+    ) -> Generator[Opened, None, None]:
+        """The pieces in order; small ones are read together, or at least several ahead."""
+        groups = list(_together(pieces, wanted)) if joined else [(piece,) for piece in pieces]
+
+        def opened(group: tuple[Piece, ...]) -> Opened:
+            reader = _joined(group, wanted) if len(group) > 1 else None
+            if reader is not None:
+                return Opened(group, reader, reader)
+            (piece,) = group
+            reader = self.reader(piece, wanted)
+            ahead = _is_small(piece) and storage.is_url(piece.path) and len(pieces) > 1
+            return Opened(group, reader, _read_ahead(reader) if ahead else reader)
+
+        if storage.is_url(pieces[0].path):  # of a small object, most of the time is waiting
+            yield from storage.in_parallel(opened, groups, pieces[0].path)
+        else:
+            yield from map(opened, groups)
 
     def reader(self, piece: Piece, wanted: Wanted) -> Reader:
         """Read a piece of a file."""
@@ -145,6 +161,51 @@ def _partitioned(splits: list[Split], partitions: Mapping[str, Partition]) -> li
         )
         for split in splits
     ]
+
+
+def _is_small(piece: Piece) -> bool:
+    return piece.bytes == piece.size <= READ_AHEAD and piece.compression is None
+
+
+def _together(pieces: Sequence[Piece], wanted: Wanted) -> Iterator[tuple[Piece, ...]]:
+    """The pieces in order, those together that one reader can read."""
+
+    def kind(piece: Piece) -> object:
+        """What small files that are read together have in common; others have nothing."""
+        if not _is_small(piece) or piece.size > wanted.longest or piece.records is not None:
+            return piece
+        return piece.format, piece.reading, piece.partition
+
+    for _, alike in itertools.groupby(pieces, kind):
+        group = tuple(alike)
+        if len(group) > 1 and _joined(group, wanted) is not None:
+            yield group
+        else:
+            yield from ((piece,) for piece in group)
+
+
+def _joined(pieces: tuple[Piece, ...], wanted: Wanted) -> Reader | None:
+    """A reader of several small files, if their format can be read so."""
+    partition = pieces[0].partition
+    reader = _format_of(pieces[0]).joined(pieces, without(wanted, partition))
+    if reader is None or not partition:
+        return reader
+    return PartitionReader(lambda _: reader, partition, wanted)
+
+
+def _read_ahead(reader: Reader) -> Iterable[Batch]:
+    """All batches of a small piece; what a damaged one raises is raised in its turn."""
+    batches: list[Batch] = []
+    try:
+        batches.extend(reader)
+    except InputReadError as error:
+        return _failing(batches, error)
+    return batches
+
+
+def _failing(batches: list[Batch], error: InputReadError) -> Iterator[Batch]:
+    yield from batches
+    raise error
 
 
 def _format_of(piece: Piece) -> FileFormat:

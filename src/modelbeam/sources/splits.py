@@ -6,7 +6,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
@@ -75,13 +75,17 @@ class Split:
     def to_json(self) -> str:
         """The split as it crosses a shuffle."""
         part = {"part": self.part} if self.part else {}
-        return json.dumps({"index": self.index, "pieces": list(map(asdict, self.pieces)), **part})
+        pieces = [{name: getattr(piece, name) for name in _FIELDS} for piece in self.pieces]
+        return json.dumps({"index": self.index, "pieces": pieces, **part})
 
     @classmethod
     def from_json(cls, text: str) -> Split:
         """Read what :meth:`to_json` wrote."""
         data = json.loads(text)
         return cls(data["index"], tuple(map(_piece, data["pieces"])), data.get("part", 0))
+
+
+_FIELDS = tuple(field.name for field in fields(Piece))
 
 
 def _piece(data: dict[str, Any]) -> Piece:

@@ -14,9 +14,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import BinaryIO
 
-from modelbeam.formats.base import Writer
+from modelbeam.formats.base import Piece, Reader, Wanted, Writer
 from modelbeam.formats.layout import Layout
 from modelbeam.formats.lines import LineBlock, LinesFormat
 from modelbeam.predicting.batch import Batch, Keep
@@ -44,6 +45,12 @@ class JsonLines(LinesFormat):
         from modelbeam.formats.jsonl.batch import JsonBatch
 
         return JsonBatch(block, keep)
+
+    def joined(self, pieces: Sequence[Piece], wanted: Wanted) -> Reader | None:
+        """Read several small files as one."""
+        from modelbeam.formats.joined import JoinedReader
+
+        return JoinedReader(pieces, wanted, lambda block: self.batch(block, wanted.keep))
 
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write lines."""
