@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
@@ -67,7 +68,12 @@ def run_job(
     return run
 
 
-def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run | Submitted:
+def stream_job(
+    job: Job,
+    watcher: StreamWatcher,
+    started: Started | None = None,
+    asked: threading.Event | None = None,
+) -> Run | Submitted:
     """Run a job that goes on as data arrives, or whose output is a topic.
 
     It runs to its end, or until it is left running on its engine.
@@ -76,20 +82,25 @@ def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None)
         job: what to do.
         watcher: told how it goes.
         started: a process for the model that was started ahead.
+        asked: set when a person wants the model to be loaded anew.
 
     Raises:
         RequestError: the request is wrong; nothing ran.
         JobError: it failed; what is committed stays, and the same job goes on from there.
     """
     try:
-        return _streamed(job, watcher, started, time.time())
+        return _streamed(job, watcher, started, time.time(), asked or threading.Event())
     finally:
         if started is not None:  # whatever became of it
             started.end()
 
 
 def _streamed(
-    job: Job, watcher: StreamWatcher, started: Started | None, now: float
+    job: Job,
+    watcher: StreamWatcher,
+    started: Started | None,
+    now: float,
+    asked: threading.Event,
 ) -> Run | Submitted:
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
@@ -103,8 +114,8 @@ def _streamed(
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
-        return StreamRun(job, watcher, now, started).run()
-    return ArrivingRun(job, watcher, now, started).run()
+        return StreamRun(job, watcher, now, started, asked).run()
+    return ArrivingRun(job, watcher, now, started, asked).run()
 
 
 def is_stream(job: Job) -> bool:

@@ -254,8 +254,8 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--stop-when-idle", metavar="TIME",
         help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
     add("--settle", metavar="TIME",
-        help="streaming from files: one is taken once it has been still for so long; default: "
-        "10s")  # fmt: skip
+        help="streaming: a file, or a model that has changed, is taken once it has been still for "
+        "so long; default: 10s")  # fmt: skip
     add("--from", dest="start_from", metavar="earliest|latest|TIME",
         help="where a group without offsets begins; default: earliest")  # fmt: skip
     add("--group", metavar="NAME",

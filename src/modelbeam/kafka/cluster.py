@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ LOOKS = "modelbeam-looks"
 LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it or its broker says otherwise
 (``message.max.bytes`` of Kafka's broker configuration)."""
+
+
+_MOVING = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
+"""Errors while the group's coordinator is being found: in the first seconds of a broker."""
 
 
 class Limits(NamedTuple):
@@ -193,8 +198,15 @@ class Cluster:
             RequestError: the cluster does not answer.
         """
         places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
+        until = time.monotonic() + ANSWER_SECONDS
         with self._asking(group) as consumer:
-            return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+            while True:
+                try:
+                    return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+                except self._kafka.KafkaException as error:
+                    if error.args[0].name() not in _MOVING or time.monotonic() > until:
+                        raise
+                    time.sleep(0.2)
 
     def commit(self, group: str, places: list[Any]) -> None:
         """Commit offsets for a group that has no members now.

@@ -23,6 +23,7 @@ from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits, client, gone, log
 from modelbeam.kafka.identity import Identity, Numbered
+from modelbeam.kafka.recent import Pair, with_newer
 from modelbeam.kafka.records import Maker, Message
 from modelbeam.kafka.tally import Tally
 from modelbeam.models.base import LoadedModel
@@ -143,6 +144,7 @@ class Lane:
 
     Attributes:
         fenced: whether another with the same name has taken over since the last turn.
+        recent: some of the records that it has predicted last.
     """
 
     def __init__(
@@ -159,12 +161,11 @@ class Lane:
         self._kafka = client()
         self._identity = identity or Identity(job.group)
         self.fenced = False
+        self.recent: tuple[Pair, ...] = ()
         self._careful = careful
         self._known = False
         self._doubtful = 0
-        self._maker = Maker(
-            (model.info.name, model.info.version), *job.limits, job.form, job.input.url
-        )
+        self._maker = Maker(model.info, *job.limits, job.form, job.input.url)
         self._progress = LaneProgress(Counts(), name=self._identity.name)
         self._producer: Any = None
         self._consumer: Any = None
@@ -380,6 +381,9 @@ class Lane:
         self._commit(predicted, failed)
         self._progress.ended |= self._ending
         self._progress.counts.add(counts, 0)
+        self.recent = with_newer(
+            self.recent, messages, rows, [one.value or b"" for one in predicted]
+        )
         self._note_latency(messages)
         self._doubtful = max(0, self._doubtful - len(messages))
         seconds = time.monotonic() - began

@@ -17,17 +17,23 @@ from modelbeam.job.task import Progress
 from modelbeam.kafka.lane import LaneJob, LaneProgress
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares
+from modelbeam.local.renewal import Trial
 from modelbeam.local.start import Started, start_worker
 from modelbeam.local.worker import Worker, wait_loaded
 from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.fit import unfit_schema
 from modelbeam.sources.splits import Split
+from modelbeam.text import count
 
 LOOK_SECONDS = 0.1
 
 STOP_SECONDS = 4.0
 """How long lanes may take to finish the transaction in hand; one that takes longer is given up,
 and its records are done again by whoever comes next."""
+
+HAND_OVER_SECONDS = 15.0
+"""How long to wait for a lane with a newer model before the next one gets it."""
 
 CAREFUL_TURNS = 1
 """Turns after a death in which the model is in a process of its own."""
@@ -83,6 +89,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.next: Worker | None = None
         self.done = Counts()
         self.now: LaneProgress | None = None
         self.over = False
@@ -122,10 +129,17 @@ class Lanes:
         self._lanes = [_Lane() for _ in range(number)]
         self._stopping = False
         self._threads: list[threading.Thread] = []
+        self._job: LaneJob | None = None
+        self._trial: Trial | None = None
         self._start(self._lanes[0])
 
     def _start(self, lane: _Lane, careful: Careful | None = None) -> Worker:
-        """A process for a lane: the one that was started ahead, or a new one."""
+        """A process for a lane: one with a newer model, the one that was started ahead, or a new
+        one."""
+        if lane.next is not None and careful is None:
+            worker, lane.next = lane.next, None
+            lane.worker = worker
+            return worker
         started, self._started = self._started, None
         worker = Worker(self, started or start_worker(self._number), self._model, 1, careful)
         lane.worker = worker
@@ -149,6 +163,7 @@ class Lanes:
             JobError: what ended a lane.
             KeyboardInterrupt: passed on; nothing is stopped yet.
         """
+        self._job = job
         for lane in self._lanes:
             if lane.worker is None:
                 self._start(lane)
@@ -172,6 +187,8 @@ class Lanes:
     def finish(self) -> None:
         """Have all lanes finish the transaction in hand, then end all processes."""
         self._stopping = True
+        if self._trial is not None:
+            self._trial.close()
         for lane in self._lanes:
             if lane.worker is not None:
                 lane.worker.tell("stop")
@@ -180,8 +197,9 @@ class Lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._look()
         for lane in self._lanes:
-            if lane.worker is not None:
-                lane.worker.close(kill=True)
+            for worker in (lane.worker, lane.next):
+                if worker is not None:
+                    worker.close(kill=True)
 
     def _keep(self, lane: _Lane, job: LaneJob) -> None:
         """Keep one lane going, whatever becomes of its processes."""
@@ -195,7 +213,7 @@ class Lanes:
                     lane.now, blamed = worker.call("lane", job, turns)
                     if crash is not None:
                         self._crashes.found(crash, blamed)
-                    if careful is None:
+                    if careful is None and lane.next is None:
                         break
                     careful = crash = None
                 except WorkerDiedError as error:
@@ -246,6 +264,76 @@ class Lanes:
     def described(self) -> tuple[dict[str, Any], ...]:
         """The processes that died."""
         return self._crashes.described()
+
+    # A newer model; see :class:`.renewal.Taker`.
+
+    def pin(self, model: ModelSpec) -> None:
+        """What processes that start later load."""
+        self._model = model
+
+    def load(self, model: ModelSpec) -> Trial:
+        """A process with another model, beside those that predict.
+
+        Raises:
+            ModelbeamError: it cannot be loaded.
+        """
+        trial = self._trial = Trial(model, self._number, self.record_timeout)
+        try:
+            if self._stopping:
+                raise JobError("The run ends.")
+            trial.wait()
+        except BaseException:
+            trial.close()
+            raise
+        return trial
+
+    def problem(self, candidate: Trial) -> str | None:
+        """Why it cannot go on where the lanes are."""
+        assert self.info is not None
+        assert candidate.info is not None
+        why = unfit_schema(self.info.output_schema, candidate.info.output_schema)
+        if why is not None:
+            return why
+        pairs = max((self._recent(lane) for lane in self._lanes), key=len)
+        found: str | None = candidate.call("try", pairs, self._job, self.info.output_schema)
+        return found
+
+    def _recent(self, lane: _Lane) -> tuple[Any, ...]:
+        """What a lane has predicted last."""
+        worker = lane.worker
+        try:
+            found: tuple[Any, ...] = () if worker is None else worker.call("recent")
+            return found
+        except ModelbeamError:  # it has just died
+            return ()
+
+    def take(self, candidate: Trial, model: ModelSpec) -> str | None:
+        """Let a lane after another finish its transaction, and go on in a process with this model;
+        returns what keeps one with the model that it has."""
+        self._model = model
+        with self.changed:
+            self.info = candidate.info
+        for number, lane in enumerate(self._lanes):
+            try:
+                trial = candidate if number == 0 else self.load(model)
+            except ModelbeamError as error:
+                left = count(self._number - number, "lane")
+                return f"{left} of {self._number} kept the one before: {error}"
+            self._hand_over(lane, trial)
+        return None
+
+    def _hand_over(self, lane: _Lane, trial: Trial) -> None:
+        lane.next = trial.worker
+        trial.worker.adopt(self)
+        until = time.monotonic() + HAND_OVER_SECONDS
+        while time.monotonic() < until and not lane.over and not self._stopping:
+            worker = lane.worker
+            if worker is not trial.worker:
+                if worker is not None:
+                    worker.tell("stop")
+            elif lane.now is not None and lane.now.partitions is not None:
+                break  # the next one may stop for a moment
+            time.sleep(LOOK_SECONDS / 4)
 
     # What a process tells of itself; see :class:`.worker.Owner`.
 

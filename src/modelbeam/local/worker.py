@@ -131,6 +131,10 @@ class Worker:
             # by this socket, since it may hold secrets
             self._connection.send(("load", Load.of(model, model.keywords(), slots, careful)))
 
+    def adopt(self, owner: Owner) -> None:
+        """From now on another is told what it does; it is loaded, and works on nothing."""
+        self._owner = owner
+
     def tell(self, kind: str) -> None:
         """Send something that has no answer."""
         with self._lock, contextlib.suppress(OSError):
