@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import joblib
 import pandas as pd
 import pytest
 from crashing import wait_until
+from prometheus_client.parser import text_string_to_metric_families
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier
 from topics import Topics
@@ -127,7 +129,7 @@ def test_a_newer_model_takes_over_and_one_that_does_not_fit_is_refused(
     topics = Topics(kafka, "newer", partitions=2)
     path = tmp_path / "model.joblib"
     put(times(2), path)
-    with over(topics, str(path), workers=2) as live:
+    with over(topics, str(path), workers=2, metrics_port=0) as live:
         with sending(topics, 2) as sent:
             live.until(lambda: live.progress.counts.read > 50)
             put(DecisionTreeClassifier().fit(X, ["a", "b", "c"]), path)
@@ -138,6 +140,8 @@ def test_a_newer_model_takes_over_and_one_that_does_not_fit_is_refused(
             seen = sent()
             live.until(lambda: live.progress.counts.read > seen + 100)
         live.until(lambda: live.progress.counts.read == sent())
+        live.until(lambda: live.progress.lag == 0)
+        told = metrics(live.notes[0].split()[2].rstrip(","))
         run = live.end()
     outcomes = [one["outcome"] for one in run.description["reloads"]]
     assert outcomes == ["refused", "taken over"]
@@ -152,6 +156,35 @@ def test_a_newer_model_takes_over_and_one_that_does_not_fit_is_refused(
     assert len(digests) == 2
     assert run.description["model"]["fingerprint"].encode() in digests
     assert not topics.read(topics.errors)
+    digest = run.description["model"]["fingerprint"]
+    about = {"model": "model", "version": "unknown", "fingerprint": digest}
+    for n in (0, 1):
+        assert told[("modelbeam_model_info", *_sorted(lane=str(n), **about))] == 1
+    for name, value in (("records_read_total", sent()), ("records_predicted_total", sent())):
+        assert sum(told[f"modelbeam_{name}", ("lane", str(n))] for n in (0, 1)) == value
+    for partition in ("0", "1"):
+        place = _sorted(topic=topics.input, partition=partition)
+        assert told[("modelbeam_lag_records", *place)] == 0
+    assert told["modelbeam_latency_seconds_count",] == sent()
+    assert told["modelbeam_model_reloads_total",] == 1
+    assert told["modelbeam_model_reload_failures_total",] == 1
+    assert told["modelbeam_healthy",] == 1
+    assert run.description["latency_ms"]["p50"] <= run.description["latency_ms"]["p99"]
+
+
+def metrics(url: str) -> dict[tuple[Any, ...], float]:
+    """What Prometheus would be told: values by name and labels."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (one.name, *_sorted(**one.labels)): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+def _sorted(**labels: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
 
 
 def _pairs(topics: Topics) -> list[tuple[float, float]]:

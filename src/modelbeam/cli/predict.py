@@ -55,6 +55,8 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
         done = stream_job(job, told, started, asked)
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
+    finally:
+        told.end()
     if isinstance(done, Submitted):
         return show(flags, done.to_dict(), left_streaming(done))
     return show(flags, done.description, stream_summary(done))

@@ -14,6 +14,8 @@ from modelbeam.errors import JobError, ModelbeamError, WorkerDiedError
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
+from modelbeam.kafka.delays import Delays
+from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob, LaneProgress
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares
@@ -28,6 +30,9 @@ from modelbeam.text import count
 
 LOOK_SECONDS = 0.1
 
+HEARD_SECONDS = 3.0
+"""After which it counts no more that a lane said it is at the end of a partition."""
+
 STOP_SECONDS = 4.0
 """How long lanes may take to finish the transaction in hand; one that takes longer is given up,
 and its records are done again by whoever comes next."""
@@ -37,6 +42,21 @@ HAND_OVER_SECONDS = 15.0
 
 CAREFUL_TURNS = 1
 """Turns after a death in which the model is in a process of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneLane:
+    """How a lane is.
+
+    Attributes:
+        counts: of the records that are done.
+        turns: transactions that are committed.
+        model: what the one that predicts says of itself, once it is loaded.
+    """
+
+    counts: Counts
+    turns: int
+    model: ModelInfo | None
 
 
 @dataclass(slots=True)
@@ -52,6 +72,12 @@ class LanesProgress:
         joined: whether every lane has been given its partitions, or none.
         latencies: milliseconds, of some of the last messages.
         lost: what was passed over.
+        delays: milliseconds of all messages, by span.
+        lags: how many offsets are left, by partition; empty until it is known.
+        stalled: what does not move although it should, a sentence each.
+        each: each lane by itself.
+        deaths: processes that died.
+        reloads: newer models that took over, and that were refused.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -62,6 +88,17 @@ class LanesProgress:
     joined: bool = False
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     lost: tuple[str, ...] = ()
+    delays: Delays = field(default_factory=Delays)
+    lags: dict[int, int] = field(default_factory=dict)
+    stalled: tuple[str, ...] = ()
+    each: tuple[OneLane, ...] = ()
+    deaths: int = 0
+    reloads: tuple[int, int] = (0, 0)
+
+    @property
+    def lag(self) -> int | None:
+        """All that is left, if it is known."""
+        return sum(self.lags.values()) if self.lags else None
 
     def latency(self, share: float) -> float | None:
         """The milliseconds that this share of the messages stayed under."""
@@ -91,7 +128,10 @@ class _Lane:
         self.worker: Worker | None = None
         self.next: Worker | None = None
         self.done = Counts()
+        self.turns = 0
+        self.delays = Delays()
         self.now: LaneProgress | None = None
+        self.told = 0.0
         self.over = False
 
     def counted(self) -> Counts:
@@ -104,7 +144,15 @@ class _Lane:
     def settle(self) -> None:
         """Its process has ended; what it did stays counted."""
         self.done = self.counted()
+        if self.now is not None:
+            self.turns += self.now.turns
+            self.delays.merge(self.now.delays)
         self.now = None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it has just told how it is."""
+        return time.monotonic() - self.told < HEARD_SECONDS
 
 
 class Lanes:
@@ -115,6 +163,10 @@ class Lanes:
         number: how many.
         started: a process that was started ahead.
         crashes: the limits of what may happen to the processes.
+
+    Attributes:
+        lag: what looks at the group from outside, if anything does.
+        reloads: tells how many newer models took over, and how many were refused.
     """
 
     def __init__(
@@ -131,6 +183,8 @@ class Lanes:
         self._threads: list[threading.Thread] = []
         self._job: LaneJob | None = None
         self._trial: Trial | None = None
+        self.lag: LagWatch | None = None
+        self.reloads: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._start(self._lanes[0])
 
     def _start(self, lane: _Lane, careful: Careful | None = None) -> Worker:
@@ -245,8 +299,16 @@ class Lanes:
         """Add up what the lanes said."""
         progress = LanesProgress(lanes=self._number, latencies=self.progress.latencies)
         now = [lane.now for lane in self._lanes if lane.now is not None]
+        each = []
         for lane in self._lanes:
-            progress.counts.add(lane.counted(), 0)
+            counts, turns = lane.counted(), lane.turns
+            progress.delays.merge(lane.delays)
+            if (told := lane.now) is not None:
+                turns += told.turns
+                progress.delays.merge(told.delays)
+            worker = lane.worker
+            each.append(OneLane(counts, turns, worker.info if worker is not None else None))
+            progress.counts.add(counts, 0)
             if lane.worker is not None and not lane.over:
                 lane.worker.look_after()
         for one in now:
@@ -259,6 +321,12 @@ class Lanes:
         progress.joined = len(now) == len(self._lanes) and all(
             one.partitions is not None for one in now
         )
+        progress.each, progress.deaths = tuple(each), len(self._crashes.described())
+        progress.reloads = self.reloads()
+        if self.lag is not None:
+            heard = [lane.now for lane in self._lanes if lane.now is not None and lane.is_heard]
+            progress.lags = self.lag.lags(frozenset().union(*(one.done for one in heard)))
+            progress.stalled = self.lag.reasons([one.name for one in now])
         self.progress = progress
 
     def described(self) -> tuple[dict[str, Any], ...]:
@@ -358,6 +426,7 @@ class Lanes:
         """A lane is so far."""
         for lane in self._lanes:
             if lane.worker is worker:
+                lane.told = time.monotonic()
                 before = lane.now.latencies if lane.now is not None else []
                 lane.now = replace(progress, latencies=[*before[-1000:], *progress.latencies])
 

@@ -178,6 +178,11 @@ class Renewal:
         self._copies.append(copy)
         return self._asked_for.model_copy(update={"target": copy.target})
 
+    def counted(self) -> tuple[int, int]:
+        """How many newer models took over, and how many were refused."""
+        taken = sum(one.outcome == "taken over" for one in self.reloads)
+        return taken, len(self.reloads) - taken
+
     def begin(self, taker: Taker, asked: threading.Event) -> None:
         """Look for a newer one from now on.
 

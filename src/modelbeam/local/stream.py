@@ -14,6 +14,7 @@ from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.cluster import Cluster
+from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.crashes import Crashes
 from modelbeam.local.lanes import Lanes, LanesProgress, LanesWatcher
@@ -151,11 +152,14 @@ class StreamRun:
         crashes = Crashes(job.record_timeout, job.max_crashes)
         renewal = Renewal(job.model, job.settle, self._note)
         lanes = Lanes(renewal.model, number, self._started, crashes)
+        lanes.reloads = renewal.counted
+        lag = lanes.lag = LagWatch(lane.input, lane.settings, lane.group, job.stall_after)
         stopped = False
         try:
             info = lanes.wait_loaded(self._watcher.loading)
             if job.streaming:
                 renewal.begin(lanes, self._asked)
+            lag.start(partitions)
             try:
                 lanes.run(lane, self._watcher, self._enough)
             except KeyboardInterrupt:
@@ -163,6 +167,7 @@ class StreamRun:
         finally:
             lanes.finish()
             renewal.end()
+            lag.end()
         return self._result(lanes, lanes.info or info, lane, stopped, renewal)
 
     def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
@@ -234,7 +239,11 @@ def described(
         "counts": {"read": counts.read, "predicted": counts.predicted, "failed": counts.failed},
         "failures": [kind.to_dict() for kind in counts.kinds],
         "crashes": [],
-        "latency_ms": {f"p{round(100 * share)}": progress.latency(share) for share in (0.5, 0.99)},
+        "records_per_second": round(counts.read / max(seconds, 1e-3)),
+        "lag": progress.lag,
+        "latency_ms": {
+            f"p{round(100 * share)}": progress.delays.quantile(share) for share in (0.5, 0.99)
+        },
         "lost": list(progress.lost),
         "notes": [],
         "seconds": round(seconds, 3),

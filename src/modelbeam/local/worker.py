@@ -120,6 +120,7 @@ class Worker:
         self.pulse = Pulse()
         self.loaded = self.timed_out = False
         self.spent: Spent | None = None
+        self.info: ModelInfo | None = None
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
@@ -189,7 +190,7 @@ class Worker:
                 if kind == "beat":
                     self.pulse.beat(*rest)
                 elif kind == "loaded":
-                    self.loaded = True
+                    self.loaded, self.info = True, rest[0]
                     self._owner.worker_loaded(self, *rest)
                 elif kind == "measured":
                     self._owner.worker_measured(self, *rest)
