@@ -53,6 +53,12 @@ class Topics:
             (producer.commit_transaction if end == "commit" else producer.abort_transaction)(20)
         return producer
 
+    def by(self, brokers: str) -> None:
+        """From now on the run reaches the brokers by another address."""
+        for end in ("input", "output", "errors"):
+            name = getattr(self, end).rpartition("/")[2]
+            setattr(self, end, f"kafka://{brokers}/{name}")
+
     def read(self, url: str, partition: int = 0) -> list[Said]:
         """All that is committed in a partition of a topic."""
         settings = {"bootstrap.servers": self.kafka.brokers, "group.id": "looks"}
