@@ -199,7 +199,7 @@ class Renewal:
         """Look no more, and take copies away; nothing loads the model any more."""
         self._ended.set()
         if self._thread is not None:
-            self._thread.join(2)
+            self._thread.join(0.5)
         for copy in self._copies:
             copy.remove()
 
