@@ -462,26 +462,40 @@ class Kafka(Engine):
     Args:
         config: Kafka's own settings beside or instead of ours, by their full names.
         directory: for logs.
+        listeners: other ways to reach it, by name, each with its security protocol
+            (``{"SECURE": "SASL_SSL"}``); their settings are in ``config``.
 
     Attributes:
         brokers: ``host:port``, for ``bootstrap.servers``.
+        others: the same of the other ways, by name.
         process: the broker's; a killed one is started again on the same data by ``start_broker``.
     """
 
     def __init__(
-        self, config: Mapping[str, str | int] | None = None, directory: Path | None = None
+        self,
+        config: Mapping[str, str | int] | None = None,
+        directory: Path | None = None,
+        listeners: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(directory)
         self._port, controller = free_port(), free_port()
         self.brokers = f"localhost:{self._port}"
+        protocols = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
+        self.others = {name: f"localhost:{free_port()}" for name in listeners or {}}
+        places = {"PLAINTEXT": self.brokers, **self.others}
+        told = ",".join(f"{name}://{place}" for name, place in places.items())
+        mapped = {**protocols, "CONTROLLER": "PLAINTEXT"}
         settings: dict[str, str | int] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@localhost:{controller}",
-            "listeners": f"PLAINTEXT://{self.brokers},CONTROLLER://localhost:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.brokers}",
+            "listeners": f"{told},CONTROLLER://localhost:{controller}",
+            "advertised.listeners": told,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{protocol}" for name, protocol in mapped.items()
+            ),
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(self.scratch / "data"),
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 8,

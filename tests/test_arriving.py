@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from crashing import Command, wait_until
 
 import modelbeam
 from modelbeam.errors import JobError, OutputExistsError, RequestError
+from modelbeam.job.description import build_job
+from modelbeam.job.prepare import Silent
+from modelbeam.job.result import Run
+from modelbeam.run import stream_job
 from modelbeam.sinks.ledger import Entry, Ledger
 from modelbeam.sources.arriving import Arrivals, Taken
 
@@ -237,3 +242,51 @@ def stream(data: Path, output: Path, watcher: Notes) -> None:
     settings = {"streaming": True, "settle": 0, "stop_when_idle": 0}
     named = {"models": ["small_models:Doubler"], "inputs": str(data), "output": str(output)}
     stream_job(build_job({**named, **settings}), watcher)
+
+
+def test_a_newer_model_predicts_from_the_next_entry_on(tmp_path: Path) -> None:
+    data, output, path = tmp_path / "in", tmp_path / "out", tmp_path / "factor.json"
+    data.mkdir()
+    asked = threading.Event()
+
+    def put(factor: float, **more: Any) -> None:
+        path.write_text(json.dumps({"factor": factor, **more}))
+        asked.set()
+
+    class Watcher(Silent):
+        """Goes on with the story whenever something has happened."""
+
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+            self.steps = [
+                (1, "", lambda: put(7, most=0)),
+                (1, "number 1 failed with ValueError: x is too large", lambda: put(7, name="z")),
+                (1, "it predicts no 'y' any more", lambda: path.unlink() or asked.set()),
+                (1, "No such file", lambda: put(3)),
+                (1, "taken over", lambda: write_lines(data / "2.jsonl", [{"x": 1.0}])),
+                (2, "", end),
+            ]
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+        def arrived(self, _totals: Any, runs: int, _waiting: int) -> None:
+            wanted, words, step = self.steps[0]
+            if runs == wanted and (not words or any(words in note for note in self.notes)):
+                del self.steps[0]
+                step()
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    put(2)
+    asked.clear()
+    write_lines(data / "1.jsonl", [{"x": 1.0}])
+    model = {"target": "live_models:Factor", "arguments": {"path": str(path)}}
+    settings = {"streaming": True, "settle": 0, "workers": 1}
+    ends = {"inputs": [str(data)], "output": str(output)}
+    run = stream_job(build_job({"models": [model], **ends, **settings}), Watcher(), None, asked)
+    assert isinstance(run, Run)
+    outcomes = [one["outcome"] for one in run.description["reloads"]]
+    assert outcomes == ["refused", "refused", "refused", "taken over"]
+    assert predicted(output) == [2.0, 3.0]

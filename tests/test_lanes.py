@@ -24,6 +24,7 @@ from modelbeam.kafka.cluster import Limits
 from modelbeam.kafka.identity import Numbered
 from modelbeam.kafka.lane import Lane, LaneJob
 from modelbeam.kafka.tally import Tally
+from modelbeam.models.base import ModelInfo
 from modelbeam.run import stream_job
 
 
@@ -138,7 +139,7 @@ def lane_of(run: str) -> Lane:
     topic, limits = Topic("nowhere:1", "in"), Limits(1 << 20, None, None)
     told = LaneJob(topic, topic, topic, "group", {}, (), None, 1 << 20, True, "original",
                    "earliest", frozenset(), False, None, (limits, limits), run)  # fmt: skip
-    model = SimpleNamespace(info=SimpleNamespace(name="model", version="1"))
+    model = SimpleNamespace(info=ModelInfo("model", "model", "record", version="1"))
     return Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
 
 

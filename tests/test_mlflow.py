@@ -224,3 +224,23 @@ def test_a_local_store_and_a_run_from_the_command_line(tmp_path, monkeypatch):
     assert [line["prediction"] for line in written(outcome)] == own
     with pytest.raises(ModelLoadError, match=r"runs:/nothing/linear cannot be fetched"):
         models.load("runs:/nothing/linear")
+
+
+def test_a_registered_model_has_the_version_of_the_registry(tmp_path, monkeypatch):
+    place = (tmp_path / "store").as_uri()
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
+    mlflow.set_tracking_uri(place)
+    client = mlflow.MlflowClient()
+    mlflow.sklearn.save_model(
+        LINEAR, tmp_path / "saved", signature=infer_signature(X, Y), pip_requirements=["mlflow"]
+    )
+    client.create_registered_model("iris")
+    for _ in range(2):
+        client.create_model_version("iris", (tmp_path / "saved").as_uri())
+    client.set_registered_model_alias("iris", "live", "1")
+    for uri, version in (("@live", "1"), ("/latest", "2"), ("/2", "2")):
+        loaded = models.load(f"models:/iris{uri}")
+        assert (loaded.info.version, loaded.info.target) == (version, f"models:/iris{uri}")
+    with pytest.raises(ModelLoadError, match=r"models:/iris@typo cannot be fetched"):
+        models.load("models:/iris@typo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
@@ -12,13 +13,14 @@ from modelbeam import engines, storage
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import OutputExistsError, RequestError
-from modelbeam.job.description import Job, build_job
+from modelbeam.job.description import Job, build_job, listening_place
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
 from modelbeam.local.lanes import LanesWatcher
+from modelbeam.local.monitor import monitored
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
 from modelbeam.local.stream import StreamRun
@@ -44,6 +46,10 @@ def run_job(
         JobError: the job failed; what was done is kept for ``resume``.
         KeyboardInterrupt: Ctrl-C; all processes are gone when this is raised.
     """
+    if job.metrics_port is not None:
+        raise RequestError(
+            "--metrics-port is for runs that go on; add --streaming, or leave it out."
+        )
     now = time.time()
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
@@ -67,7 +73,12 @@ def run_job(
     return run
 
 
-def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run | Submitted:
+def stream_job(
+    job: Job,
+    watcher: StreamWatcher,
+    started: Started | None = None,
+    asked: threading.Event | None = None,
+) -> Run | Submitted:
     """Run a job that goes on as data arrives, or whose output is a topic.
 
     It runs to its end, or until it is left running on its engine.
@@ -76,20 +87,28 @@ def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None)
         job: what to do.
         watcher: told how it goes.
         started: a process for the model that was started ahead.
+        asked: set when a person wants the model to be loaded anew.
 
     Raises:
         RequestError: the request is wrong; nothing ran.
         JobError: it failed; what is committed stays, and the same job goes on from there.
     """
+    now = time.time()
+    place = listening_place(job.metrics_port) if job.metrics_port is not None else None
     try:
-        return _streamed(job, watcher, started, time.time())
+        with monitored(watcher, place, job.stall_after, job.inputs[0]) as told:
+            return _streamed(job, told, started, now, asked or threading.Event())
     finally:
         if started is not None:  # whatever became of it
             started.end()
 
 
 def _streamed(
-    job: Job, watcher: StreamWatcher, started: Started | None, now: float
+    job: Job,
+    watcher: StreamWatcher,
+    started: Started | None,
+    now: float,
+    asked: threading.Event,
 ) -> Run | Submitted:
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
@@ -103,8 +122,8 @@ def _streamed(
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
-        return StreamRun(job, watcher, now, started).run()
-    return ArrivingRun(job, watcher, now, started).run()
+        return StreamRun(job, watcher, now, started, asked).run()
+    return ArrivingRun(job, watcher, now, started, asked).run()
 
 
 def is_stream(job: Job) -> bool:
@@ -162,6 +181,8 @@ class Settings(TypedDict, total=False):
     kafka_config: str | None
     delivery: Literal["exactly-once", "at-least-once"] | None
     on_data_loss: Literal["fail", "earliest"] | None
+    metrics_port: int | str | None
+    stall_after: float | str | None
     resume: bool
     overwrite: bool
     split_size: int | str | None
@@ -220,6 +241,8 @@ def predict(
     kafka_config: str | None = None,
     delivery: Literal["exactly-once", "at-least-once"] | None = None,
     on_data_loss: Literal["fail", "earliest"] | None = None,
+    metrics_port: int | str | None = None,
+    stall_after: float | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     split_size: int | str | None = None,
@@ -272,6 +295,10 @@ def predict(
         kafka_config: a file of librdkafka's settings.
         delivery: exactly once by default.
         on_data_loss: what to do when records are gone before they were read; fail by default.
+        metrics_port: where a streaming run answers ``/metrics`` and ``/health``: a port of this
+            machine, or ``"HOST:PORT"``.
+        stall_after: seconds after which ``/health`` turns bad if there is something to read and
+            nothing was committed; 60 by default.
         resume: finish an earlier run of the same job.
         overwrite: replace an output that exists.
         split_size: bytes per split, such as ``"64MB"``.
@@ -325,6 +352,8 @@ def predict(
             "kafka_config": kafka_config,
             "delivery": delivery,
             "on_data_loss": on_data_loss,
+            "metrics_port": metrics_port,
+            "stall_after": stall_after,
             "resume": resume,
             "overwrite": overwrite,
             "split_size": split_size,

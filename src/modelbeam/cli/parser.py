@@ -253,9 +253,15 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--stop-after", metavar="TIME", help="end a streaming run after 30s, 5m, 1h ...")
     add("--stop-when-idle", metavar="TIME",
         help="end a streaming run when nothing came for 30s, 5m, 1h ...")  # fmt: skip
+    add("--metrics-port", metavar="[HOST:]PORT",
+        help="while a streaming run goes on, answer /metrics (Prometheus) and /health there; for "
+        "this machine alone unless a host is named (0.0.0.0:9100)")  # fmt: skip
+    add("--stall-after", metavar="TIME",
+        help="/health turns bad when there is something to read and nothing was committed for so "
+        "long; default: 60s")  # fmt: skip
     add("--settle", metavar="TIME",
-        help="streaming from files: one is taken once it has been still for so long; default: "
-        "10s")  # fmt: skip
+        help="streaming: a file, or a model that has changed, is taken once it has been still for "
+        "so long; default: 10s")  # fmt: skip
     add("--from", dest="start_from", metavar="earliest|latest|TIME",
         help="where a group without offsets begins; default: earliest")  # fmt: skip
     add("--group", metavar="NAME",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from typing import Any
 
 from modelbeam.cli.job import job_of
 from modelbeam.cli.output import show
-from modelbeam.cli.signals import end_the_job, on_stop, stoppable
+from modelbeam.cli.signals import end_the_job, on_hangup, on_stop, stoppable
 from modelbeam.errors import InterruptedRunError
 
 
@@ -47,12 +48,15 @@ def _stream(job: Any, flags: argparse.Namespace, started: Any) -> int:
     from modelbeam.run import stream_job
 
     stoppable()
+    asked = threading.Event()
+    on_hangup(asked.set)
+    told = stream_watcher(quiet=flags.quiet, progress=not flags.no_progress)
     try:
-        done = stream_job(
-            job, stream_watcher(quiet=flags.quiet, progress=not flags.no_progress), started
-        )
+        done = stream_job(job, told, started, asked)
     except KeyboardInterrupt:
         raise InterruptedRunError("Stopped before the first record was taken.") from None
+    finally:
+        told.end()
     if isinstance(done, Submitted):
         return show(flags, done.to_dict(), left_streaming(done))
     return show(flags, done.description, stream_summary(done))

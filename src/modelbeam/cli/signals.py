@@ -34,6 +34,30 @@ def end_the_job(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def on_hangup(reload: Callable[[], None]) -> None:
+    """Have SIGHUP load the model anew; from a terminal that is closed it ends the job as Ctrl-C.
+
+    A process that was told to live on without its terminal (``nohup``) does so.
+    """
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    from_terminal = not kept and _has_terminal()
+
+    def answer(*_: object) -> None:
+        if from_terminal and not _has_terminal():
+            end_the_job()
+        reload()
+
+    signal.signal(signal.SIGHUP, answer)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def stop_again(lost: Any) -> None:
     """Repeat a Ctrl-C that came while Python ran a finalizer, which swallows what is raised in it.
 

@@ -33,6 +33,7 @@ from modelbeam.job.prepare import passed
 from modelbeam.job.result import Run
 from modelbeam.kafka.cluster import DISTRIBUTION
 from modelbeam.kafka.control import Control, GroupWatch, Sight
+from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.lanes import LanesProgress, LanesWatcher
 from modelbeam.local.pool import WorkerPool
@@ -72,6 +73,7 @@ class RemoteLanes:
         self._run = os.urandom(8).hex()
         self._progress = LanesProgress()
         self._notes: list[str] = []
+        self._lag: LagWatch | None = None
 
     def run(self) -> Run | Submitted:
         """Run it until it is stopped, or leave it running.
@@ -166,6 +168,8 @@ class RemoteLanes:
             return left(job, self._job.output)
         lane = there.lane
         watch = GroupWatch(lane.input, lane.settings, lane.group, self._run)
+        self._lag = LagWatch(lane.input, lane.settings, lane.group, self._job.stall_after)
+        self._lag.start(there.partitions)
         why = "stopped"
         try:
             try:
@@ -184,6 +188,7 @@ class RemoteLanes:
             self._look(watch, there)
         finally:
             watch.close()
+            self._lag.end()
         return self._result(info, lane, why)
 
     def _watched(self, job: RemoteJob, there: Ends, watch: GroupWatch) -> Status:
@@ -234,6 +239,9 @@ class RemoteLanes:
             if counts.read >= self._progress.counts.read:  # else another group's lane has written
                 self._progress.counts = counts
             self._progress.partitions = sight.partitions
+        if self._lag is not None:
+            self._progress.lags = self._lag.lags()
+            self._progress.stalled = self._lag.reasons(())
         return sight
 
     def _stopped(self, job: RemoteJob, control: Control) -> Status:

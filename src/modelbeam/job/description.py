@@ -215,6 +215,8 @@ class Job(BaseModel):
     kafka_config: str | None = None
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     on_data_loss: Literal["fail", "earliest"] = "fail"
+    metrics_port: str | None = None
+    stall_after: float = Field(default=60.0, gt=0)
     detach: bool = False
     packages: bool = True
     """Whether an engine's workers are sent what the model needs; they may have it already."""
@@ -331,7 +333,15 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
-    @field_validator("stop_after", "stop_when_idle", "settle", mode="before")
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _metrics_port(cls, value: object) -> object:
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(text, str):
+            listening_place(text)
+        return text
+
+    @field_validator("stop_after", "stop_when_idle", "settle", "stall_after", mode="before")
     @classmethod
     def _durations(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value
@@ -513,6 +523,23 @@ def _milliseconds(text: str) -> int:
         return int(text)
     when = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return int((when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+
+
+_PLACE = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):)?(\d{1,5})")
+
+
+def listening_place(text: str) -> tuple[str, int]:
+    """Read ``PORT`` or ``HOST:PORT``; without a host only this machine can ask.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = _PLACE.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError(
+            "give a port (9100), which only this machine reaches, or HOST:PORT (0.0.0.0:9100)"
+        )
+    return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
 
 
 def parse_duration(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,12 +17,22 @@ DISTRIBUTION = "confluent-kafka"
 ANSWER_SECONDS = 20.0
 """How long a cluster may take to answer before it is said that it does not."""
 
+ASK_SECONDS = 2.0
+"""How long one question may take; meanwhile nothing is heard of why there is no answer."""
+
 LOOKS = "modelbeam-looks"
 """The group of a client that asks for no group's offsets."""
 
 LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it or its broker says otherwise
 (``message.max.bytes`` of Kafka's broker configuration)."""
+
+
+_REFUSED = ("_AUTHENTICATION", "_SSL")
+"""Errors that another try does not mend: a wrong password, a certificate that is not trusted."""
+
+_MOVING = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
+"""Errors while the group's coordinator is being found: in the first seconds of a broker."""
 
 
 class Limits(NamedTuple):
@@ -88,6 +99,7 @@ class Cluster:
         self.brokers = brokers
         self._settings = settings
         self._said = ""
+        self._refused = False
         self._kafka = client()
         admin = self._kafka.admin.AdminClient
         self._admin = connected(admin, brokers, settings, {"error_cb": self._hear})
@@ -111,6 +123,7 @@ class Cluster:
         """The first thing that goes wrong is the cause; that all brokers are down is not."""
         if error.name() != "_ALL_BROKERS_DOWN":
             self._said = self._said or error.str()
+        self._refused = self._refused or error.name() in _REFUSED
 
     def _silent(self, error: Any) -> RequestError:
         why = self._said or error.args[0].str()
@@ -127,10 +140,16 @@ class Cluster:
         Raises:
             RequestError: the cluster does not answer.
         """
-        try:
-            listed = self._admin.list_topics(timeout=ANSWER_SECONDS)
-        except self._kafka.KafkaException as error:
-            raise self._silent(error) from None
+        until = time.monotonic() + ANSWER_SECONDS
+        while True:
+            left = max(0.1, until - time.monotonic())
+            try:
+                listed = self._admin.list_topics(timeout=min(ASK_SECONDS, left))
+                break
+            except self._kafka.KafkaException as error:
+                self._admin.poll(0)  # by which it is heard why
+                if self._refused or time.monotonic() >= until:
+                    raise self._silent(error) from None
         return {name: sorted(topic.partitions) for name, topic in listed.topics.items()}
 
     def partitions(self, topic: Topic, flag: str) -> list[int]:
@@ -193,8 +212,15 @@ class Cluster:
             RequestError: the cluster does not answer.
         """
         places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
+        until = time.monotonic() + ANSWER_SECONDS
         with self._asking(group) as consumer:
-            return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+            while True:
+                try:
+                    return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+                except self._kafka.KafkaException as error:
+                    if error.args[0].name() not in _MOVING or time.monotonic() > until:
+                        raise
+                    time.sleep(0.2)
 
     def commit(self, group: str, places: list[Any]) -> None:
         """Commit offsets for a group that has no members now.

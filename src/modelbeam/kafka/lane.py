@@ -22,7 +22,9 @@ from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits, client, gone, log
+from modelbeam.kafka.delays import Delays, sampled
 from modelbeam.kafka.identity import Identity, Numbered
+from modelbeam.kafka.recent import Pair, with_newer
 from modelbeam.kafka.records import Maker, Message
 from modelbeam.kafka.tally import Tally
 from modelbeam.models.base import LoadedModel
@@ -105,9 +107,12 @@ class LaneProgress:
         counts: of the records whose transactions are committed.
         partitions: how many it has; ``None`` before it has joined its group.
         ended: partitions that it has brought to their ends.
+        done: partitions of which there is nothing left to read now.
+        turns: transactions with records that it has committed.
         idle: seconds since it had a message.
         latencies: milliseconds from a message's time to its commit, some of each turn since the
             last progress.
+        delays: the same of all messages, by span.
         lost: what was passed over, a sentence each.
         name: who it is.
     """
@@ -115,8 +120,11 @@ class LaneProgress:
     counts: Counts
     partitions: int | None = None
     ended: frozenset[int] = frozenset()
+    done: frozenset[int] = frozenset()
+    turns: int = 0
     idle: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    delays: Delays = field(default_factory=Delays)
     lost: tuple[str, ...] = ()
     name: str = ""
 
@@ -143,6 +151,7 @@ class Lane:
 
     Attributes:
         fenced: whether another with the same name has taken over since the last turn.
+        recent: some of the records that it has predicted last.
     """
 
     def __init__(
@@ -159,12 +168,11 @@ class Lane:
         self._kafka = client()
         self._identity = identity or Identity(job.group)
         self.fenced = False
+        self.recent: tuple[Pair, ...] = ()
         self._careful = careful
         self._known = False
         self._doubtful = 0
-        self._maker = Maker(
-            (model.info.name, model.info.version), *job.limits, job.form, job.input.url
-        )
+        self._maker = Maker(model.info, *job.limits, job.form, job.input.url)
         self._progress = LaneProgress(Counts(), name=self._identity.name)
         self._producer: Any = None
         self._consumer: Any = None
@@ -362,8 +370,10 @@ class Lane:
             if self._begun:
                 self._commit([], [])
             self._progress.ended |= self._ending
+            self._progress.done = frozenset(self._at_end)
             return False
         self._active = time.monotonic()
+        self._progress.done = frozenset()  # what it has taken is not done yet
         if self._careful is not None and self._begun:
             self._commit([], [])
         self._known = True
@@ -379,7 +389,12 @@ class Lane:
             self._tallies[messages[row].partition()].failed += 1
         self._commit(predicted, failed)
         self._progress.ended |= self._ending
+        self._progress.done = frozenset(self._at_end)
         self._progress.counts.add(counts, 0)
+        self._progress.turns += 1
+        self.recent = with_newer(
+            self.recent, messages, rows, [one.value or b"" for one in predicted]
+        )
         self._note_latency(messages)
         self._doubtful = max(0, self._doubtful - len(messages))
         seconds = time.monotonic() - began
@@ -622,11 +637,12 @@ class Lane:
     # What is said of it
 
     def _note_latency(self, messages: list[Any]) -> None:
-        now = time.time() * 1000
-        for message in (messages[0], messages[-1]):
-            kind, when = message.timestamp()
-            if kind and len(self._progress.latencies) < 1000:
-                self._progress.latencies.append(max(0.0, now - when))
+        progress = self._progress
+        found = sampled(messages, time.time() * 1000)
+        for milliseconds, number in found:
+            progress.delays.add(milliseconds, number)
+        if len(progress.latencies) < 1000:
+            progress.latencies += [one for one, _ in found[:: max(1, len(found) // 10)]]
 
     def _tell(self) -> None:
         if time.monotonic() - self._reported >= 0.2:

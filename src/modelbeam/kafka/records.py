@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from modelbeam.formats.jsonl.writer import LinesWriter
 from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits
+from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.failures import Failure, error_line, moved
 from modelbeam.predicting.outcome import Outcome
 
@@ -49,7 +50,7 @@ class Maker:
     """Makes messages of what became of a batch.
 
     Args:
-        model: its name and version.
+        model: what it says of itself.
         predictions, errors: what the topics take.
         form: whether an error's value is the original one, or an error line as in files.
         source: the input's URL, for error lines.
@@ -57,19 +58,21 @@ class Maker:
 
     def __init__(
         self,
-        model: tuple[str, str],
+        model: ModelInfo,
         predictions: Limits,
         errors: Limits,
         form: Literal["original", "json"],
         source: str,
     ) -> None:
-        self._name, self._version = model
+        self._name = model.name
         self._predictions, self._errors = predictions, errors
         self._form, self._source = form, source
         self._model: Headers = [
             (PREFIX + "model", self._name.encode()),
-            (PREFIX + "model.version", self._version.encode()),
+            (PREFIX + "model.version", model.version.encode()),
         ]
+        if model.fingerprint:
+            self._model.append((PREFIX + "model.fingerprint", model.fingerprint.encode()))
 
     def made(
         self, batch: MessageBatch, outcome: Outcome

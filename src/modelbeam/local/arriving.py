@@ -12,9 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
+import orjson
+
 from modelbeam import formats, storage, text
-from modelbeam.errors import JobError, RequestError, TooManyErrorsError
-from modelbeam.job.description import Job
+from modelbeam.errors import (
+    InputReadError,
+    JobError,
+    ModelbeamError,
+    RequestError,
+    TooManyErrorsError,
+)
+from modelbeam.formats.base import Piece
+from modelbeam.job.description import Job, ModelSpec
 from modelbeam.job.prepare import (
     Plan,
     make_publication,
@@ -25,12 +34,14 @@ from modelbeam.job.prepare import (
     passed,
 )
 from modelbeam.job.result import Run
-from modelbeam.job.task import Progress, Totals
+from modelbeam.job.task import Progress, Task, Totals
 from modelbeam.local.crashes import Crashes
 from modelbeam.local.pool import WorkerPool
+from modelbeam.local.renewal import TRY_SECONDS, Reload, Renewal, patience
 from modelbeam.local.start import Started
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
+from modelbeam.predicting.fit import unfit_predictions, unfit_schema
 from modelbeam.sinks.files.publish import publish
 from modelbeam.sinks.files.state import State
 from modelbeam.sinks.ledger import Entry, Ledger
@@ -42,6 +53,9 @@ from modelbeam.storage import FileInfo
 
 LOOK_SECONDS = 0.5
 """Between two looks at the inputs, at least."""
+
+SAMPLE_RECORDS = 100
+"""Records of a file on which a newer model is tried."""
 
 FILES_A_RUN = 10_000
 """Files of one small run, at most."""
@@ -88,11 +102,18 @@ class ArrivingRun:
         watcher: told how it goes.
         now: when it started, in seconds since the epoch.
         started: a process for the model that was started ahead.
+        asked: set when a person wants the model to be loaded anew.
     """
 
     def __init__(
-        self, job: Job, watcher: ArrivingWatcher, now: float, started: Started | None
+        self,
+        job: Job,
+        watcher: ArrivingWatcher,
+        now: float,
+        started: Started | None,
+        asked: threading.Event | None = None,
     ) -> None:
+        self._asked = asked or threading.Event()
         self._job, self._watcher, self._now, self._started = job, watcher, now, started
         self._workers = job.workers or available_cores()
         self._crashes = Crashes(job.record_timeout, job.max_crashes)
@@ -101,7 +122,13 @@ class ArrivingRun:
         self._runs = 0
         self._failed: list[str] = []
         self._pool: WorkerPool | None = None
+        self._next: WorkerPool | None = None
+        self._changed = threading.Event()
+        self._over = threading.Event()
+        self._last: tuple[Piece, Task] | None = None
         self._left = self._alone = 0
+        self._reloads: list[Reload] = []
+        self._model = job.model
 
     def run(self) -> Run:
         """Run until it is stopped, or nothing has come for long enough.
@@ -128,30 +155,36 @@ class ArrivingRun:
         self._ledger.clear()
         for entry in self._ledger.entries:
             arrivals.note(entry.files, unread=entry.error is not None)
+        renewal = Renewal(job.model, job.settle, self._watcher.note)
+        self._model, self._reloads = renewal.model, renewal.reloads
         try:
-            info = self._load()
-            self._go_on(arrivals, info)
-            return self._result(info, "ended")
+            self._load()
+            renewal.begin(self, self._asked)
+            self._go_on(arrivals)
+            return self._result("ended")
         except KeyboardInterrupt:
             if self._pool is None or self._pool.info is None:
                 raise
-            return self._result(self._pool.info, "stopped")
+            return self._result("stopped")
         finally:
-            if self._pool is not None:
-                self._pool.close(kill=True)
+            self._over.set()
+            for pool in (self._pool, self._next):
+                if pool is not None:
+                    pool.close(kill=True)
+            renewal.end()
 
-    def _load(self) -> ModelInfo:
+    def _load(self) -> None:
         started, self._started = self._started, None
         self._pool = WorkerPool(
-            self._job.model, self._workers, self._job.worker_mode, started, self._crashes
+            self._model, self._workers, self._job.worker_mode, started, self._crashes
         )
-        info = self._pool.wait_loaded(self._watcher.loading)
+        self._pool.wait_loaded(self._watcher.loading)
         self._pool.open(self, 1 << 30)
-        return info
 
-    def _go_on(self, arrivals: Arrivals, info: ModelInfo) -> None:
+    def _go_on(self, arrivals: Arrivals) -> None:
         job, active = self._job, time.monotonic()
         while True:
+            self._hand_over()
             for _, entry in self._ledger.read():  # of another process that watches the same
                 arrivals.note(entry.files, unread=entry.error is not None)
             ready = arrivals.ready()
@@ -159,8 +192,8 @@ class ArrivingRun:
                 self._watcher.note(sentence)
             if ready:
                 most = 1 if self._alone else FILES_A_RUN
-                self._take(ready[:most], info, arrivals)
-                info = self._usable(info)
+                self._take(ready[:most], arrivals)
+                self._make_usable()
             if ready or arrivals.waiting:
                 active = time.monotonic()
             self._watcher.arrived(self._totals, self._runs, arrivals.waiting)
@@ -173,15 +206,92 @@ class ArrivingRun:
             if not ready:
                 time.sleep(LOOK_SECONDS)
 
-    def _usable(self, info: ModelInfo) -> ModelInfo:
-        """The model's own description; loaded again if a run that failed ended its processes."""
-        if self._pool is not None and self._pool.failure is None:
-            return info
-        if self._pool is not None:
-            self._pool.close(kill=True)
-        return self._load()
+    def _make_usable(self) -> None:
+        """Load the model again if a run that failed ended its processes."""
+        if self._pool is None or self._pool.failure is not None:
+            if self._pool is not None:
+                self._pool.close(kill=True)
+            self._load()
 
-    def _take(self, files: Sequence[FileInfo], info: ModelInfo, arrivals: Arrivals) -> None:
+    # A newer model; see :class:`.renewal.Taker`.
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """What the model that predicts says of itself."""
+        return self._pool.info if self._pool is not None else None
+
+    def pin(self, model: ModelSpec) -> None:
+        """What processes that start later load."""
+        self._model = model
+
+    def load(self, model: ModelSpec) -> WorkerPool:
+        """Processes with another model, beside those that predict.
+
+        Raises:
+            ModelbeamError: it cannot be loaded.
+        """
+        pool = WorkerPool(model, self._workers, self._job.worker_mode, None, self._crashes)
+        try:
+            pool.wait_loaded(lambda seconds: patience(model, seconds, self._over))
+        except BaseException:
+            pool.close(kill=True)
+            raise
+        return pool
+
+    def problem(self, candidate: WorkerPool) -> str | None:
+        """Why it cannot go on, tried on the first records of the last file."""
+        old, new = self.info, candidate.info
+        assert old is not None
+        assert new is not None
+        why = unfit_schema(old.output_schema, new.output_schema)
+        if why is not None or self._last is None or self._pool is None:
+            return why
+        try:
+            before = self._pool.sample(self._last[0], SAMPLE_RECORDS, self._last[1])
+        except ModelbeamError:  # the file has been taken away, or a process has just died
+            return None
+        late = threading.Timer(TRY_SECONDS, candidate.close, kwargs={"kill": True})
+        late.daemon = True
+        late.start()
+        try:
+            now = candidate.sample(self._last[0], SAMPLE_RECORDS, self._last[1])
+        except InputReadError:
+            return None
+        finally:
+            late.cancel()
+        failed = {one[0] for one in before.failures}
+        for place, _, kind, error in now.failures:
+            if place not in failed:
+                return (
+                    f"of the first records of {self._last[0].path}, which the model before it "
+                    f"predicts, number {place} failed with {kind}: {error}"
+                )
+        rows = [
+            [orjson.loads(line) for line in one.predictions.splitlines()] for one in (before, now)
+        ]
+        return unfit_predictions(rows[0], rows[1], None)
+
+    def take(self, candidate: WorkerPool, model: ModelSpec) -> str | None:
+        """Have it predict from the next entry of the ledger on."""
+        self._changed.clear()
+        self._next = candidate
+        while not self._changed.wait(LOOK_SECONDS):
+            if self._over.is_set():
+                return "the run ended before"
+        self._model = model
+        return None
+
+    def _hand_over(self) -> None:
+        """Between two entries of the ledger: go on with a newer model, if there is one."""
+        if self._next is None:
+            return
+        old, self._pool, self._next = self._pool, self._next, None
+        self._pool.open(self, 1 << 30)
+        if old is not None:
+            old.close(kill=True)
+        self._changed.set()
+
+    def _take(self, files: Sequence[FileInfo], arrivals: Arrivals) -> None:
         """Predict some files and put them into the ledger, or say which one cannot be read.
 
         Where one of several cannot, each is taken alone, as the next ones.
@@ -189,7 +299,7 @@ class ArrivingRun:
         done = Totals()
         entry: Entry
         try:
-            entry = self._small_run(files, info, arrivals, done)
+            entry = self._small_run(files, arrivals, done)
         except TooManyErrorsError:
             raise
         except (RequestError, JobError) as error:
@@ -214,12 +324,11 @@ class ArrivingRun:
             arrivals.note(one.files, unread=one.error is not None)
         self._check_errors()
 
-    def _small_run(
-        self, files: Sequence[FileInfo], info: ModelInfo, arrivals: Arrivals, done: Totals
-    ) -> Entry:
+    def _small_run(self, files: Sequence[FileInfo], arrivals: Arrivals, done: Totals) -> Entry:
         """Predict some files into a directory that nobody looks at yet, and count them."""
         assert self._pool is not None
         job, pool = self._job, self._pool
+        info = pool.wait_loaded()
         named = tuple(map(Taken.of, files))
         name = os.urandom(8).hex()
         work = self._ledger.work(name)
@@ -250,6 +359,8 @@ class ArrivingRun:
                     done.add(manifest.counts, split.bytes)
                     self._left -= split.bytes
             publication = make_publication(plan, record, info, began, "this machine")
+            if splits:
+                self._last = splits[0].pieces[0], task
             description = publish(
                 replace(publication, workers=pool.workers_text(), max_errors=None), splits
             )
@@ -276,12 +387,13 @@ class ArrivingRun:
     def progressed(self, split: Split, progress: Progress) -> None:
         """Small runs are counted when they are done."""
 
-    def _result(self, info: ModelInfo, end: str) -> Run:
+    def _result(self, end: str) -> Run:
+        assert self.info is not None
         counts, seconds = self._totals.counts, time.time() - self._now
         description: dict[str, Any] = {
             "status": "failed" if self._failed else "succeeded",
             "end": end,
-            "model": info.to_dict(),
+            "model": self.info.to_dict(),
             "output": self._ledger.output,
             "runs": self._runs,
             "entries": len(self._ledger.entries),
@@ -293,6 +405,7 @@ class ArrivingRun:
             "failures": [kind.to_dict() for kind in counts.kinds],
             "crashes": list(self._crashes.described()),
             "unread": self._failed,
+            "reloads": [one.to_dict() for one in self._reloads],
             "seconds": round(seconds, 3),
         }
         if self._failed and end == "ended":

@@ -14,23 +14,49 @@ from modelbeam.errors import JobError, ModelbeamError, WorkerDiedError
 from modelbeam.job.careful import Careful
 from modelbeam.job.description import ModelSpec
 from modelbeam.job.task import Progress
+from modelbeam.kafka.delays import Delays
+from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob, LaneProgress
 from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.mode import Shares
+from modelbeam.local.renewal import Trial
 from modelbeam.local.start import Started, start_worker
 from modelbeam.local.worker import Worker, wait_loaded
 from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.counts import Counts
+from modelbeam.predicting.fit import unfit_schema
 from modelbeam.sources.splits import Split
+from modelbeam.text import count
 
 LOOK_SECONDS = 0.1
+
+HEARD_SECONDS = 3.0
+"""After which it counts no more that a lane said it is at the end of a partition."""
 
 STOP_SECONDS = 4.0
 """How long lanes may take to finish the transaction in hand; one that takes longer is given up,
 and its records are done again by whoever comes next."""
 
+HAND_OVER_SECONDS = 15.0
+"""How long to wait for a lane with a newer model before the next one gets it."""
+
 CAREFUL_TURNS = 1
 """Turns after a death in which the model is in a process of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneLane:
+    """How a lane is.
+
+    Attributes:
+        counts: of the records that are done.
+        turns: transactions that are committed.
+        model: what the one that predicts says of itself, once it is loaded.
+    """
+
+    counts: Counts
+    turns: int
+    model: ModelInfo | None
 
 
 @dataclass(slots=True)
@@ -46,6 +72,12 @@ class LanesProgress:
         joined: whether every lane has been given its partitions, or none.
         latencies: milliseconds, of some of the last messages.
         lost: what was passed over.
+        delays: milliseconds of all messages, by span.
+        lags: how many offsets are left, by partition; empty until it is known.
+        stalled: what does not move although it should, a sentence each.
+        each: each lane by itself.
+        deaths: processes that died.
+        reloads: newer models that took over, and that were refused.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -56,6 +88,17 @@ class LanesProgress:
     joined: bool = False
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     lost: tuple[str, ...] = ()
+    delays: Delays = field(default_factory=Delays)
+    lags: dict[int, int] = field(default_factory=dict)
+    stalled: tuple[str, ...] = ()
+    each: tuple[OneLane, ...] = ()
+    deaths: int = 0
+    reloads: tuple[int, int] = (0, 0)
+
+    @property
+    def lag(self) -> int | None:
+        """All that is left, if it is known."""
+        return sum(self.lags.values()) if self.lags else None
 
     def latency(self, share: float) -> float | None:
         """The milliseconds that this share of the messages stayed under."""
@@ -83,8 +126,12 @@ class _Lane:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.next: Worker | None = None
         self.done = Counts()
+        self.turns = 0
+        self.delays = Delays()
         self.now: LaneProgress | None = None
+        self.told = 0.0
         self.over = False
 
     def counted(self) -> Counts:
@@ -97,7 +144,15 @@ class _Lane:
     def settle(self) -> None:
         """Its process has ended; what it did stays counted."""
         self.done = self.counted()
+        if self.now is not None:
+            self.turns += self.now.turns
+            self.delays.merge(self.now.delays)
         self.now = None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it has just told how it is."""
+        return time.monotonic() - self.told < HEARD_SECONDS
 
 
 class Lanes:
@@ -108,6 +163,10 @@ class Lanes:
         number: how many.
         started: a process that was started ahead.
         crashes: the limits of what may happen to the processes.
+
+    Attributes:
+        lag: what looks at the group from outside, if anything does.
+        reloads: tells how many newer models took over, and how many were refused.
     """
 
     def __init__(
@@ -122,10 +181,19 @@ class Lanes:
         self._lanes = [_Lane() for _ in range(number)]
         self._stopping = False
         self._threads: list[threading.Thread] = []
+        self._job: LaneJob | None = None
+        self._trial: Trial | None = None
+        self.lag: LagWatch | None = None
+        self.reloads: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._start(self._lanes[0])
 
     def _start(self, lane: _Lane, careful: Careful | None = None) -> Worker:
-        """A process for a lane: the one that was started ahead, or a new one."""
+        """A process for a lane: one with a newer model, the one that was started ahead, or a new
+        one."""
+        if lane.next is not None and careful is None:
+            worker, lane.next = lane.next, None
+            lane.worker = worker
+            return worker
         started, self._started = self._started, None
         worker = Worker(self, started or start_worker(self._number), self._model, 1, careful)
         lane.worker = worker
@@ -149,6 +217,7 @@ class Lanes:
             JobError: what ended a lane.
             KeyboardInterrupt: passed on; nothing is stopped yet.
         """
+        self._job = job
         for lane in self._lanes:
             if lane.worker is None:
                 self._start(lane)
@@ -172,6 +241,8 @@ class Lanes:
     def finish(self) -> None:
         """Have all lanes finish the transaction in hand, then end all processes."""
         self._stopping = True
+        if self._trial is not None:
+            self._trial.close()
         for lane in self._lanes:
             if lane.worker is not None:
                 lane.worker.tell("stop")
@@ -180,8 +251,9 @@ class Lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._look()
         for lane in self._lanes:
-            if lane.worker is not None:
-                lane.worker.close(kill=True)
+            for worker in (lane.worker, lane.next):
+                if worker is not None:
+                    worker.close(kill=True)
 
     def _keep(self, lane: _Lane, job: LaneJob) -> None:
         """Keep one lane going, whatever becomes of its processes."""
@@ -195,7 +267,7 @@ class Lanes:
                     lane.now, blamed = worker.call("lane", job, turns)
                     if crash is not None:
                         self._crashes.found(crash, blamed)
-                    if careful is None:
+                    if careful is None and lane.next is None:
                         break
                     careful = crash = None
                 except WorkerDiedError as error:
@@ -227,8 +299,16 @@ class Lanes:
         """Add up what the lanes said."""
         progress = LanesProgress(lanes=self._number, latencies=self.progress.latencies)
         now = [lane.now for lane in self._lanes if lane.now is not None]
+        each = []
         for lane in self._lanes:
-            progress.counts.add(lane.counted(), 0)
+            counts, turns = lane.counted(), lane.turns
+            progress.delays.merge(lane.delays)
+            if (told := lane.now) is not None:
+                turns += told.turns
+                progress.delays.merge(told.delays)
+            worker = lane.worker
+            each.append(OneLane(counts, turns, worker.info if worker is not None else None))
+            progress.counts.add(counts, 0)
             if lane.worker is not None and not lane.over:
                 lane.worker.look_after()
         for one in now:
@@ -241,11 +321,87 @@ class Lanes:
         progress.joined = len(now) == len(self._lanes) and all(
             one.partitions is not None for one in now
         )
+        progress.each, progress.deaths = tuple(each), len(self._crashes.described())
+        progress.reloads = self.reloads()
+        if self.lag is not None:
+            heard = [lane.now for lane in self._lanes if lane.now is not None and lane.is_heard]
+            progress.lags = self.lag.lags(frozenset().union(*(one.done for one in heard)))
+            progress.stalled = self.lag.reasons([one.name for one in now])
         self.progress = progress
 
     def described(self) -> tuple[dict[str, Any], ...]:
         """The processes that died."""
         return self._crashes.described()
+
+    # A newer model; see :class:`.renewal.Taker`.
+
+    def pin(self, model: ModelSpec) -> None:
+        """What processes that start later load."""
+        self._model = model
+
+    def load(self, model: ModelSpec) -> Trial:
+        """A process with another model, beside those that predict.
+
+        Raises:
+            ModelbeamError: it cannot be loaded.
+        """
+        trial = self._trial = Trial(model, self._number, self.record_timeout)
+        try:
+            if self._stopping:
+                raise JobError("The run ends.")
+            trial.wait()
+        except BaseException:
+            trial.close()
+            raise
+        return trial
+
+    def problem(self, candidate: Trial) -> str | None:
+        """Why it cannot go on where the lanes are."""
+        assert self.info is not None
+        assert candidate.info is not None
+        why = unfit_schema(self.info.output_schema, candidate.info.output_schema)
+        if why is not None:
+            return why
+        pairs = max((self._recent(lane) for lane in self._lanes), key=len)
+        found: str | None = candidate.call("try", pairs, self._job, self.info.output_schema)
+        return found
+
+    def _recent(self, lane: _Lane) -> tuple[Any, ...]:
+        """What a lane has predicted last."""
+        worker = lane.worker
+        try:
+            found: tuple[Any, ...] = () if worker is None else worker.call("recent")
+            return found
+        except ModelbeamError:  # it has just died
+            return ()
+
+    def take(self, candidate: Trial, model: ModelSpec) -> str | None:
+        """Let a lane after another finish its transaction, and go on in a process with this model;
+        returns what keeps one with the model that it has."""
+        self._model = model
+        with self.changed:
+            self.info = candidate.info
+        for number, lane in enumerate(self._lanes):
+            try:
+                trial = candidate if number == 0 else self.load(model)
+            except ModelbeamError as error:
+                left = count(self._number - number, "lane")
+                return f"{left} of {self._number} kept the one before: {error}"
+            self._hand_over(lane, trial)
+        return None
+
+    def _hand_over(self, lane: _Lane, trial: Trial) -> None:
+        lane.next = trial.worker
+        trial.worker.adopt(self)
+        until = time.monotonic() + HAND_OVER_SECONDS
+        while time.monotonic() < until and not lane.over and not self._stopping:
+            worker = lane.worker
+            if worker is not trial.worker:
+                if worker is not None:
+                    worker.tell("stop")
+            elif lane.now is not None and lane.now.partitions is not None:
+                break  # the next one may stop for a moment
+            time.sleep(LOOK_SECONDS / 4)
 
     # What a process tells of itself; see :class:`.worker.Owner`.
 
@@ -270,6 +426,7 @@ class Lanes:
         """A lane is so far."""
         for lane in self._lanes:
             if lane.worker is worker:
+                lane.told = time.monotonic()
                 before = lane.now.latencies if lane.now is not None else []
                 lane.now = replace(progress, latencies=[*before[-1000:], *progress.latencies])
 

@@ -6,7 +6,8 @@ It imports neither Beam nor the command line. Messages are pickled tuples over a
     in   ("load", load),
          ("split", number, split, task),
          ("sample", number, piece, records, task), ("batch", number, records, batch size),
-         ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes
+         ("validate", number, record), ("lane", number, job, turns), ("stop", 0) for lanes,
+         ("recent", number) for what a lane has predicted last, ("try", number, pairs, job, schema)
     out  ("loaded", info, bytes) or ("refused", error), ("progress", number, progress),
          ("measured", shares) once, ("beat", token, whether in a call, peak memory) twice a second,
          ("spent", seconds) before a split's ("done", number, result), ("failed", number, error),
@@ -45,6 +46,7 @@ BEAT = 0.5
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes it or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # so is a terminal that is closed
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     streams.prepare()
     os.dup2(2, 1)  # stdout is the command's own; a model that prints, prints to stderr
@@ -74,6 +76,7 @@ class _Server:
         self._meter: Meter | None = None
         self._began: float | None = None
         self._stopping = threading.Event()
+        self._lane_at_work: Any = None
 
     def serve(self) -> None:
         """Load the model, then answer requests until the socket ends."""
@@ -94,6 +97,10 @@ class _Server:
             kind, number, *rest = self._connection.recv()
             if kind == "stop":
                 self._stopping.set()
+                continue
+            if kind == "recent":  # at once: the lane has the thread
+                lane = self._lane_at_work
+                self._send("done", number, () if lane is None else lane.recent)
                 continue
             threads.submit(self._answer, kind, number, rest)
 
@@ -154,6 +161,8 @@ class _Server:
             return self._validate(*rest)
         if kind == "lane":
             return self._lane(number, *rest)
+        if kind == "try":
+            return self._problem(*rest)
         from modelbeam.predicting.predictor import picklable, predict
 
         return picklable(predict(self._model, *rest))
@@ -203,13 +212,19 @@ class _Server:
         def report(progress: Any) -> None:
             self._send("progress", number, progress)
 
-        lane = Lane(job, self._model, report, self._stopping.is_set)
+        lane = self._lane_at_work = Lane(job, self._model, report, self._stopping.is_set)
         if not isinstance(self._model, CarefulModel):
             return lane.run(turns), 0
         self._model.place = f"a transaction of {job.input.url}"
         progress = lane.run(turns)
         self._model.close()
         return progress, self._model.blamed
+
+    def _problem(self, pairs: Any, job: Any, schema: dict[str, Any] | None) -> str | None:
+        """Why this model cannot go on where another one has predicted some records."""
+        from modelbeam.kafka.recent import problem
+
+        return problem(pairs, self._model, job.keep, job.batch_size, schema)
 
     def _sample(self, piece: Any, records: int, task: Any) -> Sample:
         from modelbeam.job.sample import predict_sample

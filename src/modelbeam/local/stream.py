@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +14,11 @@ from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
 from modelbeam.kafka.cluster import Cluster
+from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.crashes import Crashes
 from modelbeam.local.lanes import Lanes, LanesProgress, LanesWatcher
+from modelbeam.local.renewal import Renewal
 from modelbeam.local.start import Started
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
@@ -116,11 +119,18 @@ class StreamRun:
         watcher: told how it goes.
         now: when it started, in seconds since the epoch.
         started: a process for the model that was started ahead.
+        asked: set when a person wants the model to be loaded anew.
     """
 
     def __init__(
-        self, job: Job, watcher: LanesWatcher, now: float, started: Started | None
+        self,
+        job: Job,
+        watcher: LanesWatcher,
+        now: float,
+        started: Started | None,
+        asked: threading.Event | None = None,
     ) -> None:
+        self._asked = asked or threading.Event()
         self._job, self._watcher, self._now, self._started = job, watcher, now, started
         self._notes: list[str] = []
         self._ends: dict[int, int] | None = None
@@ -140,17 +150,25 @@ class StreamRun:
             lane = replace(lane, ends=self._ends)
         number = min(job.workers or available_cores(), max(1, len(partitions)))
         crashes = Crashes(job.record_timeout, job.max_crashes)
-        lanes = Lanes(job.model, number, self._started, crashes)
+        renewal = Renewal(job.model, job.settle, self._note)
+        lanes = Lanes(renewal.model, number, self._started, crashes)
+        lanes.reloads = renewal.counted
+        lag = lanes.lag = LagWatch(lane.input, lane.settings, lane.group, job.stall_after)
         stopped = False
         try:
             info = lanes.wait_loaded(self._watcher.loading)
+            if job.streaming:
+                renewal.begin(lanes, self._asked)
+            lag.start(partitions)
             try:
                 lanes.run(lane, self._watcher, self._enough)
             except KeyboardInterrupt:
                 stopped = True
         finally:
             lanes.finish()
-        return self._result(lanes, info, lane, stopped)
+            renewal.end()
+            lag.end()
+        return self._result(lanes, lanes.info or info, lane, stopped, renewal)
 
     def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
         """Where each partition ends now, for a reader of what is committed."""
@@ -190,13 +208,16 @@ class StreamRun:
             f"are in {self._job.errors}."
         )
 
-    def _result(self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool) -> Run:
+    def _result(
+        self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool, renewal: Renewal
+    ) -> Run:
         progress, job = lanes.progress, self._job
         seconds = time.time() - self._now
         why = "stopped" if stopped else "until now" if self._ends is not None else "ended"
         description = described(job, info, lane, progress, why, seconds)
         description["crashes"] = list(lanes.described())
         description["notes"] = self._notes
+        description["reloads"] = [one.to_dict() for one in renewal.reloads]
         return streamed(description)
 
 
@@ -218,7 +239,11 @@ def described(
         "counts": {"read": counts.read, "predicted": counts.predicted, "failed": counts.failed},
         "failures": [kind.to_dict() for kind in counts.kinds],
         "crashes": [],
-        "latency_ms": {f"p{round(100 * share)}": progress.latency(share) for share in (0.5, 0.99)},
+        "records_per_second": round(counts.read / max(seconds, 1e-3)),
+        "lag": progress.lag,
+        "latency_ms": {
+            f"p{round(100 * share)}": progress.delays.quantile(share) for share in (0.5, 0.99)
+        },
         "lost": list(progress.lost),
         "notes": [],
         "seconds": round(seconds, 3),

@@ -120,6 +120,7 @@ class Worker:
         self.pulse = Pulse()
         self.loaded = self.timed_out = False
         self.spent: Spent | None = None
+        self.info: ModelInfo | None = None
         self._pending: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._number = 0
@@ -130,6 +131,10 @@ class Worker:
         with contextlib.suppress(OSError):  # it is dead already, which the listener reports
             # by this socket, since it may hold secrets
             self._connection.send(("load", Load.of(model, model.keywords(), slots, careful)))
+
+    def adopt(self, owner: Owner) -> None:
+        """From now on another is told what it does; it is loaded, and works on nothing."""
+        self._owner = owner
 
     def tell(self, kind: str) -> None:
         """Send something that has no answer."""
@@ -185,7 +190,7 @@ class Worker:
                 if kind == "beat":
                     self.pulse.beat(*rest)
                 elif kind == "loaded":
-                    self.loaded = True
+                    self.loaded, self.info = True, rest[0]
                     self._owner.worker_loaded(self, *rest)
                 elif kind == "measured":
                     self._owner.worker_measured(self, *rest)

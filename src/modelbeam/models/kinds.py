@@ -40,6 +40,8 @@ class ModelKind:
             any, ``load`` is called with the options as a third argument.
         beside: ``package.module:function``; given the path of a file, it returns the names of the
             files beside it that belong to the model.
+        pinned: ``package.module:function``; given a URI, it returns the URI of the version that it
+            names now, or ``None`` if it always names the same.
         takes_what: what such a model is, in a few words.
         tested: what its tests run.
     """
@@ -53,6 +55,7 @@ class ModelKind:
     schemes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     beside: str = ""
+    pinned: str = ""
     takes_what: str = ""
     tested: str = ""
 
@@ -184,6 +187,7 @@ KINDS = (
         contents=("MLmodel",),
         schemes=("models", "runs", "mlflow-artifacts"),
         options=("features", "proba", "allow_version_mismatch"),
+        pinned="modelbeam.models.mlflow_versions:pinned",
         takes_what="a directory that MLflow has saved, or a URI of its tracking store",
         tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
         "store",

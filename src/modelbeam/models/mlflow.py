@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # modelbeam sends nothing anywhere
@@ -21,7 +22,15 @@ import numpy as np
 import pandas as pd
 
 from modelbeam.errors import ModelLoadError, NotAModelError
-from modelbeam.models import estimators, fingerprint, function, pickles, sklearn, tabular
+from modelbeam.models import (
+    estimators,
+    fingerprint,
+    function,
+    mlflow_versions,
+    pickles,
+    sklearn,
+    tabular,
+)
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of, install_hint, version_of
 from modelbeam.models.options import Options
@@ -38,7 +47,8 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     Raises:
         ModelError: it cannot be loaded.
     """
-    path = _directory(target)
+    uri = _pinned(target)
+    path = _directory(target, uri)
     if not os.path.isfile(os.path.join(path, "MLmodel")):
         raise NotAModelError(f"--model {target} has no file MLmodel, so it is no MLflow model.")
     unmet = _unmet(path)
@@ -55,8 +65,26 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     if "sklearn" in model.metadata.flavors and (options.proba or model.metadata.signature is None):
         made = sklearn.wrap(target, raw, options, notes)
         made.info = _described(made.info, model, digest)
-        return made
-    return MlflowModel(target, model, raw, arguments, options, notes, digest)
+        return _registered(made, uri)
+    return _registered(MlflowModel(target, model, raw, arguments, options, notes, digest), uri)
+
+
+def _registered(made: LoadedModel, uri: str) -> LoadedModel:
+    """A model of the registry has the version that it has there."""
+    version = mlflow_versions.version_of(uri)
+    if version is not None:
+        made.info = replace(made.info, version=version)
+    return made
+
+
+def _pinned(target: Target) -> str:
+    """The URI of what is loaded, which goes on to mean the same."""
+    if target.form != "uri" or target.scheme != "models":
+        return target.path
+    try:
+        return mlflow_versions.pinned(target.path) or target.path
+    except ModelLoadError as error:
+        _not_fetched(target, error.__cause__ or error)
 
 
 @functools.cache
@@ -65,18 +93,22 @@ def _downloaded(uri: str) -> str:
     return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
 
 
-def _directory(target: Target) -> str:
+def _directory(target: Target, uri: str) -> str:
     """The model's directory on this machine."""
     if target.form != "uri" or target.scheme not in ("models", "runs", "mlflow-artifacts"):
         return target.local()
     try:
-        return _downloaded(target.path)
+        return _downloaded(uri)
     except Exception as error:
-        place = mlflow.get_tracking_uri()
-        raise ModelLoadError(
-            f"--model {target} cannot be fetched from the tracking store {place}: "
-            f"{describe(error).rstrip('.')}. MLFLOW_TRACKING_URI says where it is."
-        ) from error
+        _not_fetched(target, error)
+
+
+def _not_fetched(target: Target, error: BaseException) -> NoReturn:
+    place = mlflow.get_tracking_uri()
+    raise ModelLoadError(
+        f"--model {target} cannot be fetched from the tracking store {place}: "
+        f"{describe(error).rstrip('.')}. MLFLOW_TRACKING_URI says where it is."
+    ) from error
 
 
 def _refuse(target: Target, error: Exception, unmet: Sequence[str]) -> NoReturn:
@@ -129,8 +161,6 @@ def _raw(model: Any) -> Any:
 
 
 def _described(info: ModelInfo, model: Any, digest: str) -> ModelInfo:
-    from dataclasses import replace
-
     return replace(info, interface=_interface(model), fingerprint=digest, requires=_needs(model))
 
 

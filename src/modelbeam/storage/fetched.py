@@ -35,7 +35,7 @@ def local_copy(store: Store, url: str) -> str:
         known = (os.getpid(), url)
         if known not in _fetched:
             clear()
-            _fetched[known] = _fetch(store, url)
+            _fetched[known] = fetch(store, url)
         return _fetched[known]
 
 
@@ -104,7 +104,8 @@ def _remove(folder: str, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetch(store: Store, url: str) -> str:
+def fetch(store: Store, url: str) -> str:
+    """The file or directory as it is now, in a folder of its own (:func:`new_folder`)."""
     plain = url.rstrip("/")
     folder = new_folder()
     target = os.path.join(folder, plain.rsplit("/", 1)[-1])
