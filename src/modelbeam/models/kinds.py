@@ -194,8 +194,10 @@ KINDS = (
         install="pip install onnxruntime tokenizers",
         contents=("tokenizer.json", "config.json", "modules.json"),
         options=("features", "proba"),
-        takes_what="a directory of transformers or sentence-transformers with an ONNX file",
-        tested="embeddings and text classification with a small graph and tokenizer",
+        takes_what="a directory of transformers or sentence-transformers: an ONNX file, or weights "
+        "of PyTorch if torch and transformers are installed",
+        tested="embeddings and text classification with a small graph and tokenizer; all-MiniLM-L6 "
+        "as ONNX; by hand its PyTorch weights",
     ),
 )
 """The kinds that modelbeam brings."""
