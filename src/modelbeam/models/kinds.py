@@ -109,7 +109,7 @@ KINDS = (
         "modelbeam.models.named:load",
         classes=True,
         takes_what="a class of one's own, of either generation",
-        tested="both generations; by record, list and table",
+        tested="both generations; by record, list and table; on Flink, Spark and Prism",
     ),
     ModelKind(
         "function",
@@ -137,7 +137,7 @@ KINDS = (
         options=("features", "proba", "trusted_types", "allow_version_mismatch"),
         takes_what="a fitted object with predict: estimators, pipelines, searches",
         tested="linear models, forests, boosting, networks, support vectors, clusters; pipelines "
-        "with encoders, imputers and vectorizers; several outputs",
+        "with encoders, imputers and vectorizers; several outputs; on Flink",
     ),
     ModelKind(
         "ONNX",
@@ -148,7 +148,7 @@ KINDS = (
         beside="modelbeam.models.onnx_files:external",
         takes_what="a graph for ONNX Runtime, on the processor",
         tested="scikit-learn's models by skl2onnx; several inputs and outputs, text, ZipMap, fixed "
-        "batches, weights in another file",
+        "batches, weights in another file; on Flink",
     ),
     ModelKind(
         "XGBoost",
@@ -157,7 +157,8 @@ KINDS = (
         suffixes=(".json", ".ubj"),
         options=("features", "proba"),
         takes_what="what save_model writes",
-        tested="classes, numbers, several targets, ranks; categories, early stopping, linear",
+        tested="classes, numbers, several targets, ranks; categories, early stopping, linear; "
+        "on Flink",
     ),
     ModelKind(
         "LightGBM",
@@ -186,7 +187,7 @@ KINDS = (
         options=("features", "proba", "allow_version_mismatch"),
         takes_what="a directory that MLflow has saved, or a URI of its tracking store",
         tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
-        "store",
+        "store; on Flink",
     ),
     ModelKind(
         "Hugging Face",
