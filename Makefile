@@ -44,7 +44,7 @@ engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Py
 versions:  ## the oldest and the newest Beam and Python that are allowed and can be found
 	$(PYTHON) tests/versions.py
 
-bench: build/bench-venv/.ready  ## all benchmarks, 45 minutes; those on engines want Java, Maven and Go
+bench: build/bench-venv/.ready  ## all benchmarks, over an hour; those on engines want Java, Maven and Go
 	$(BENCH_VENV)/bin/python benchmarks/run.py all
 
 docs: $(READY)  ## write the generated pages anew

@@ -381,6 +381,35 @@ def engines(setting: Setting) -> int:
     return setting.finish("engines", "The main job on engines", tables, results, notes)
 
 
+def embeddings(setting: Setting) -> int:
+    """Compare the embedding example with ONNX Runtime in a plain loop: 100 thousand texts."""
+    model = setting.work / "minilm"
+    results: list[Result] = []
+    for rows in setting.rows or [100_000]:
+        source = setting.work / f"texts-{rows}.jsonl"
+        script = [sys.executable, HERE / "embeddings.py", str(rows), source, model]
+        subprocess.run(script, check=True)
+        output = setting.output(f"embeddings-{rows}")
+        command = [sys.executable, "-m", "modelbeam", "predict", "-m", str(model)]
+        command += ["--features", "text", "-i", str(source), "-o", str(output), "--keep", "id"]
+        command += ["--split-size", "256KB", "--overwrite", "-q"]
+        loop = setting.output(f"loop-{rows}")
+        peer = [sys.executable, str(HERE / "peers" / "embeddings_loop.py")]
+        results += setting.compare(
+            [
+                Contestant("modelbeam", "modelbeam", command, rows, output),
+                Contestant(
+                    "loop",
+                    "ONNX Runtime, a loop",
+                    [*peer, str(source), str(loop), str(model)],
+                    rows,
+                    loop,
+                ),
+            ]
+        )
+    return setting.finish("embeddings", "Embeddings of texts", [table(results, "loop")], results)
+
+
 def everything(setting: Setting) -> int:
     """Run all of these, one after another."""
     benchmarks = (
@@ -393,6 +422,7 @@ def everything(setting: Setting) -> int:
         startup,
         errors,
         promises,
+        embeddings,
         engines,
     )
     return max([benchmark(setting) for benchmark in benchmarks])
@@ -409,6 +439,7 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "startup": startup,
     "errors": errors,
     "promises": promises,
+    "embeddings": embeddings,
     "engines": engines,
 }
 

@@ -37,24 +37,29 @@ HEAD = _random.normal(size=(WIDTH, 3)).astype(np.float32)
 TEXT = Options(features=("text",))
 
 
-def graph(classify: bool) -> Any:
-    """States of tokens by a table; or logits of their first one."""
-    shape = ["N", "L"]
+def graph(classify: bool, quantized: bool = False, length: int | None = None) -> Any:
+    """States of tokens by a table; or logits of their mean."""
+    shape = ["N", length or "L"]
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, shape)
               for n in ("input_ids", "attention_mask")]  # fmt: skip
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["states"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
-        helper.make_node("Mul", ["states", "wide"], ["last_hidden_state"]),
+        helper.make_node(
+            "Mul", ["states", "wide"], ["exact" if quantized else "last_hidden_state"]
+        ),
     ]
+    if quantized:  # by the largest value of the call
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", ["exact"], ["small", "scale", "zero"]),
+            helper.make_node("DequantizeLinear", ["small", "scale", "zero"], ["last_hidden_state"]),
+        ]
     weights = [
         numpy_helper.from_array(TABLE, "table"),
         numpy_helper.from_array(np.array([2], np.int64), "last"),
     ]
-    output = helper.make_tensor_value_info(
-        "last_hidden_state", TensorProto.FLOAT, ["N", "L", WIDTH]
-    )
+    output = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*shape, WIDTH])
     if classify:
         nodes += [
             helper.make_node("ReduceMean", ["last_hidden_state"], ["mean"], axes=[1], keepdims=0),
@@ -66,10 +71,16 @@ def graph(classify: bool) -> Any:
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
-def directory(place: Path, classify: bool = False, **config: Any) -> str:
+def directory(
+    place: Path,
+    classify: bool = False,
+    quantized: bool = False,
+    length: int | None = None,
+    **config: Any,
+) -> str:
     place.mkdir(exist_ok=True)
     (place / "onnx").mkdir(exist_ok=True)
-    onnx.save(graph(classify), place / "onnx" / "model.onnx")
+    onnx.save(graph(classify, quantized, length), place / "onnx" / "model.onnx")
     tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(place / "tokenizer.json"))
@@ -136,10 +147,73 @@ def test_an_embedding_is_the_mean_over_the_texts_tokens(tmp_path):
     assert np.allclose([line["prediction"] for line in made], first, atol=1e-6)
 
 
-@settings(max_examples=10, deadline=None)
+POOLED = {
+    "cls": lambda states: states[0],
+    "max": lambda states: states.max(axis=0),
+    "mean": lambda states: states.mean(axis=0),
+    "mean_sqrt_len_tokens": lambda states: states.sum(axis=0) / np.sqrt(len(states)),
+    "weightedmean": lambda states: np.average(states, axis=0, weights=range(1, len(states) + 1)),
+    "lasttoken": lambda states: states[-1],
+}
+
+
+OLDER = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "weightedmean": "weightedmean_tokens",
+}
+"""Modes whose key in older files is not just their name."""
+
+
+@pytest.mark.parametrize("length", [None, 40])
+@pytest.mark.parametrize("modes", [*([one] for one in POOLED), ["cls", "lasttoken", "mean"]])
+def test_states_are_pooled_as_the_directory_says(modes, length, tmp_path):
+    path = Path(directory(tmp_path / "mini", length=length))
+    (path / "modules.json").write_text(
+        '[{"type": "x.Transformer"}, {"type": "y.Pooling", "path": "p"}]'
+    )
+    (path / "p").mkdir()
+    said = {"pooling_mode": modes}
+    if len(modes) == 1:
+        said = {f"pooling_mode_{OLDER.get(modes[0], modes[0])}": True}
+    (path / "p" / "config.json").write_text(json.dumps(said))
+    some = TEXTS[:30]
+    model = models.load(str(path), options=TEXT)
+    made = [line["prediction"] for line in written(predict(model, [{"text": t} for t in some]))]
+    wanted = [np.concatenate([POOLED[mode](TABLE[ids(one)]) for mode in modes]) for one in some]
+    assert np.allclose(made, wanted, atol=1e-5)
+
+
+def test_a_text_begins_with_the_prompt_and_is_written_small_as_the_directory_says(tmp_path):
+    path = Path(directory(tmp_path / "mini"))
+    said = {"prompts": {"query": "w3 ", "other": "w4 "}, "default_prompt_name": "query"}
+    (path / "config_sentence_transformers.json").write_text(json.dumps(said))
+    (path / "sentence_bert_config.json").write_text('{"do_lower_case": true, "max_seq_length": 5}')
+    model = models.load(str(path), options=TEXT)
+    [made] = written(predict(model, [{"text": "W1 w2 W1 w5 w6 w7"}]))
+    assert np.allclose(made["prediction"], embedding("w3 w1 w2 w1 w5"), atol=1e-6)
+
+
+def test_a_part_that_is_not_known_is_refused_and_not_passed_over(tmp_path):
+    path = Path(directory(tmp_path / "mini"))
+    (path / "modules.json").write_text('[{"type": "x.Transformer"}, {"type": "x.models.Dense"}]')
+    with pytest.raises(NotAModelError, match=r"has a module 'Dense'.*function"):
+        models.load(str(path), options=TEXT)
+    (path / "modules.json").unlink()
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "attention"}')
+    with pytest.raises(NotAModelError, match=r"pools by attention"):
+        models.load(str(path), options=TEXT)
+
+
+@settings(max_examples=5, deadline=None)
 @given(cuts=st.lists(st.integers(1, 30), max_size=5), batch=st.integers(1, 40))
-def test_a_text_has_one_embedding_whatever_is_beside_it(cuts, batch, tmp_path_factory):
-    model = models.load(directory(tmp_path_factory.mktemp("m") / "mini"), options=TEXT)
+@pytest.mark.parametrize(
+    "of", [{}, {"classify": True}, {"quantized": True}, {"length": 40}], ids=str
+)
+def test_a_text_has_one_prediction_whatever_is_beside_it(of, cuts, batch, tmp_path_factory):
+    model = models.load(directory(tmp_path_factory.mktemp("m") / "mini", **of), options=TEXT)
     records = [{"text": one} for one in TEXTS]
     whole = written(predict(model, records))
     at = 0
@@ -156,10 +230,8 @@ def test_classes_have_their_labels_and_probabilities(tmp_path):
     made = written(predict(model, [{"text": one} for one in some]))
     session = ort.InferenceSession(f"{path}/onnx/model.onnx")
     for one, line in zip(some, made, strict=True):
-        padded = np.zeros((1, -(-len(ids(one)) // 8) * 8), np.int64)
-        mask = padded.copy()
-        padded[0, : len(ids(one))], mask[0, : len(ids(one))] = ids(one), 1
-        [logits] = session.run(None, {"input_ids": padded, "attention_mask": mask})
+        given = np.array([ids(one)], np.int64)
+        [logits] = session.run(None, {"input_ids": given, "attention_mask": np.ones_like(given)})
         assert line["prediction"] == ["bad", "fair", "good"][int(logits.argmax())]
         chances = np.exp(logits[0]) / np.exp(logits[0]).sum()
         found = [line[f"probability_{label}"] for label in ("bad", "fair", "good")]
@@ -182,8 +254,10 @@ def test_what_is_missing_or_for_another_task_is_told(tmp_path):
     with pytest.raises(NotAModelError, match=r"no tokenizer\.json"):
         models.load(str(path), options=TEXT)
     (path / "onnx" / "model.onnx").unlink()
-    (path / "model.safetensors").touch()
-    with pytest.raises(NotAModelError, match=r"weights of PyTorch .*optimum-cli export onnx"):
+    with pytest.raises(NotAModelError, match=r"no weights, .*optimum-cli export onnx"):
+        models.load(str(path), options=TEXT)
+    (path / "tf_model.h5").touch()
+    with pytest.raises(NotAModelError, match=r"another framework .*optimum-cli export onnx"):
         models.load(str(path), options=TEXT)
 
 

@@ -301,3 +301,20 @@ def test_it_runs_in_threads_and_processes(mode, tmp_path):
     assert [line["output_label"] for line in made] == wanted["output_label"].tolist()
     top = np.array([line["probability_top"] for line in made], np.float32)
     assert top.tolist() == [one["top"] for one in wanted["output_probability"]]
+
+
+def test_rows_that_would_be_scaled_together_are_predicted_alone(tmp_path):
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["small", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["small", "scale", "zero"], ["about"]),
+        helper.make_node("MatMul", ["about", "w"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.arange(1, 5, dtype=np.float32).reshape(4, 1), "w")]
+    given, made = (
+        [info(name, TensorProto.FLOAT, ["N", width])] for name, width in (("x", 4), ("y", 1))
+    )
+    path = saved(graph(given, made, nodes, weights), tmp_path)
+    alone = [own(path, {"x": row[None]})["y"].item() for row in X[:40]]
+    assert own(path, {"x": X[:40]})["y"][:, 0].tolist() != alone
+    made = [np.float32(line["y"]) for line in lines(path, RECORDS[:40], options=FEATURES)]
+    assert made == alone

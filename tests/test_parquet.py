@@ -561,3 +561,37 @@ def test_bytes_that_changed_are_named_or_are_other_values_and_never_end_the_proc
     )
     assert done.returncode == 0, done.stderr
     assert 100 < int(done.stdout) < 300
+
+
+def test_lists_of_a_fixed_size_may_be_null_and_the_other_types_stay(tmp_path):
+    """Arrow itself does not read such a file, which Polars writes."""
+    times = [datetime.datetime(2020, 1, n, tzinfo=datetime.timezone.utc) for n in (1, 2, 3)]
+    columns = {
+        "x": [1.0, 2.0, 3.0],
+        "v": [[1.0, 2.0], None, [None, 4.0]],
+        "c": ["a", "b", "a"],
+        "t": times,
+        "s": [{"q": [1, 2]}, {"q": None}, {"q": [3, 4]}],
+    }
+    types = {
+        "v": polars.Array(polars.Float32, 2),
+        "c": polars.Categorical,
+        "t": polars.Datetime("us", "Europe/Berlin"),
+        "s": polars.Struct({"q": polars.Array(polars.Int64, 2)}),
+    }
+    source = tmp_path / "in.parquet"
+    polars.DataFrame(columns, schema_overrides=types).write_parquet(source, row_group_size=2)
+    with pytest.raises(pa.ArrowInvalid, match="lists to be of size"):
+        parquet.read_table(source)
+    out = tmp_path / "out.parquet"
+    run = modelbeam.predict(
+        model="small_models:TableDoubler", input=str(source), output=str(out), keep="all"
+    )
+    assert (run.read, run.predicted) == (3, 3)
+    made = parquet.read_table(out)
+    assert made.select(list(columns)).to_pydict() == columns
+    assert made.column("y").to_pylist() == [2.0, 4.0, 6.0]
+    schema = {field.name: field.type for field in made.schema}
+    assert schema["t"] == pa.timestamp("us", "Europe/Berlin")
+    assert pa.types.is_dictionary(schema["c"])
+    assert schema["v"].value_type == pa.float32()

@@ -12,11 +12,17 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
 from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.transforms.window import FixedWindows, TimestampedValue
+from apache_beam.transforms.window import FixedWindows, Sessions, TimestampedValue
 from commands import write_lines
 
 import modelbeam
-from modelbeam.errors import JobError, ModelLoadError, ModelNotFoundError, NotAModelError
+from modelbeam.errors import (
+    JobError,
+    ModelLoadError,
+    ModelNotFoundError,
+    NotAModelError,
+    RequestError,
+)
 
 LOCAL = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 STREAMING = "BundleBasedDirectRunner"  # Beam's local runner for TestStream
@@ -268,6 +274,131 @@ def test_predictions_can_be_counted_by_window():
             | beam.MapTuple(lambda end, time, count: (end, count))  # noqa: ARG005
         )
         assert_that(counts, equal_to([(10, 10), (20, 10), (30, 5)]))
+
+
+# Several models
+
+
+BOTH = {
+    "a": "small_models:Doubler",
+    "b": {"target": "cli_models:Times", "arguments": {"factor": 3.0}},
+}
+
+
+def test_several_models_predict_each_record_and_fail_by_themselves():
+    records = [{"id": 1, "x": 1.0}, {"id": 2, "x": -1.0}, {"id": 3, "x": "no"}]
+    made = outputs(records, modelbeam.Predict(models=BOTH, keep="id"))
+    assert made["predictions"] == [
+        {"id": 1, "a": {"y": 2.0}, "b": {"y": 3.0}},
+        {"id": 2, "a": None, "b": {"y": -3.0}},
+    ]
+    failed = [(one["model"], one["record"]["id"]) for one in made["failures"]]
+    assert sorted(failed) == [("a", 2), ("a", 3), ("b", 3)]
+
+
+def test_a_column_sends_a_record_to_one_of_several_models():
+    records = [{"x": 1.0, "to": "a"}, {"x": 2.0, "to": "b"}, {"x": 3.0, "to": "c"}]
+    made = outputs(records, modelbeam.Predict(models=BOTH, route="to"))
+    assert made["predictions"] == [{"a": {"y": 2.0}, "b": None}, {"a": None, "b": {"y": 6.0}}]
+    [failure] = made["failures"]
+    assert (failure["type"], failure["record"]) == ("UnknownRouteError", records[2])
+
+
+def test_models_of_columns_and_of_records_stand_beside_each_other():
+    models = {"columns": "small_models:TableDoubler", "lists": "small_models:BatchDoubler"}
+    records = [{"x": float(n)} for n in range(-2, 5)]
+    made = outputs(records, modelbeam.Predict(models=models, batch_size=3))
+    assert made["predictions"] == [
+        {"columns": {"y": 2.0 * n}, "lists": {"y": 2.0 * n}} for n in range(5)
+    ]
+    assert len(made["failures"]) == 4
+
+
+def test_a_kept_column_that_is_called_like_a_model_is_refused_or_fails():
+    with pytest.raises(RequestError, match=r"column 'a' that is kept.*models=\{'a_model'"):
+        modelbeam.Predict(models=BOTH, keep=["a"])
+    made = outputs([{"x": 1.0, "a": 5}, {"x": 2.0}], modelbeam.Predict(models=BOTH, keep="all"))
+    assert made["predictions"] == [{"x": 2.0, "a": {"y": 4.0}, "b": {"y": 6.0}}]
+    assert {(one["model"], one["type"]) for one in made["failures"]} == {
+        ("a", "ColumnClashError"),
+        ("b", "ColumnClashError"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "takes a model"),
+        ({"model": "a:B", "models": {"a": "a:B"}}, "takes a model"),
+        ({"models": {}}, "there are none"),
+        ({"models": {"1 a": "a:B"}}, "'1 a' is no name"),
+        ({"models": {"a": {"target": "a:B", "feature": "x"}}}, "unknown key 'feature'"),
+        ({"models": {"a": "a:B"}, "arguments": {}}, "each has its own"),
+        ({"model": "a:B", "route": "to"}, "but one model"),
+        ({"model": "a:B", "max_wait": 0}, "above 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_it_is_made(given, said):
+    with pytest.raises(RequestError, match=said):
+        modelbeam.Predict(**given)
+
+
+# Waiting for a batch
+
+
+class _Sizes(beam.DoFn):
+    """How many records were in the call that predicted this one, with its window's end and time."""
+
+    def process(self, row, timestamp=beam.DoFn.TimestampParam, window=beam.DoFn.WindowParam):
+        yield int(window.end), int(timestamp), row["size"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The stream's own time of day."""
+    from modelbeam.beam import predict
+
+    monkeypatch.setattr(predict, "_now", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("clock")
+def test_records_wait_for_a_batch_of_their_window_but_not_too_long():
+    """Three make a batch; what has waited for 5 s, or whose window ends, leaves with fewer."""
+    stream = (
+        test_stream.TestStream()
+        .advance_watermark_to(0)
+        .add_elements([TimestampedValue({"x": 1.0}, 1)])
+        .add_elements([TimestampedValue({"x": 1.0}, 12)])
+        .add_elements([TimestampedValue({"x": 1.0}, 2), TimestampedValue({"x": 1.0}, 3)])
+        .advance_processing_time(6)
+        .add_elements([TimestampedValue({"x": 1.0}, 14), TimestampedValue({"x": 1.0}, 13)])
+        .advance_watermark_to_infinity()
+    )
+    with beam.Pipeline(runner=STREAMING, options=PipelineOptions(["--streaming"])) as pipeline:
+        made = (
+            pipeline
+            | stream
+            | beam.WindowInto(FixedWindows(10))
+            | modelbeam.Predict("cli_models:BatchSizes", batch_size=3, max_wait=5)
+        )
+        sizes = made.predictions | beam.ParDo(_Sizes())
+        expected = [(10, 1, 3), (10, 2, 3), (10, 3, 3), (20, 12, 1), (20, 13, 2), (20, 14, 2)]
+        assert_that(sizes, equal_to(expected))
+
+
+def test_a_bounded_collection_is_predicted_whole_though_its_last_batch_is_not_full():
+    records = [{"x": float(n), "n": n} for n in range(-1, 9)]
+    transform = modelbeam.Predict("small_models:TableDoubler", keep="n", batch_size=4, max_wait=60)
+    made = outputs(records, transform)
+    assert sorted(row["n"] for row in made["predictions"]) == list(range(9))
+    assert [one["record"] for one in made["failures"]] == [records[0]]
+
+
+def test_records_do_not_wait_in_windows_that_merge():
+    pipeline = beam.Pipeline(runner=LOCAL)
+    sessions = pipeline | beam.Create([{"x": 1.0}]) | beam.WindowInto(Sessions(5))
+    with pytest.raises(RequestError, match="windows that merge"):
+        sessions | modelbeam.Predict("small_models:Doubler", max_wait=1)
 
 
 # The job's own pipeline

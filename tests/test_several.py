@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pytest
 from commands import read_lines, shards, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import feather
+from pyarrow import parquet as pq
 
 import modelbeam
 from modelbeam import formats, models
@@ -262,6 +265,46 @@ def test_columns_of_flat_files_and_typed_values_for_each(tmp_path: Path) -> None
     assert (done.predicted, done.failed) == (3, 0)
     assert {(e["model"], e["line"]) for e in read_lines(tmp_path / "out.errors.jsonl")} == {
         ("a", 3), ("t", 3), ("m", 4),
+    }  # fmt: skip
+
+
+def rows_in(path: Path, rows: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Write rows into a file of their own format's library, or read them."""
+    if path.suffix == ".avro":
+        if rows is not None:
+            fields = [{"name": "id", "type": "long"}, {"name": "x", "type": "double"}]
+            with path.open("wb") as handle:
+                fastavro.writer(handle, {"type": "record", "name": "R", "fields": fields}, rows)
+        with path.open("rb") as handle:
+            return list(fastavro.reader(handle))
+    parquet = path.suffix == ".parquet"
+    if rows is not None:
+        table = pa.Table.from_pylist(rows)
+        (pq.write_table if parquet else feather.write_feather)(table, str(path))
+    return (pq.read_table if parquet else feather.read_table)(str(path)).to_pylist()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "avro", "arrow"])
+def test_in_files_of_rows_each_model_has_columns_of_its_own(suffix: str, tmp_path: Path) -> None:
+    """Read from the format and written into it, if it has such names; null where a model failed."""
+    source, out = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    rows_in(source, [{"id": n, "x": x} for n, x in enumerate([2.0, -1.0, -6.0, 8.0])])
+    model = ["a=small_models:TableDoubler", "c=functions:picky"]  # which fails on 8 and -6
+    if suffix == "avro":
+        with pytest.raises(RequestError, match=r"'a\.y' cannot be called so in Avro"):
+            run(source, out, model, keep=["id"])
+        out = tmp_path / "out.parquet"
+    done = run(source, out, model, keep=["id"])
+    assert done.description["counts"]["models"]["c"] == {"read": 4, "predicted": 2, "failed": 2}
+    assert (done.predicted, done.failed) == (3, 1)
+    assert rows_in(out) == [
+        {"id": 0, "a.y": 4.0, "c.prediction": 2.0},
+        {"id": 1, "a.y": None, "c.prediction": -1.0},
+        {"id": 3, "a.y": 16.0, "c.prediction": None},
+    ]
+    errors = read_lines(tmp_path / "out.errors.jsonl")
+    assert {(line["model"], line["row"]) for line in errors} == {
+        ("a", 2), ("a", 3), ("c", 3), ("c", 4),
     }  # fmt: skip
 
 

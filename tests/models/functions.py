@@ -163,3 +163,10 @@ def mendable(record: dict[str, Any]) -> float:
     if x < 0 and (x == -1 or "MENDED" not in os.environ):
         raise ValueError("negative")
     return x
+
+
+def picky(record: dict[str, Any]) -> float:
+    x = float(record["x"])
+    if x % 7 == 1:
+        raise ValueError("one of those")
+    return x

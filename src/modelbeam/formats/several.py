@@ -51,14 +51,14 @@ def write_parts(
             bad = trial().write(replace(named, rows=None, kept=None))
             rows = part.rows or []
             failures += [replace(one, row=rows[one.row], model=name) for one in bad]
-            named = _without(named, {one.row for one in bad})
+            named = without(named, {one.row for one in bad})
         parts.append((name, named))
     whole = joined(outcome, parts, nested=layout is None)
     clashes = _clashes(whole, [name for name, _ in parts], layout)
     refused = clashes or writer.write(whole)
     if clashes:
         lost = {one.row for one in clashes}
-        left = _without(whole, lost)
+        left = without(whole, lost)
         places = [at for at in range(whole.predicted) if at not in lost]
         refused = refused + [replace(f, row=places[f.row]) for f in writer.write(left)]
     rows = whole.rows or []
@@ -177,7 +177,7 @@ def _flat(name: str, part: Outcome) -> Outcome:
     return replace(part, values=values)
 
 
-def _without(part: Outcome, lost: set[int]) -> Outcome:
+def without(part: Outcome, lost: set[int]) -> Outcome:
     """The same without some predictions, by their indices."""
     if not lost:
         return part
@@ -215,3 +215,35 @@ def _fits(part: Outcome, layout: Layout | None) -> bool:
             ):
                 return False
     return True
+
+
+def dicts_of(outcome: Outcome) -> tuple[list[tuple[int, dict[str, Any]]], list[Failure]]:
+    """Predictions as dicts, kept columns first, each with its record's row in the batch.
+
+    Of several models each has a member; a kept column that is called like one makes the
+    predictions of all of them failures.
+
+    Returns:
+        The predictions, and all failures.
+    """
+    failures = list(outcome.failures)
+    if outcome.parts:
+        whole = joined(outcome, list(outcome.parts), nested=True)
+        clashes = _clashes(whole, [name for name, _ in outcome.parts], None)
+        rows = whole.rows or []
+        for clash in clashes:
+            row = rows[clash.row]
+            failures += [
+                replace(clash, row=row, model=name)
+                for name, part in outcome.parts
+                if row in set(part.rows or ())
+            ]
+        outcome = without(whole, {clash.row for clash in clashes})
+    values = outcome.values
+    if outcome.table:
+        values = [row for piece in values for row in piece.to_pylist()]
+    kept = [{}] * len(values) if outcome.kept is None else outcome.kept.dicts()
+    rows = list(range(outcome.read)) if outcome.rows is None else outcome.rows
+    return [
+        (row, {**before, **value}) for row, before, value in zip(rows, kept, values, strict=False)
+    ], failures

@@ -7,8 +7,10 @@ records only, and what is written is the earlier rows, as they are, with the new
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from modelbeam import formats, storage
 from modelbeam.errors import ReconciliationError
 from modelbeam.formats.base import Wanted
 from modelbeam.formats.reading import AS_IT_SAYS, Reading
+from modelbeam.formats.several import without
 from modelbeam.predicting.batch import Batch, Kept
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Failure, Place
@@ -33,18 +36,21 @@ class Earlier:
     """What an earlier run made of a split.
 
     Attributes:
-        shard: the file that holds its rows; ``None`` if it has none.
-        format: of that file, as ``--output-format`` has it.
-        skip: how many rows of the file belong to splits before it.
-        rows: how many belong to it; ``None`` for all.
+        shards: the files that hold its rows, in order: for each the path, how many of its rows
+            belong to splits before this one, and how many to it (``None`` for all the others).
+        format: of these files, as ``--output-format`` has it.
         failed: for each piece the keys (see :func:`key_of`) of its records that failed.
+        partly: those of them that have a row nevertheless, as one of several models has predicted
+            them; a new row takes its place.
+        by_line: whether the keys of records in lines are the lines of the piece, from 1, on which
+            they begin, as the file was changed since.
     """
 
-    shard: str | None
+    shards: list[tuple[str, int, int | None]]
     format: str
-    skip: int
-    rows: int | None
     failed: list[list[int]]
+    partly: list[list[int]]
+    by_line: bool = False
 
     def write(self, directory: str, split: Split) -> None:
         """Write it down for whoever predicts the split."""
@@ -57,9 +63,11 @@ class Earlier:
         return cls(**json.loads(storage.read_bytes(join(directory, f"{split.key}.json"))))
 
 
-def key_of(place: dict[str, Any]) -> int:
-    """What tells a record from others of its piece: its offset in the file, or its row."""
-    return int(place["offset"] if "offset" in place else place["row"])
+def key_of(place: dict[str, Any], by_line: bool = False) -> int:
+    """What tells a record from others of its piece: its offset in the file, or its line or row."""
+    if "offset" not in place:
+        return int(place["row"])
+    return int(place["line"] if by_line else place["offset"])
 
 
 class Again:
@@ -73,18 +81,29 @@ class Again:
     def __init__(self, earlier: Earlier, attempt: Attempt) -> None:
         self.attempt = _Between(self, attempt)
         self._failed = [set(keys) for keys in earlier.failed]
-        self._shard, self._left = earlier.shard, earlier.rows
+        self._partly = [set(keys) for keys in earlier.partly]
+        self._by_line = earlier.by_line
+        self._where = " and ".join(path for path, _, _ in earlier.shards) or "the earlier output"
         self._chunks = _rows_of(earlier)
         self._chunk: Kept | None = None
         self._at = 0
 
-    def failed_rows(self, batch: Batch, piece: int) -> tuple[list[int], set[int]]:
-        """The rows of all records of a batch in order, and of those that had failed."""
+    def choose(self, batch: Batch, piece: int) -> tuple[set[int], list[int]]:
+        """Say which rows of a batch are to be predicted.
+
+        Returns:
+            Those whose records had failed, and those whose rows are kept as they are.
+        """
         decoded = batch.records()
         places = range(len(decoded.records)) if decoded.rows is None else decoded.rows
         rows = sorted([*places, *(failure.row for failure in decoded.failures)])
-        known = self._failed[piece]
-        return rows, {row for row in rows if key_of(_dict(batch.position(row))) in known}
+        keys = {row: key_of(_dict(batch.position(row)), self._by_line) for row in rows}
+        failed = {row for row in rows if keys[row] in self._failed[piece]}
+        replaced = {row for row in failed if keys[row] in self._partly[piece]}
+        kept = [row for row in rows if row not in failed]
+        self.attempt.rows = sorted([*kept, *replaced])
+        self.attempt.replaced = replaced
+        return failed, kept
 
     def take(self, count: int) -> Iterator[Kept]:
         """The next rows."""
@@ -98,8 +117,6 @@ class Again:
             yield self._chunk.take(range(self._at, self._at + some))
             self._at += some
             count -= some
-            if self._left is not None:
-                self._left -= some
 
     def end(self) -> None:
         """Make sure that all rows were taken.
@@ -107,17 +124,13 @@ class Again:
         Raises:
             ReconciliationError: there are more.
         """
-        if self._left is not None:
-            more = self._left != 0
-        else:
-            more = self._chunk is not None and self._at < len(self._chunk)
-            more = more or any(len(chunk) for chunk in self._chunks)
-        if more:
+        more = self._chunk is not None and self._at < len(self._chunk)
+        if more or any(len(chunk) for chunk in self._chunks):
             raise self._wrong()
 
     def _wrong(self) -> ReconciliationError:
         return ReconciliationError(
-            f"The rows in {self._shard} are not those that the error lines leave: the output was "
+            f"The rows in {self._where} are not those that the error lines leave: the output was "
             f"changed after the run. Nothing was published; run the job again with --overwrite."
         )
 
@@ -127,22 +140,27 @@ def _dict(place: Place) -> dict[str, Any]:
 
 
 def _rows_of(earlier: Earlier) -> Iterator[Kept]:
-    """The rows of the file, as a reader of it keeps all columns."""
-    if earlier.shard is None:
-        return
+    """The rows of the files that belong to the split, as a reader of them keeps all columns."""
     kind = formats.parse(earlier.format, "--output-format")
-    source = source_of(earlier.shard)
     told = Reading(",", "utf-8", None) if kind.name == "csv" else AS_IT_SAYS
-    info = storage.stat(earlier.shard)
-    splits, _ = source.plan([info], _WHOLE, input_format=kind, earlier=None, reading=told)
     wanted = Wanted("record", longest=_WHOLE, keep="all")
-    skip = earlier.skip
-    for piece in (piece for split in splits for piece in split.pieces):
-        for batch in source.reader(piece, wanted):
-            kept = batch.keep("all", None)
-            if skip < len(kept):
-                yield kept.take(range(skip, len(kept))) if skip else kept
-            skip = max(0, skip - len(kept))
+    for path, skip, rows in earlier.shards:
+        stop = _WHOLE if rows is None else skip + rows
+        source = source_of(path)
+        info = storage.stat(path)
+        splits, _ = source.plan([info], _WHOLE, input_format=kind, earlier=None, reading=told)
+        at = 0
+        for piece in (piece for split in splits for piece in split.pieces):
+            for batch in source.reader(piece, wanted):
+                kept = batch.keep("all", None)
+                first, last = max(skip - at, 0), min(stop - at, len(kept))
+                at += len(kept)
+                if first < last:
+                    yield kept.take(range(first, last))
+                if at >= stop:
+                    break
+            if at >= stop:
+                break
 
 
 class _Between(Attempt):
@@ -150,11 +168,13 @@ class _Between(Attempt):
 
     Attributes:
         rows: the rows of the batch that the earlier run has predicted, in order.
+        replaced: those of them that are not kept.
     """
 
     def __init__(self, again: Again, attempt: Attempt) -> None:
         self._again, self._attempt = again, attempt
         self.rows: list[int] = []
+        self.replaced: set[int] = set()
 
     def write(self, outcome: Outcome) -> tuple[int, list[Failure]]:
         """Write new predictions, each in its place."""
@@ -163,22 +183,34 @@ class _Between(Attempt):
         at = done = 0
         while at < len(rows):
             before = done
-            while done < len(self.rows) and self.rows[done] < rows[at]:
+            while done < len(self.rows) and self.rows[done] <= rows[at]:
                 done += 1
-            self._write_earlier(done - before)
+            self._write_earlier(self.rows[before:done])
             stop = at + 1
             limit = self.rows[done] if done < len(self.rows) else None
             while stop < len(rows) and (limit is None or rows[stop] < limit):
                 stop += 1
             count, refused = self._attempt.write(_part_of(outcome, at, stop))
             written += count
-            failures += [replace(failure, row=at + failure.row) for failure in refused]
+            if outcome.parts:  # their failures name rows of the batch
+                failures += refused
+            else:
+                failures += [replace(failure, row=at + failure.row) for failure in refused]
             at = stop
-        self._write_earlier(len(self.rows) - done)
+        self._write_earlier(self.rows[done:])
         return written, failures
 
-    def _write_earlier(self, count: int) -> None:
-        for kept in self._again.take(count):
+    def _write_earlier(self, rows: Sequence[int]) -> None:
+        """Write the next rows of the earlier run, but for those that are replaced."""
+        for replaced, some in itertools.groupby(rows, self.replaced.__contains__):
+            taken = self._again.take(len(list(some)))
+            if replaced:
+                collections.deque(taken, maxlen=0)
+            else:
+                self._write_kept(taken)
+
+    def _write_kept(self, taken: Iterable[Kept]) -> None:
+        for kept in taken:
             size = len(kept)
             empty = Outcome(size, [{} for _ in range(size)], False, None, kept, [])
             written, failures = self._attempt.write(empty)
@@ -205,6 +237,14 @@ class _Between(Attempt):
 def _part_of(outcome: Outcome, start: int, stop: int) -> Outcome:
     """Some consecutive predictions."""
     kept = None if outcome.kept is None else outcome.kept.take(range(start, stop))
+    if outcome.parts:
+        rows = (outcome.rows or [])[start:stop]
+        chosen = set(rows)
+        parts = tuple(
+            (name, without(part, {n for n, row in enumerate(part.rows or ()) if row not in chosen}))
+            for name, part in outcome.parts
+        )
+        return replace(outcome, rows=rows, kept=kept, parts=parts)
     if not outcome.table:
         return replace(outcome, values=outcome.values[start:stop], kept=kept)
     values, at = [], 0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from modelbeam import formats, storage
+from modelbeam import formats, models, storage
 from modelbeam.errors import NotAModelError, RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import Lines, as_flags, merged_flags, read_config, resolved
@@ -173,6 +173,41 @@ def spec_of(model: str, chosen: Mapping[str, Any]) -> ModelSpec:
         raise RequestError(f"--model {model}: {error.errors()[0]['msg']}.") from None
     except ValueError as error:
         raise RequestError(f"--model {model}: {error}.") from None
+
+
+def several_of(
+    named: Mapping[str, str | Mapping[str, Any]], route: str | None, chosen: Mapping[str, Any]
+) -> ModelSpec:
+    """Several models by their names, as one.
+
+    Args:
+        named: for each its target, or a mapping as a configuration file has it.
+        route: the column that names the model of a record.
+        chosen: what was said of all of them, of :data:`.options.FLAGS`.
+
+    Raises:
+        RequestError: one of them is not written as a model is, or a name is none.
+    """
+    specs = []
+    for name, said in named.items():
+        if re.fullmatch(r"[A-Za-z_][\w.-]*", name) is None:
+            raise RequestError(
+                f"models: '{name}' is no name of a model; it begins with a letter, and has "
+                f"letters, digits, '_', '.' and '-'."
+            )
+        try:
+            spec = ModelSpec.parse(said if isinstance(said, str) else dict(said))
+        except ValidationError as error:
+            raise RequestError(f"models, '{name}': {error.errors()[0]['msg']}.") from None
+        except ValueError as error:
+            raise RequestError(f"models, '{name}': {error}.") from None
+        general = spec_of(f"{name}={spec.target}", chosen).options
+        update = {"name": name, "options": spec.options.over(general)}
+        specs.append(spec.model_copy(update=update))
+        models.kind_of(spec.target)
+    if not specs:
+        raise RequestError("models: there are none.")
+    return several(specs, route)
 
 
 class Job(BaseModel):

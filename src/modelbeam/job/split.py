@@ -17,7 +17,7 @@ from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts, Tally
 from modelbeam.predicting.failures import Failure, error_line, moved
 from modelbeam.predicting.outcome import Outcome, outcome_of
-from modelbeam.predicting.several import Chosen
+from modelbeam.predicting.several import Chosen, Seen
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
@@ -80,18 +80,28 @@ def _predict_into(
                 if again is None:
                     _predict_batch(attempt, path, task, model, reader, batch, counts)
                 else:
-                    rows, failed = again.failed_rows(batch, number)
-                    again.attempt.rows = earlier = [row for row in rows if row not in failed]
+                    failed, kept = again.choose(batch, number)
                     some = Chosen(batch, failed)
                     _predict_batch(again.attempt, path, task, model, reader, some, counts)
-                    counts.read += len(earlier)
-                    counts.predicted += len(earlier)
+                    counts.read += len(kept)
+                    counts.predicted += len(kept)
+                    _count_kept(batch, kept, model, counts)
                 reader.took(time.monotonic() - started)
             units += reader.units
             done += sum(piece.bytes for piece in pieces)
     if again is not None:
         again.end()
     return counts, units
+
+
+def _count_kept(batch: Batch, kept: list[int], model: LoadedModel, counts: Counts) -> None:
+    """Count for each of several models the records that it had predicted in the earlier run."""
+    if not model.members or not kept:
+        return
+    seen = Seen(Chosen(batch, kept), model)
+    for member in model.members:
+        number = len(kept) if model.info.route is None else seen.by(member).count()
+        counts.of_model(member.info.name).add(Tally(number, number, 0))
 
 
 def _noting(batches: Iterable[Batch], path: str, task: Task) -> Iterator[Batch]:

@@ -1,43 +1,111 @@
-"""Hugging Face and sentence-transformers directories, by ONNX Runtime and the tokenizer in them.
+"""Hugging Face and sentence-transformers directories: ONNX Runtime or PyTorch, and the tokenizer.
 
-Texts are put in order of their length, so that little is padded, and the order is restored. How
-much one is padded follows from its own length, so its prediction does not depend on its neighbours.
-No code of the directory is run.
+Texts are put in order of their length, and those of one length are predicted together, so that
+nothing is padded; then the order is restored. So a text's prediction does not depend on its
+neighbours. No code of the directory is run.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
 
 from modelbeam.errors import ModelLoadError, NotAModelError
 from modelbeam.machine import call_threads
-from modelbeam.models import tabular
+from modelbeam.models import sentences, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of
+from modelbeam.models.onnx_files import leans_on_its_batch
 from modelbeam.models.options import Options
+from modelbeam.models.sentences import read_json
 from modelbeam.models.signature import Column
 from modelbeam.models.target import Target
 from modelbeam.text import describe
 
 _GRAPHS = ("onnx/model.onnx", "model.onnx", "onnx/model_quantized.onnx", "model_quantized.onnx")
-_STEP = 8
-"""Tokens that a length is rounded up to a multiple of."""
 
-_TOKENS = 16384
-"""Tokens of a call, about."""
+_TOKENS = 2048
+"""Tokens of a call, about: their states stay in the processor's cache."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
 
+_TORCH_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+class Encoder(Protocol):
+    """What makes states or logits of tokens.
+
+    Attributes:
+        inputs: the names of what it takes.
+        length: tokens that every text has, if that is fixed.
+        pools: whether it gives one vector for each text by itself.
+        alone: whether it must get one text at a time, as its texts lean on each other.
+        requires: distributions that a worker needs.
+        interface: what it is, for people.
+    """
+
+    inputs: Sequence[str]
+    length: int | None
+    pools: bool
+    alone: bool
+    requires: Sequence[str]
+    interface: str
+
+    def run(self, given: dict[str, Any]) -> Any:
+        """Arrays of shape (texts, tokens) in; states or logits out, the texts first."""
+
+
+class _Graph:
+    """A session of ONNX Runtime."""
+
+    inputs: Sequence[str]
+    length: int | None
+    interface = "Hugging Face (ONNX)"
+    requires: Sequence[str] = ("onnxruntime", "tokenizers")
+
+    def __init__(self, target: Target, path: str) -> None:
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = call_threads()
+        settings.inter_op_num_threads = 1
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = 3
+        self._session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        given = self._session.get_inputs()
+        self.inputs = [one.name for one in given]
+        unknown = set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+        if unknown:
+            raise NotAModelError(
+                f"--model {target} has inputs that no tokenizer gives: {', '.join(unknown)}."
+            )
+        sizes = [one.shape[1] for one in given if len(one.shape) == 2]
+        self.length = next((size for size in sizes if isinstance(size, int)), None)
+        outputs = {one.name: one for one in self._session.get_outputs()}
+        names = ("sentence_embedding", "logits", "last_hidden_state", "token_embeddings")
+        self._output = next((one for one in names if one in outputs), next(iter(outputs)))
+        self.pools = len(outputs[self._output].shape) == 2
+        self.alone = leans_on_its_batch(path)
+
+    def run(self, given: dict[str, Any]) -> Any:
+        """Run the graph."""
+        [made] = self._session.run([self._output], {name: given[name] for name in self.inputs})
+        return made
+
 
 def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedModel:
-    """Read the tokenizer and start a session.
+    """Read the tokenizer and start a session; without an ONNX file, let PyTorch load the weights.
 
     Raises:
         ModelError: a part is missing or damaged, or it is for a task that is none of ours.
@@ -49,28 +117,20 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     path = target.local()
     graph = next((p for p in (os.path.join(path, g) for g in _GRAPHS) if os.path.exists(p)), None)
     if graph is None:
-        has = any(name.endswith(_WEIGHTS) for name in os.listdir(path))
-        what = "weights of PyTorch or another framework, and" if has else "no weights, and"
-        raise NotAModelError(
-            f"--model {target} is a Hugging Face directory with {what} no ONNX file. Export it "
-            f"(optimum-cli export onnx --model DIR DIR/onnx), or write a function around it and "
-            f"name that, 'module:function'."
-        )
+        _check_weights(target, path)
     tokenizer_file = os.path.join(path, "tokenizer.json")
     if not os.path.exists(tokenizer_file):
         raise NotAModelError(
             f"--model {target} has no tokenizer.json, which makes tokens of texts. Save the fast "
             f"tokenizer into it: AutoTokenizer.from_pretrained(…).save_pretrained(DIR)."
         )
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = call_threads()
-    settings.inter_op_num_threads = 1
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.log_severity_level = 3
     try:
+        config = read_json(path, "config.json")
+        kinds = [str(one) for one in config.get("architectures") or []]
+        _check_task(target, kinds)
         tokenizer = Tokenizer.from_file(tokenizer_file)
-        session = ort.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
-        return TextModel(target, path, session, tokenizer, options)
+        encoder = _Graph(target, graph) if graph else _weights(target, path, kinds)
+        return TextModel(target, path, encoder, tokenizer, options)
     except (NotAModelError, ModelLoadError):
         raise
     except Exception as error:
@@ -80,12 +140,41 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
         ) from error
 
 
-def _json(path: str, name: str) -> Any:
+def _check_weights(target: Target, path: str) -> None:
+    """Refuse a directory that neither ONNX Runtime nor PyTorch can load."""
+    names = os.listdir(path)
+    what = ""
+    if not any(name.endswith(_WEIGHTS) for name in names):
+        what = "no weights, and"
+    elif not any(name in names for name in _TORCH_WEIGHTS):
+        what = "weights of another framework than PyTorch, and"
+    if what:
+        raise NotAModelError(
+            f"--model {target} is a Hugging Face directory with {what} no ONNX file. Export it "
+            f"(optimum-cli export onnx --model DIR DIR/onnx), or write a function around it and "
+            f"name that, 'module:function'."
+        )
+
+
+def _check_task(target: Target, kinds: list[str]) -> None:
+    heads = [kind for kind in kinds if "For" in kind and not _is_classifier(kinds)]
+    if any(not kind.endswith("ForMaskedLM") for kind in heads):
+        raise NotAModelError(
+            f"--model {target} is a {heads[0]}. Text classification and embeddings are run; "
+            f"for another task write a function around it and name that, 'module:function'."
+        )
+
+
+def _weights(target: Target, path: str, kinds: list[str]) -> Encoder:
     try:
-        with open(os.path.join(path, name), encoding="utf-8") as handle:
-            return json.load(handle)
-    except FileNotFoundError:
-        return {}
+        from modelbeam.models.huggingface_torch import Weights
+    except ImportError as error:
+        raise ModelLoadError(
+            f"--model {target} has weights of PyTorch and no ONNX file, and {error.name} is not "
+            f"installed. Install it with: pip install torch transformers; or export the model, "
+            f"which then needs neither: optimum-cli export onnx --model DIR DIR/onnx."
+        ) from error
+    return Weights(target, path, _is_classifier(kinds))
 
 
 class TextModel(tabular.TableModel):
@@ -94,7 +183,7 @@ class TextModel(tabular.TableModel):
     Args:
         target: what was asked for.
         path: the directory.
-        session: of ONNX Runtime.
+        encoder: the model itself.
         tokenizer: of the directory.
         options: the column of the text; whether probabilities are wanted.
     """
@@ -102,38 +191,24 @@ class TextModel(tabular.TableModel):
     rows = 4096
 
     def __init__(
-        self, target: Target, path: str, session: Any, tokenizer: Any, options: Options
+        self, target: Target, path: str, encoder: Encoder, tokenizer: Any, options: Options
     ) -> None:
-        self._session, self._tokenizer = session, tokenizer
+        self._encoder, self._tokenizer = encoder, tokenizer
         self.turns.thread_safe = True
-        config = _json(path, "config.json")
+        config = read_json(path, "config.json")
         kinds = [str(one) for one in config.get("architectures") or []]
         self._labels = _labels(config) if _is_classifier(kinds) else None
         self._several = config.get("problem_type") == "multi_label_classification"
-        heads = [kind for kind in kinds if "For" in kind and not _is_classifier(kinds)]
-        if any(not kind.endswith("ForMaskedLM") for kind in heads):
-            raise NotAModelError(
-                f"--model {target} is a {heads[0]}. Text classification and embeddings are run; "
-                f"for another task write a function around it and name that, 'module:function'."
-            )
         if options.proba and not self._labels:
             raise NotAModelError(f"--proba: --model {target} has no classes. Leave --proba out.")
         self._proba = options.proba
-        inputs = session.get_inputs()
-        self._inputs = [one.name for one in inputs]
-        unknown = set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}
-        if unknown:
-            raise NotAModelError(
-                f"--model {target} has inputs that no tokenizer gives: {', '.join(unknown)}."
-            )
-        sizes = [one.shape[1] for one in inputs if len(one.shape) == 2]
-        self._length = next((size for size in sizes if isinstance(size, int)), None)
-        self._output, self._pool = _pooling(path, session)
-        self._normalize = any(
-            str(one.get("type", "")).endswith("Normalize") for one in _json(path, "modules.json")
-        )
+        said = sentences.read(target, path, encoder.pools)
+        self._pooling, self._prompt = said.pooling, said.prompt
+        if said.lowercase:
+            own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+            tokenizer.normalizer = Normalizers([Lowercase(), *own])
         tokenizer.no_padding()
-        tokenizer.enable_truncation(self._length or _longest(path, config))
+        tokenizer.enable_truncation(encoder.length or _longest(path, config, said.longest))
         self._pad = int(config.get("pad_token_id") or 0)
         [name] = tabular.feature_names(target, None, 1, options)
         signature = tabular.signature_of([Column(name, "str")])
@@ -143,11 +218,11 @@ class TextModel(tabular.TableModel):
             style="table",
             display_name=kinds[0] if kinds else "",
             version=str(config.get("transformers_version", "unknown")),
-            interface="Hugging Face (ONNX)",
+            interface=encoder.interface,
             input_schema=tabular.input_schema_of(signature),
             output_schema=self._schema(),
             signature=signature,
-            requires=distributions_of(["onnxruntime", "tokenizers"]),
+            requires=distributions_of(encoder.requires),
         )
 
     def _schema(self) -> dict[str, Any]:
@@ -162,7 +237,10 @@ class TextModel(tabular.TableModel):
 
     def predict_rows(self, batch: Any) -> list[tuple[str, Any]]:
         """Predict texts by their lengths, and put the results back in order."""
-        encoded = self._tokenizer.encode_batch(batch.column(0).to_pylist())
+        texts = batch.column(0).to_pylist()
+        if self._prompt:
+            texts = [self._prompt + text for text in texts]
+        encoded = self._tokenizer.encode_batch(texts)
         whole: Any = None
         for rows, length in self._groups([len(one.ids) for one in encoded]):
             made = self._run([encoded[row] for row in rows], length)
@@ -174,20 +252,25 @@ class TextModel(tabular.TableModel):
         return self._classes(whole)
 
     def _groups(self, lengths: list[int]) -> Iterator[tuple[Any, int]]:
-        """Rows of one padded length, as many at a time as a call should have."""
+        """Rows of one length, as many at a time as a call should have."""
         found = np.maximum(np.array(lengths), 1)
-        padded = -(-found // _STEP) * _STEP if self._length is None else found * 0 + self._length
-        order = np.argsort(padded, kind="stable")
-        for length in np.unique(padded).tolist():
-            rows = order[np.searchsorted(padded[order], length) :]
-            rows = rows[: int((padded == length).sum())]
-            size = max(_TOKENS // length // tabular.ALIGNED, 1) * tabular.ALIGNED
+        if self._encoder.length is not None:
+            found[:] = self._encoder.length
+        order = np.argsort(found, kind="stable")
+        sizes, starts = np.unique(found[order], return_index=True)
+        for length, rows in zip(sizes.tolist(), np.split(order, starts[1:]), strict=True):
+            size = 1 if self._encoder.alone else max(_TOKENS // length, 2)
             for start in range(0, len(rows), size):
                 yield rows[start : start + size], length
 
     def _run(self, encoded: list[Any], length: int) -> Any:
-        """One call: a row for each text, and some more that fill it up."""
-        encoded = encoded + encoded[:1] * (-len(encoded) % tabular.ALIGNED)
+        """One call: a row for each text, and perhaps one more.
+
+        Linear algebra takes another way for a single row. States have a row for each token; what
+        the model makes of a text's one vector has a row for each text, so there are two at least.
+        """
+        if len(encoded) == 1 and not self._encoder.alone and (self._encoder.pools or length == 1):
+            encoded = encoded * 2
         shape = (len(encoded), length)
         ids = np.full(shape, self._pad, np.int64)
         mask = np.zeros(shape, np.int64)
@@ -195,22 +278,12 @@ class TextModel(tabular.TableModel):
         for row, one in enumerate(encoded):
             size = len(one.ids)
             ids[row, :size], mask[row, :size], kinds[row, :size] = one.ids, 1, one.type_ids
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
-        [made] = self._session.run([self._output], {name: given[name] for name in self._inputs})
+        made = self._encoder.run(
+            {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+        )
         if made.ndim == 3:
-            made = self._pooled(made, mask.astype(made.dtype)[:, :, None])
-        if self._normalize:
-            norm = np.sqrt((made * made).sum(axis=1, keepdims=True))
-            made = made / np.maximum(norm, np.asarray(1e-12, made.dtype))
-        return made
-
-    def _pooled(self, states: Any, mask: Any) -> Any:
-        if self._pool == "cls":
-            return states[:, 0]
-        if self._pool == "max":
-            return np.where(mask > 0, states, -np.inf).max(axis=1)
-        total = np.maximum(mask.sum(axis=1), np.asarray(1e-9, mask.dtype))
-        return (states * mask).sum(axis=1) / total
+            made = self._pooling.pooled(made, mask)
+        return made if self._labels is not None else self._pooling.finished(made)
 
     def _classes(self, logits: Any) -> list[tuple[str, Any]]:
         import pyarrow as pa
@@ -244,22 +317,11 @@ def _labels(config: dict[str, Any]) -> list[str]:
     return [f"LABEL_{at}" for at in range(int(config.get("num_labels", 2)))]
 
 
-def _longest(path: str, config: dict[str, Any]) -> int:
+def _longest(path: str, config: dict[str, Any], own: int | None) -> int:
     """The most tokens that a text may have; more are cut off, as the library does."""
     said = [
-        _json(path, "sentence_bert_config.json").get("max_seq_length"),
-        _json(path, "tokenizer_config.json").get("model_max_length"),
+        own,
+        read_json(path, "tokenizer_config.json").get("model_max_length"),
         config.get("max_position_embeddings"),
     ]
-    return min((int(one) for one in said if one and one < 1_000_000), default=512)
-
-
-def _pooling(path: str, session: Any) -> tuple[str, str]:
-    """Which output is used, and how the states of its tokens become one vector."""
-    outputs = {one.name: one for one in session.get_outputs()}
-    names = ("sentence_embedding", "logits", "last_hidden_state", "token_embeddings")
-    name = next((one for one in names if one in outputs), next(iter(outputs)))
-    pooling = _json(path, "1_Pooling/config.json")
-    if pooling.get("pooling_mode_cls_token"):
-        return name, "cls"
-    return name, "max" if pooling.get("pooling_mode_max_tokens") else "mean"
+    return min((int(one) for one in said if one and 0 < one < 1_000_000), default=512)

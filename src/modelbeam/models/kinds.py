@@ -112,7 +112,7 @@ KINDS = (
         "modelbeam.models.named:load",
         classes=True,
         takes_what="a class of one's own, of either generation",
-        tested="both generations; by record, list and table",
+        tested="both generations; by record, list and table; on Flink, Spark and Prism",
     ),
     ModelKind(
         "function",
@@ -140,7 +140,7 @@ KINDS = (
         options=("features", "proba", "trusted_types", "allow_version_mismatch"),
         takes_what="a fitted object with predict: estimators, pipelines, searches",
         tested="linear models, forests, boosting, networks, support vectors, clusters; pipelines "
-        "with encoders, imputers and vectorizers; several outputs",
+        "with encoders, imputers and vectorizers; several outputs; on Flink",
     ),
     ModelKind(
         "ONNX",
@@ -151,7 +151,7 @@ KINDS = (
         beside="modelbeam.models.onnx_files:external",
         takes_what="a graph for ONNX Runtime, on the processor",
         tested="scikit-learn's models by skl2onnx; several inputs and outputs, text, ZipMap, fixed "
-        "batches, weights in another file",
+        "batches, weights in another file; on Flink",
     ),
     ModelKind(
         "XGBoost",
@@ -160,7 +160,8 @@ KINDS = (
         suffixes=(".json", ".ubj"),
         options=("features", "proba"),
         takes_what="what save_model writes",
-        tested="classes, numbers, several targets, ranks; categories, early stopping, linear",
+        tested="classes, numbers, several targets, ranks; categories, early stopping, linear; "
+        "on Flink",
     ),
     ModelKind(
         "LightGBM",
@@ -190,7 +191,7 @@ KINDS = (
         pinned="modelbeam.models.mlflow_versions:pinned",
         takes_what="a directory that MLflow has saved, or a URI of its tracking store",
         tested="scikit-learn, python_function; optional columns, tensors, params, dates; a local "
-        "store",
+        "store; on Flink",
     ),
     ModelKind(
         "Hugging Face",
@@ -198,8 +199,10 @@ KINDS = (
         install="pip install onnxruntime tokenizers",
         contents=("tokenizer.json", "config.json", "modules.json"),
         options=("features", "proba"),
-        takes_what="a directory of transformers or sentence-transformers with an ONNX file",
-        tested="embeddings and text classification with a small graph and tokenizer",
+        takes_what="a directory of transformers or sentence-transformers: an ONNX file, or weights "
+        "of PyTorch if torch and transformers are installed",
+        tested="embeddings and text classification with a small graph and tokenizer; all-MiniLM-L6 "
+        "as ONNX; by hand its PyTorch weights",
     ),
 )
 """The kinds that modelbeam brings."""

@@ -21,7 +21,7 @@ from modelbeam.machine import call_threads
 from modelbeam.models import fingerprint, tabular
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.models.libraries import distributions_of, own_file
-from modelbeam.models.onnx_files import external, mentions
+from modelbeam.models.onnx_files import external, leans_on_its_batch, mentions
 from modelbeam.models.options import Options
 from modelbeam.models.signature import Kind
 from modelbeam.models.target import Target
@@ -144,6 +144,8 @@ class OnnxModel(tabular.TableModel):
         if fixed:
             [self.aligned] = fixed
             self.rows = self.aligned
+        elif leans_on_its_batch(files[0]):
+            self.rows = 1  # two rows would be scaled together
         else:
             self.aligned = 64 if trees else tabular.ALIGNED
         self._inputs = _inputs(target, given, options)

@@ -34,3 +34,11 @@ def mentions(path: str, word: bytes) -> bool:
         return False
     with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return data.find(word) >= 0
+
+
+def leans_on_its_batch(path: str) -> bool:
+    """Whether a graph scales what it computes by the largest value of the whole call.
+
+    Dynamic quantization does. The prediction for a record then depends on what is beside it.
+    """
+    return mentions(path, b"DynamicQuantize")

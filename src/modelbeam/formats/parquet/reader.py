@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,67 @@ def opened(piece: Piece) -> Iterator[Any]:
     from pyarrow import parquet
 
     with whole(piece, "Parquet"), seekable(piece) as handle:
-        yield parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
+        file = parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
+        wanted = pa.schema([_any_size(field) for field in file.schema_arrow])
+        if wanted.equals(file.schema_arrow):
+            yield file
+            return
+        footer = _plain_footer(handle)
+        source = pa.PythonFile(handle, mode="r")
+        yield _AnySize(parquet.ParquetFile(source, metadata=footer, pre_buffer=False), wanted)
+
+
+def _any_size(field: Any) -> Any:
+    """A field with lists of any size where it has lists of a fixed one."""
+    import pyarrow as pa
+
+    kind = field.type
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        kind = pa.list_(_any_size(kind.value_field))
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(_any_size(kind.value_field))
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_any_size(one) for one in kind])
+    return field.with_type(kind) if kind != field.type else field
+
+
+def _plain_footer(handle: Any) -> Any:
+    """The footer of a file without the Arrow schema that its writer has put into it.
+
+    That schema says that lists have a fixed size, and Arrow then refuses them where one is null;
+    Parquet itself has lists of any size.
+    """
+    from pyarrow import parquet
+
+    handle.seek(-8, io.SEEK_END)
+    size = int.from_bytes(handle.read(4), "little")
+    handle.seek(-8 - size, io.SEEK_END)
+    footer = handle.read(size).replace(b"\x0cARROW:schema", b"\x0cARROW.schema")
+    alone = b"PAR1" + footer + size.to_bytes(4, "little") + b"PAR1"
+    return parquet.read_metadata(io.BytesIO(alone))
+
+
+class _AnySize:
+    """A file whose lists of a fixed size are read as lists of any; its other types are as they are.
+
+    Args:
+        file: read by what Parquet says of its types.
+        schema: the types that are wanted.
+    """
+
+    def __init__(self, file: Any, schema: Any) -> None:
+        self._file, self.schema_arrow = file, schema
+        self.metadata, self.num_row_groups = file.metadata, file.num_row_groups
+
+    def iter_batches(self, *asked: Any, **named: Any) -> Iterator[Any]:
+        """Rows, as the file itself gives them."""
+        return map(self._typed, self._file.iter_batches(*asked, **named))
+
+    def _typed(self, rows: Any) -> Any:
+        import pyarrow as pa
+
+        schema = pa.schema([self.schema_arrow.field(name) for name in rows.schema.names])
+        return rows.cast(schema)
 
 
 def cuts(file: FileInfo, size: int) -> list[Cut]:

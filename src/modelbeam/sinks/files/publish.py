@@ -267,7 +267,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     moves = gather(output, shards, ready, succeeded)
     targets = [output.file(name) for _, name, _ in moves]
     run = describe_run(publication, splits, counts, targets, succeeded)
-    if output.single:
+    if output.single or any(shard.part for shard in shards):
         run["rows"] = [shard.rows for shard in shards]
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
