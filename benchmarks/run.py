@@ -116,7 +116,14 @@ class Task:
     def modelbeam(self, model: str, *flags: str, key: str = "modelbeam") -> Contestant:
         """Modelbeam with a model of ``iris_lr``."""
         output = self.setting.output(f"{key}-{self.rows}")
-        command = [sys.executable, "-m", "modelbeam", "predict", "--model", f"iris_lr:{model}"]
+        command = [
+            sys.executable,
+            "-m",
+            "modelbeam",
+            "predict",
+            "--model",
+            model if ":" in model else f"iris_lr:{model}",
+        ]
         command += ["--input", str(self.source), "--output", str(output), "--overwrite", "-q"]
         label = " ".join(["modelbeam", *flags])
         return Contestant(key, label, [*command, *flags], self.rows, output, self.note)
@@ -193,6 +200,40 @@ def outputs(setting: Setting) -> int:
         tables.append(table(made, "polars"))
         results += made
     return setting.finish("outputs", "What models return", tables, results)
+
+
+def shapes(setting: Setting) -> int:
+    """Compare modelbeam with a Polars script or a bare loop over data of many shapes."""
+    from shapes import SHAPES, source
+
+    train = [sys.executable, HERE / "iris_lr" / "shaped.py"]
+    subprocess.run(train, env=setting.environment, check=True)
+    contestants: list[Contestant] = []
+    for name, shape in SHAPES.items():
+        rows = min(setting.rows) if setting.rows else shape.rows
+        one = Task(setting, source(shape, rows, setting.work / "shapes"), rows, name)
+        script, *arguments = shape.peer
+        key = name.replace(", ", "-").replace(" ", "-")
+        beam = one.modelbeam(shape.model, *shape.flags, key=key)
+        peer = one.peer(f"{key}-peer", script, script.removesuffix(".py"), *arguments)
+        contestants += [beam, peer]
+    results = setting.compare(contestants)
+    ours = [result for result in results if not result.contestant.key.endswith("-peer")]
+    peers = {result.contestant.note: result for result in results if result not in ours}
+    heading = ["shape", "lines", "modelbeam s", "peer s", "wall / peer", "MB", "peer MB", "peer"]
+    lines = [_beside(result, peers[result.contestant.note]) for result in ours]
+    return setting.finish("shapes", "Data of many shapes", [[heading, *lines]], results)
+
+
+def _beside(result: Result, peer: Result) -> list[str]:
+    """One shape: modelbeam and its peer."""
+    found = [result.contestant.note, f"{result.contestant.rows:,}"]
+    if error := result.error or peer.error:
+        return [*found, f"ERROR: {error}", *[""] * 4, peer.contestant.label]
+    wall, other = result.median("wall"), peer.median("wall")
+    memory = [f"{one.median('tree_bytes') / 1e6:,.0f}" for one in (result, peer)]
+    seconds = [f"{wall:.2f}", f"{other:.2f}", f"{wall / other:.2f}"]
+    return [*found, *seconds, *memory, peer.contestant.label]
 
 
 def framework(setting: Setting) -> int:
@@ -342,7 +383,18 @@ def engines(setting: Setting) -> int:
 
 def everything(setting: Setting) -> int:
     """Run all of these, one after another."""
-    benchmarks = (agree, peers, outputs, framework, memory, startup, errors, promises, engines)
+    benchmarks = (
+        agree,
+        peers,
+        outputs,
+        shapes,
+        framework,
+        memory,
+        startup,
+        errors,
+        promises,
+        engines,
+    )
     return max([benchmark(setting) for benchmark in benchmarks])
 
 
@@ -351,6 +403,7 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "agree": agree,
     "peers": peers,
     "outputs": outputs,
+    "shapes": shapes,
     "framework": framework,
     "memory": memory,
     "startup": startup,

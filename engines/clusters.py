@@ -160,7 +160,7 @@ class FlinkCluster(Engine):
         master: ``host:port``, for ``--flink_master``.
         job_server_jar: for ``--flink_job_server_jar``.
         jobmanager: its process.
-        taskmanagers: their processes; a killed one is replaced by ``add_taskmanager``.
+        taskmanagers: their processes; dead ones too.
         flags: Beam's, to submit without a job server: the jar goes to the cluster with the job.
     """
 
@@ -228,20 +228,25 @@ class FlinkCluster(Engine):
         """A job server for this cluster; to be entered."""
         return JobServer("flink", self.master, self.directory / "job-server")
 
-    def add_taskmanager(self) -> Process:
-        """Start one more, or one in place of one that was killed, and wait for it."""
-        process = self._start_taskmanager()
-        self._wait_for_taskmanagers()
-        return process
+    def replace_taskmanager(self) -> Process:
+        """``kill -9`` of the one that lives longest; another one comes in its place.
 
-    def _start_taskmanager(self) -> Process:
+        Returns:
+            The one that was killed.
+        """
+        oldest = next(process for process in self.taskmanagers if process.alive)
+        oldest.kill()
+        self._start_taskmanager()
+        self._wait_for_taskmanagers()
+        return oldest
+
+    def _start_taskmanager(self) -> None:
         java, settings = self._memory
         name = f"taskmanager-{len(self.taskmanagers)}"
         main = "runtime.taskexecutor.TaskManagerRunner"
         identity = f"-Dtaskmanager.resource-id={name}"
         process = self._spawn(name, [*self._java(java, main), *settings, identity])
         self.taskmanagers.append(process)
-        return process
 
     def _wait_for_taskmanagers(self) -> None:
         living = [process for process in self.taskmanagers if process.alive]

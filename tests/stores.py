@@ -55,6 +55,8 @@ class Request(NamedTuple):
     def kind(self) -> str:
         """What it does, for counting."""
         path, _, query = self.path.partition("?")
+        if path.startswith("/webhdfs/") and "op=OPEN" not in query and self.method == "GET":
+            return "list" if "op=LISTSTATUS" in query else "stat"
         if "/batch/" in path or "delete" in query.split("&"):
             return "batch delete"
         if "rewriteTo" in path or "x-copy" in query:

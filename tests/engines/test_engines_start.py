@@ -80,9 +80,9 @@ def test_flink_starts_the_workers(
 
 
 def test_a_taskmanager_can_be_replaced(flink: FlinkCluster) -> None:
-    flink.taskmanagers[0].kill()
-    assert flink.add_taskmanager().alive
-    assert not flink.taskmanagers[0].alive
+    killed = flink.replace_taskmanager()
+    assert not killed.alive
+    assert sum(manager.alive for manager in flink.taskmanagers) == 2
 
 
 def test_spark_job_server(

@@ -100,15 +100,9 @@ def kill_a_worker(pool: WorkerPool) -> None:
     kill(max(at_work.intersection(children(pool.process.members, pool.process.pid))))
 
 
-def kill_a_taskmanager(flink: FlinkCluster) -> None:
-    """``kill -9`` of a TaskManager; another one comes in its place."""
-    next(manager for manager in flink.taskmanagers if manager.alive).kill()
-    flink.add_taskmanager()
-
-
 FAULTS = {
     "worker": lambda _, pool: kill_a_worker(pool),
-    "TaskManager": lambda flink, _: kill_a_taskmanager(flink),
+    "TaskManager": lambda flink, _: flink.replace_taskmanager(),
 }
 
 

@@ -42,9 +42,10 @@ class Topics:
     def __init__(self, kafka: Kafka, name: str, partitions: int = 1, **config: Any) -> None:
         self.kafka, self.name = kafka, name
         ends = {end: f"{name}-{end}" for end in ("in", "out", "errors")}
-        kept = {"retention.ms": -1, **config}  # old times do not expire while a test looks
-        self.input = kafka.make_topic(ends["in"], partitions, kept)
-        self.output, self.errors = kafka.make_topic(ends["out"]), kafka.make_topic(ends["errors"])
+        always = {"retention.ms": -1}  # what has an old time does not expire while a test looks
+        self.input = kafka.make_topic(ends["in"], partitions, {**always, **config})
+        self.output = kafka.make_topic(ends["out"], 1, always)
+        self.errors = kafka.make_topic(ends["errors"], 1, always)
 
     def send(self, *values: Any, key: bytes | None = b"k", partition: int = 0, **more: Any) -> None:
         """Put values into the input: dicts as JSON, bytes and ``None`` as they are."""
