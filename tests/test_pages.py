@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,17 +58,39 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def problems(
+    request: pytest.FixtureRequest, shell: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[str | None]]]:
+    """What is wrong with each page that is asked for; two of them are run side by side."""
+
+    def problem_of(page: Path) -> str | None:
+        place = tmp_path_factory.mktemp("page")
+        stock(page, place)
+        for block in blocks_of(page):
+            problem = shell.problem(block, place) if block.runs else None
+            if problem is not None:
+                return f"{block}\n{problem}"
+        return None
+
+    asked = [
+        item.callspec.params["page"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function)
+        and item.originalname == test_what_a_page_shows_can_be_run.__name__
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(problem_of, page) for page in asked}
+
+
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(block.runs for block in blocks_of(page))],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_what_a_page_shows_can_be_run(page: Path, shell: Shell, tmp_path: Path) -> None:
-    stock(page, tmp_path)
-    for block in blocks_of(page):
-        if block.runs:
-            problem = shell.problem(block, tmp_path)
-            assert problem is None, f"{block}\n{problem}"
+def test_what_a_page_shows_can_be_run(page: Path, problems: dict[Path, Future[str | None]]) -> None:
+    problem = problems[page].result()
+    assert problem is None, problem
 
 
 def test_every_block_says_what_it_is() -> None:
