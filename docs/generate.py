@@ -165,8 +165,8 @@ _API_HEAD = """\
 
 # Python
 
-All public names of `import modelbeam`. How they are used: [from Python](python.md), [in a pipeline
-of your own](pipeline.md). What a kind, a format or an engine of your own implements:
+All public names of `import modelbeam`. How they are used: [in a notebook](notebook.md), [in a
+pipeline of your own](pipeline.md). What a kind, a format or an engine of your own implements:
 [extending](extending.md).
 """
 _API_ORDER = ("predict", "Run", "Submitted", "Predict", "MLModelPredictOperation")
