@@ -47,8 +47,11 @@ versions:  ## the oldest and the newest Beam and Python that are allowed and can
 bench: build/bench-venv/.ready  ## all benchmarks, over an hour; those on engines want Java, Maven and Go
 	$(BENCH_VENV)/bin/python benchmarks/run.py all
 
-docs: $(READY)  ## write the generated pages anew
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)  ## write the generated pages again, and all pages as a site into build/site
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 $(READY): pyproject.toml examples/iris_model/pyproject.toml examples/iris_ml_base/pyproject.toml
 	$(PYTHON) -m venv $(VENV)

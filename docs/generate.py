@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from modelbeam import formats
+import modelbeam
+from modelbeam import errors, formats
 from modelbeam.cli.parser import HelpFormatter, build_parser
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
@@ -63,7 +67,7 @@ def cli_page() -> str:
         each.formatter_class = _Formatter
         if hasattr(each, "color"):  # Python 3.14
             each.color = False
-        parts.append(f"## {each.prog}\n\n```\n{each.format_help().rstrip()}\n```\n")
+        parts.append(f"## {each.prog}\n\n```text\n{each.format_help().rstrip()}\n```\n")
     return "\n".join(parts)
 
 
@@ -156,9 +160,116 @@ def format_table() -> str:
     return "\n".join([*lines, "", _EACH])
 
 
+_API_HEAD = """\
+<!-- Generated from the docstrings by docs/generate.py ("make docs"); do not edit. -->
+
+# Python
+
+All public names of `import modelbeam`. How they are used: [in a notebook](notebook.md), [in a
+pipeline of your own](pipeline.md). What a kind, a format or an engine of your own implements:
+[extending](extending.md).
+"""
+_API_ORDER = ("predict", "Run", "Submitted", "Predict", "MLModelPredictOperation")
+_API_ERRORS = """\
+## Errors
+
+Each has one message: what happened, where, and what to do. All are in `modelbeam.errors`; those
+that `import modelbeam` has by itself are {ours}.
+
+```text
+{tree}
+```
+"""
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n|\n)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\w[\w, ]*): (.*(?:\n        .*)*)", re.MULTILINE)
+_TITLES = {"Args": "Argument", "Attributes": "Attribute", "Raises": "Raises"}
+
+
+def _told(text: str) -> str:
+    """A docstring's words as Markdown."""
+    text = re.sub(r":(?:func|class|mod):`~?([\w.]+)`", r"`\1`", text)
+    return text.replace("``", "`")
+
+
+def _cell(text: str) -> str:
+    return _told(" ".join(text.split())).replace("|", "\\|")
+
+
+def _section(found: re.Match[str]) -> str:
+    """A section of a docstring as a table; what is returned is a sentence."""
+    if found[1] == "Returns":
+        return f"**Returns** {_told(' '.join(found[2].split()))}\n\n"
+    lines = [f"| {_TITLES[found[1]]} | |", "|---|---|"]
+    for names, text in _ENTRY.findall(found[2] + "\n"):
+        named = ", ".join(f"`{name}`" for name in names.split(", "))
+        lines.append(f"| {named} | {_cell(text)} |")
+    return "\n".join([*lines, "\n"])
+
+
+def _described(thing: object) -> str:
+    """A docstring as Markdown."""
+    doc = (inspect.getdoc(thing) or "") + "\n"
+    parts, done = [], 0
+    for found in _SECTION.finditer(doc):
+        parts += [_told(doc[done : found.start()]), _section(found)]
+        done = found.end()
+    return "".join([*parts, _told(doc[done:])]).rstrip()
+
+
+def _argument(each: inspect.Parameter) -> str:
+    """An argument with its type as it stands in the source."""
+    stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+    default = "" if each.default is each.empty else f" = {each.default!r}"
+    return f"{stars}{each.name}: {each.annotation}{default}"
+
+
+def _methods(thing: Any) -> Iterator[str]:
+    """What can be asked of a result."""
+    for name, method in vars(thing).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            shown = _called(f"{thing.__name__}.{name}", method)
+            yield f"```text\n{shown}\n```\n\n{_described(method)}\n"
+
+
+def _called(name: str, thing: Any) -> str:
+    """How a thing is called, an argument a line where there are many."""
+    signature = inspect.signature(thing)
+    arguments = [_argument(each) for each in signature.parameters.values() if each.name != "self"]
+    kinds = [each.kind for each in signature.parameters.values()]
+    if inspect.Parameter.KEYWORD_ONLY in kinds:
+        arguments.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    returned = signature.return_annotation
+    end = f" -> {returned}" if isinstance(returned, str) and not inspect.isclass(thing) else ""
+    line = f"{name}({', '.join(arguments)}){end}"
+    if len(line) <= COLUMNS:
+        return line
+    return "\n".join([f"{name}(", *(f"    {each}," for each in arguments), f"){end}"])
+
+
+def api_page() -> str:
+    """The whole of ``api.md``."""
+    parts = [_API_HEAD]
+    ours = [name for name in modelbeam.__all__ if name.endswith("Error")]
+    others = {*modelbeam.__all__} - {*ours, *_API_ORDER, "__version__"}
+    for name in [*_API_ORDER, *sorted(others)]:
+        thing = getattr(modelbeam, name)
+        is_result = dataclasses.is_dataclass(thing)
+        fence = "" if is_result else f"```text\n{_called(name, thing)}\n```\n\n"
+        parts.append(f"## modelbeam.{name}\n\n{fence}{_described(thing)}\n")
+        parts.extend(_methods(thing) if is_result else ())
+    tree = re.search(r"^ +ModelbeamError.*?(?=\n\n)", inspect.getdoc(errors) or "", re.M | re.S)
+    if tree is None:
+        raise LookupError("the tree of errors")
+    named = ", ".join(f"`{name}`" for name in ours)
+    text = "\n".join(line.removeprefix("    ") for line in tree[0].splitlines())
+    parts.append(_API_ERRORS.format(ours=named, tree=text))
+    return "\n".join(parts)
+
+
 def main() -> None:
     """Write the pages."""
     (HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (HERE / "api.md").write_text(api_page(), encoding="utf-8")
     models = HERE / "models.md"
     page = models.read_text(encoding="utf-8")
     models.write_text(with_table(page, kinds_table()), encoding="utf-8")

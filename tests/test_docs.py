@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pages import blocks_of
 
+import modelbeam
 from modelbeam import models
 from modelbeam.cli.parser import build_parser
 from modelbeam.job.description import Job, build_job
@@ -64,6 +66,12 @@ def beam_flags() -> set[str]:
 def test_the_page_of_the_command_line_is_up_to_date():
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     assert page == generate.cli_page(), "run: make docs"
+
+
+def test_the_page_of_the_python_interface_is_up_to_date():
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    assert page == generate.api_page(), "run: make docs"
+    assert [name for name in modelbeam.__all__ if name not in (page + "__version__")] == []
 
 
 def test_the_table_of_kinds_is_generated_from_the_registry():
@@ -152,7 +160,7 @@ def test_the_scan_finds_flags_where_they_stand():
 
 def test_the_model_of_the_page_about_models_predicts(tmp_path, monkeypatch):
     page = (DOCS / "models.md").read_text(encoding="utf-8")
-    class_, table = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    class_, table = re.findall(r"^```python[^\n]*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
     (tmp_path / "churn.py").write_text(class_)
     (tmp_path / "fast_churn.py").write_text(table)
     (tmp_path / "limits.json").write_text('{"spend": 10}')
@@ -177,10 +185,10 @@ def test_the_python_of_the_pages_is_strictly_typed(tmp_path: Path) -> None:
     """As a caller's own code would be checked, with the types that modelbeam ships."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     blocks = [
-        code
+        block.text
         for page in pages
-        for code in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
-        if "import" in code and page.name != "extending.md"  # shown in pieces, with its own tests
+        for block in blocks_of(page)
+        if block.language == "python" and block.reason is None and "import" in block.text
     ]
     assert len(blocks) >= 3
     for number, code in enumerate(blocks):

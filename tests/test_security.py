@@ -159,9 +159,9 @@ def test_a_configuration_makes_no_objects(tmp_path):
     assert not os.path.exists(tmp_path / "made")
 
 
-def test_each_test_that_the_page_names_is_there():
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(test_\w+)`", page)
+@pytest.mark.parametrize("page", ["security.md", "guarantees.md"])
+def test_each_test_that_the_page_names_is_there(page: str):
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert len(named) > 12
     tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in named if f"def {name}(" not in tests] == []

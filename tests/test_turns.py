@@ -269,6 +269,32 @@ def test_a_model_that_forks_and_returns_in_the_child_brings_no_second_worker_to_
     assert [row["y"] for row in read_lines(output)] == [2.0 * n for n in range(20)]
 
 
+FORKED = """
+import os
+from modelbeam import models
+from modelbeam.models.turns import Turns, alone, at_work
+
+with at_work():  # as another thread of a server would be
+    child = os.fork()
+if child:
+    os.waitpid(child, 0)
+loaded = models.load("nasty_models:ForksWhenBuilt")
+with at_work():
+    print(loaded.turns.predict(loaded.predict, {"x": 1.0}), flush=True)
+    with alone():
+        print("alone", flush=True)
+"""
+
+
+def test_a_process_that_was_forked_before_predicts_and_one_that_the_model_forks_does_not() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment(), capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["{'y': 2.0}", "alone"] * 2
+
+
 # Nothing of ours is imported after the first call
 
 WORKER = """

@@ -274,6 +274,14 @@ class Forks(Doubler):
         return super().predict(data)
 
 
+class ForksWhenBuilt(Doubler):
+    """Forks when it is built, and returns in the child too."""
+
+    def __init__(self) -> None:
+        if child := os.fork():
+            os.waitpid(child, 0)
+
+
 class Interrupts(Doubler):
     """Raises, by a record's ``raises``, what is no ``Exception``."""
 

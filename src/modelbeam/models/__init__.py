@@ -12,6 +12,7 @@ from modelbeam.models.base import LoadedModel, ModelInfo, raise_load_error
 from modelbeam.models.kinds import ModelKind, kind_of, options_of
 from modelbeam.models.options import NONE, Options
 from modelbeam.models.target import Target
+from modelbeam.models.turns import end_if_forked, forks
 
 __all__ = ["LoadedModel", "ModelInfo", "ModelKind", "Options", "Target", "kind_of", "load"]
 
@@ -42,7 +43,11 @@ def load(
             what = "classes and functions" if kind.classes else f"models of the kind {kind.name}"
             raise NotAModelError(f"{refused} is not for {what}, such as --model {parsed}.")
         more = (options,) if taken else ()
-        loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}), *more)
+        since = forks()
+        try:
+            loaded: LoadedModel = kind.loader()(parsed, dict(arguments or {}), *more)
+        finally:
+            end_if_forked(since)
     except ModelbeamError:
         raise
     except (Exception, SystemExit) as error:

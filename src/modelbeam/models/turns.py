@@ -55,13 +55,35 @@ class _State:
     done: Callable[[], int] = int
 
 
-_forked: list[bool] = []
-os.register_at_fork(after_in_child=lambda: _forked.append(True))
+_forks = 0
 
 
-def end_if_forked() -> None:
-    """End this process at once if it is a child that a model forked in the call that returned."""
-    if _forked:
+def _forked() -> None:
+    """In a child: there is but one thread, and what others were about to do here is nobody's."""
+    global _forks, _changed
+    _forks += 1
+    _changed = threading.Condition()
+    _at_work.intersection_update({threading.get_ident()})
+    _State.first = _State.alone = None
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def forks() -> int:
+    """How often this process and those before it were forked, to be told to what follows."""
+    return _forks
+
+
+def end_if_forked(since: int) -> None:
+    """End this process at once if it is a child that the model forked in code that returned.
+
+    A process that was forked before that is one like any other.
+
+    Args:
+        since: the :func:`forks` when the model's code was entered.
+    """
+    if _forks != since:
         os._exit(0)
 
 
@@ -161,10 +183,11 @@ class Turns:
 
     def _run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         context = self._context.copy() if self.thread_safe else self._context
+        since = forks()
         try:
             return context.run(function, *args, **kwargs)
         finally:
-            end_if_forked()
+            end_if_forked(since)
 
     @contextmanager
     def _turn(self, first: bool = False) -> Iterator[None]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from modelbeam.errors import TooManyCrashesError
 from modelbeam.models.base import Apart, LoadedModel, WrongNumberOfPredictionsError
-from modelbeam.models.turns import Turns, alone, end_if_forked, is_ctrl_c, watch
+from modelbeam.models.turns import Turns, alone, end_if_forked, forks, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.counts import masked
 from modelbeam.predicting.failures import Failure
@@ -159,6 +159,7 @@ def _predict_records(
 
     def call_all(start: int, stop: int) -> None:
         nonlocal sure
+        since = forks()
         for row in range(start, stop):
             try:
                 take(predict(records[row]))
@@ -166,7 +167,7 @@ def _predict_records(
                 if is_ctrl_c(error):
                     raise
                 failures.append(Failure.of(row, "predict", error))
-            end_if_forked()
+            end_if_forked(since)
         sure = collected.settle()
 
     watch(lambda: len(collected.values) + len(failures))
