@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from modelbeam import formats
 from modelbeam.cli.parser import HelpFormatter, build_parser
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
+from modelbeam.report.schema import run_schema
 
 HERE = Path(__file__).parent
 COLUMNS = 100
@@ -156,8 +158,14 @@ def format_table() -> str:
     return "\n".join([*lines, "", _EACH])
 
 
+def run_schema_file() -> str:
+    """The whole of ``run.schema.json``."""
+    return json.dumps(run_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     """Write the pages."""
+    (HERE / "run.schema.json").write_text(run_schema_file(), encoding="utf-8")
     (HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
     models = HERE / "models.md"
     page = models.read_text(encoding="utf-8")

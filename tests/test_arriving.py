@@ -17,6 +17,7 @@ from crashing import Command, wait_until
 import modelbeam
 from modelbeam.errors import JobError, OutputExistsError, RequestError
 from modelbeam.sinks.ledger import Entry, Ledger
+from modelbeam.sinks.locks import held
 from modelbeam.sources.arriving import Arrivals, Taken
 
 
@@ -237,3 +238,21 @@ def stream(data: Path, output: Path, watcher: Notes) -> None:
     settings = {"streaming": True, "settle": 0, "stop_when_idle": 0}
     named = {"models": ["small_models:Doubler"], "inputs": str(data), "output": str(output)}
     stream_job(build_job({**named, **settings}), watcher)
+
+
+def test_whoever_asks_is_told_that_a_run_goes_on(data: Path, tmp_path: Path) -> None:
+    """Two may be at work in one directory; a run of another kind may not begin in it."""
+    ledgers = [Ledger(str(tmp_path / "out")) for _ in range(2)]
+    lock = str(tmp_path / "out" / "_modelbeam" / "lock")
+    for ledger in ledgers:
+        ledger.open()
+        assert held(lock) == (ledger is not ledgers[0])
+        ledger.hold()
+    assert held(lock)
+    with pytest.raises(OutputExistsError, match="another modelbeam process is writing it"):
+        modelbeam.predict(model="small_models:Doubler", input=str(data),
+                          output=str(tmp_path / "out"), overwrite=True)  # fmt: skip
+    for ledger in ledgers:
+        assert held(lock)
+        ledger.close()
+    assert not held(lock)

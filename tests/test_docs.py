@@ -76,6 +76,11 @@ def test_the_table_of_formats_is_up_to_date():
     assert generate.FORMATS.findall(page) == [generate.format_table()], "run: make docs"
 
 
+def test_the_schema_of_runs_is_up_to_date():
+    page = (DOCS / "run.schema.json").read_text(encoding="utf-8")
+    assert page == generate.run_schema_file(), "run: make docs"
+
+
 @pytest.mark.parametrize("name", ALL_PARSERS)
 def test_a_command_has_a_sentence_of_help_and_an_example(name):
     parser = ALL_PARSERS[name]

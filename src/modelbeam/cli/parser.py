@@ -45,6 +45,19 @@ examples:
   modelbeam retry out/
   modelbeam retry predictions.csv --model models/mended.joblib
 """,
+    "runs": """\
+examples:
+  modelbeam runs
+  modelbeam runs nightly/ s3://bucket/predictions --depth 1
+  modelbeam runs out/ --json
+
+A run is found by what it leaves: run.json, predictions.run.json beside a single file, _modelbeam of
+one that has not ended. A directory that holds a run is not looked into any further; nor are hidden
+directories, links, and what is more than --depth directories below.
+
+status: succeeded, failed; running; broken: it did not end, finish it with --resume; unfinished: it
+is another machine's, which may still be at work; idle: a streaming run that nobody reads for now.
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -152,6 +165,17 @@ def build_parser() -> argparse.ArgumentParser:
     retry.add_argument("--max-errors", metavar="N|P%",
         help="leave the output as it is if more records than this still fail")  # fmt: skip
     _talk_flags(retry, progress=True)
+    runs = _parser(
+        commands, "runs", "List the runs below some directories: finished, broken and running ones."
+    )
+    runs.add_argument("places", metavar="DIR", nargs="*",
+        help="a directory, an output or a URL; default: the working directory")  # fmt: skip
+    runs.add_argument("--depth", metavar="N", type=int, default=3,
+        help="how many directories below it are looked into, one in the other; "
+        "default: 3")  # fmt: skip
+    runs.add_argument("--schema", action="store_true",
+        help="print the JSON Schema of run.json instead")  # fmt: skip
+    _talk_flags(runs, progress=False)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from modelbeam import formats, storage, text
+from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import JobError, RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
 from modelbeam.job.prepare import (
@@ -128,6 +129,7 @@ class ArrivingRun:
         self._ledger.clear()
         for entry in self._ledger.entries:
             arrivals.note(entry.files, unread=entry.error is not None)
+        self._ledger.hold()
         try:
             info = self._load()
             self._go_on(arrivals, info)
@@ -137,6 +139,7 @@ class ArrivingRun:
                 raise
             return self._result(self._pool.info, "stopped")
         finally:
+            self._ledger.close()
             if self._pool is not None:
                 self._pool.close(kill=True)
 
@@ -279,6 +282,7 @@ class ArrivingRun:
     def _result(self, info: ModelInfo, end: str) -> Run:
         counts, seconds = self._totals.counts, time.time() - self._now
         description: dict[str, Any] = {
+            "schema": RUN_SCHEMA,
             "status": "failed" if self._failed else "succeeded",
             "end": end,
             "model": info.to_dict(),
