@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commands import environment, write_lines
 
+from modelbeam import cli
+from modelbeam.cli.parser import FEW, build_parser, flags_of
 from modelbeam.text import fold
 
 WIDTHS = (60, 80, 200)
@@ -97,6 +99,40 @@ def test_every_line_fits(
     assert code == (2 if name == "error" else 0), text
     assert text.strip()
     assert [line for line in lines_of(text) if len(line.rstrip()) > width] == []
+
+
+LONG = ("predict", "check", "compare", "config")
+"""The commands with many flags."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_help_fits_a_screen_and_all_of_it_is_asked_for(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([name, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) <= 40
+    assert max(map(len, short.splitlines())) <= 80
+    assert f"modelbeam {name} --help-all" in " ".join(short.split())
+    assert cli.run([name, "--help-all"]) == 0
+    whole = capsys.readouterr().out
+
+    def of(text: str) -> set[str]:
+        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", re.split("examples?:\n", text)[0]))
+
+    assert of(whole) >= set(flags_of(name)) - {"-h"}
+    assert of(short) < of(whole)
+    assert {"-m", "--model", "--input", "--output", "--resume", "--help-all"} <= of(short)
+
+
+def test_what_help_shows_are_flags_that_there_are() -> None:
+    parsers = next(
+        action.choices for action in build_parser()._actions if isinstance(action.choices, dict)
+    )
+    known = {action.dest for name in LONG for action in parsers[name]._actions}
+    assert FEW.keys() <= known
+    assert "help_all" not in vars(parsers["predict"].parse_args([])), "it is no setting of a job"
 
 
 @pytest.mark.parametrize("width", WIDTHS[:-1])
