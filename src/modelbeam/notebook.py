@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from modelbeam import streams
 from modelbeam.job.prepare import Plan, Silent
 from modelbeam.job.task import Totals
 from modelbeam.text import count, duration, printable
@@ -128,7 +129,7 @@ class TextBar(_Bar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = streams.draws(sys.stderr)
         self._length = 0
 
     def _show(self, share: float, text: str) -> None:

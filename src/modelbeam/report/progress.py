@@ -230,7 +230,7 @@ def watcher(*, quiet: bool, progress: bool) -> Watcher:
         return Silent()
     if not progress:
         return Notes()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if streams.draws(sys.stderr) else Lines()
 
 
 def summary(run: Run) -> str:
