@@ -320,15 +320,15 @@ def test_outside_of_a_kernel_nothing_is_said_unless_it_is_asked_for(
     assert type(notebook.bar_of(None)).__name__ == "Silent"
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
-    bar = notebook.bar_of(True)
+    bar = notebook.bar_of(True, lambda text: text.replace("--a", "a="))
     bar.begin(Plan())  # type: ignore[arg-type]
     bar.update(totals(10, 500))
-    bar.note("a\x1b[2Jb")
+    bar.note("--a\x1b[2Jb")
     bar.end()
     lines = written.getvalue().splitlines()
     assert lines[1].startswith(" 50% [############............] 10 records, 0 failed")
     assert "\r" not in written.getvalue()
-    assert lines[-1] == "modelbeam: a\\x1b[2Jb"
+    assert lines[-1] == "modelbeam: a=\\x1b[2Jb"
 
 
 def test_on_a_terminal_it_is_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelbeam.errors import ModelbeamError
-
 _OTHERWISE = {
     "--from": "start_from",
     "--no-packages": "packages=False",
@@ -43,16 +41,24 @@ _VALUE = re.compile(
 """What stands behind a flag in a sentence and is its value, beside what was given."""
 
 
-def in_arguments(error: ModelbeamError, given: Mapping[str, Any]) -> None:
+def in_arguments(error: BaseException, given: Mapping[str, Any]) -> None:
     """Have an error name the arguments of the call.
 
     Args:
         error: its message is changed.
         given: the arguments of the call by name.
     """
-    if not error.args or not isinstance(error.args[0], str):
-        return
-    text = error.args[0]
+    if error.args and isinstance(error.args[0], str):
+        error.args = (as_arguments(error.args[0], given), *error.args[1:])
+
+
+def as_arguments(text: str, given: Mapping[str, Any]) -> str:
+    """A sentence for the command line as one for the caller of ``predict()``.
+
+    Args:
+        text: the sentence.
+        given: the arguments of the call by name.
+    """
     for flags, arguments in _SENTENCES:
         text = text.replace(flags, arguments)
     names = {_flag(name): name for name in given} | _OTHERWISE
@@ -64,7 +70,7 @@ def in_arguments(error: ModelbeamError, given: Mapping[str, Any]) -> None:
         said, end = _argument(names[found[0]], given, text, found.end())
         made += [text[at : found.start()], said]
         at = end
-    error.args = ("".join([*made, text[at:]]), *error.args[1:])
+    return "".join([*made, text[at:]])
 
 
 def _flag(name: str) -> str:

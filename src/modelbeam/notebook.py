@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from modelbeam import streams
@@ -29,23 +30,25 @@ def in_kernel() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def bar_of(progress: bool | None) -> Silent:
+def bar_of(progress: bool | None, words: Callable[[str], str] = str) -> Silent:
     """What is told of a run that was started from Python.
 
     Args:
         progress: whether there is to be a bar; ``None`` for one in a notebook only.
+        words: makes of a sentence for the command line one for the caller.
     """
     if progress is None:
         progress = in_kernel()
     if not progress:
         return Silent()
-    return KernelBar() if in_kernel() else TextBar()
+    return KernelBar(words) if in_kernel() else TextBar(words)
 
 
 class _Bar(Silent):
     """Where a run is, as a share and a line of text."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Callable[[str], str] = str) -> None:
+        self._words = words
         self._plan: Plan | None = None
         self._began = self._due = 0.0
 
@@ -86,7 +89,7 @@ class _Bar(Silent):
 
     def note(self, text: str) -> None:
         """Write a line."""
-        print(f"modelbeam: {printable(text)}", file=sys.stderr, flush=True)
+        print(f"modelbeam: {printable(self._words(text))}", file=sys.stderr, flush=True)
 
     def _draw(self, share: float, text: str) -> None:
         now = time.monotonic()
@@ -98,8 +101,8 @@ class _Bar(Silent):
 class KernelBar(_Bar):
     """A bar that is displayed, and displayed anew; it goes away at the end."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, words: Callable[[str], str] = str) -> None:
+        super().__init__(words)
         self._handle: Any = None
 
     def _show(self, share: float, text: str) -> None:
@@ -127,8 +130,8 @@ class KernelBar(_Bar):
 class TextBar(_Bar):
     """A bar on one line of stderr; where that is no terminal, a line now and then."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, words: Callable[[str], str] = str) -> None:
+        super().__init__(words)
         self._terminal = streams.draws(sys.stderr)
         self._length = 0
 

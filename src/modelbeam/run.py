@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, overload
 from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import engines, storage
-from modelbeam.calls import in_arguments
+from modelbeam.calls import as_arguments, in_arguments
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
 from modelbeam.errors import ModelbeamError, OutputExistsError, RequestError
@@ -344,13 +344,14 @@ def predict(
     given = {**settings, "model": model, "input": input}
     try:
         job = build_job(settings)
-        watcher = bar_of(False if on_progress is not None and progress is None else progress)
+        shown = False if on_progress is not None and progress is None else progress
+        watcher = bar_of(shown, lambda text: as_arguments(text, given))
         if is_stream(job):
             return stream_job(job, watcher)
         if on_progress is not None:
             watcher.update = _both(watcher.update, on_progress)  # type: ignore[method-assign, assignment]
         return run_job(job, watcher)
-    except ModelbeamError as error:
+    except (ModelbeamError, KeyboardInterrupt) as error:
         in_arguments(error, given)
         raise
 
