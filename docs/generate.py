@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 import modelbeam
 from modelbeam import errors, formats
-from modelbeam.cli.parser import HelpFormatter, build_parser
+from modelbeam.cli.parser import HelpFormatter, Parser, build_parser
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
+from modelbeam.report.explain import ALL
+from modelbeam.report.schema import run_schema
 
 HERE = Path(__file__).parent
 COLUMNS = 100
@@ -26,7 +29,8 @@ _CLI_HEAD = """\
 
 # Command line
 
-The help of every command: what `modelbeam COMMAND --help` prints. What the exit codes mean and
+The help of every command: what `modelbeam COMMAND --help` prints, and for those with many flags
+`--help-all`. What the exit codes mean and
 what is written where is in [output.md](output.md).
 """
 
@@ -64,10 +68,11 @@ def cli_page() -> str:
     parser = build_parser()
     parts = [_CLI_HEAD]
     for each in (parser, *commands(parser).values()):
+        assert isinstance(each, Parser)
         each.formatter_class = _Formatter
         if hasattr(each, "color"):  # Python 3.14
             each.color = False
-        parts.append(f"## {each.prog}\n\n```text\n{each.format_help().rstrip()}\n```\n")
+        parts.append(f"## {each.prog}\n\n```text\n{each.format_help_all().rstrip()}\n```\n")
     return "\n".join(parts)
 
 
@@ -266,8 +271,39 @@ def api_page() -> str:
     return "\n".join(parts)
 
 
+_ERRORS_HEAD = """\
+<!-- Generated from report/explain.py by docs/generate.py ("make docs"); do not edit. -->
+
+# Error codes
+
+Every error ends with a code, such as `[MB101]`, and so does every kind of failed records in the
+summary. `modelbeam explain CODE` prints what stands here. In Python it is `error.code`, with
+`--json` it is `error.code` in what is printed. A code never changes its meaning.
+"""
+
+
+def errors_page() -> str:
+    """The whole of ``errors.md``."""
+    parts = [_ERRORS_HEAD]
+    kinds = {one.kind: [other for other in ALL if other.kind == one.kind] for one in ALL}
+    for kind, listed in kinds.items():
+        parts.append(f"## {kind[0].upper()}{kind[1:]}\n")
+        for one in listed:
+            stages = f" ({', '.join(one.stages)})" if one.stages else ""
+            name = one.name if " " in one.name else f"`{one.name}`"
+            parts.append(f"### {one.code}: {name}{stages}\n\n{one.meaning}\n\n{one.remedy}\n")
+    return "\n".join(parts)
+
+
+def run_schema_file() -> str:
+    """The whole of ``run.schema.json``."""
+    return json.dumps(run_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     """Write the pages."""
+    (HERE / "errors.md").write_text(errors_page(), encoding="utf-8")
+    (HERE / "run.schema.json").write_text(run_schema_file(), encoding="utf-8")
     (HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
     (HERE / "api.md").write_text(api_page(), encoding="utf-8")
     models = HERE / "models.md"

@@ -22,6 +22,7 @@ from modelbeam.job.prepare import Silent
 from modelbeam.job.result import Run
 from modelbeam.run import stream_job
 from modelbeam.sinks.ledger import Entry, Ledger
+from modelbeam.sinks.locks import held
 from modelbeam.sources.arriving import Arrivals, Taken
 
 
@@ -290,3 +291,21 @@ def test_a_newer_model_predicts_from_the_next_entry_on(tmp_path: Path) -> None:
     outcomes = [one["outcome"] for one in run.description["reloads"]]
     assert outcomes == ["refused", "refused", "refused", "taken over"]
     assert predicted(output) == [2.0, 3.0]
+
+
+def test_whoever_asks_is_told_that_a_run_goes_on(data: Path, tmp_path: Path) -> None:
+    """Two may be at work in one directory; a run of another kind may not begin in it."""
+    ledgers = [Ledger(str(tmp_path / "out")) for _ in range(2)]
+    lock = str(tmp_path / "out" / "_modelbeam" / "lock")
+    for ledger in ledgers:
+        ledger.open()
+        assert held(lock) == (ledger is not ledgers[0])
+        ledger.hold()
+    assert held(lock)
+    with pytest.raises(OutputExistsError, match="another modelbeam process is writing it"):
+        modelbeam.predict(model="small_models:Doubler", input=str(data),
+                          output=str(tmp_path / "out"), overwrite=True)  # fmt: skip
+    for ledger in ledgers:
+        assert held(lock)
+        ledger.close()
+    assert not held(lock)

@@ -447,7 +447,7 @@ def test_columns_that_do_not_fit_are_refused(refused, tmp_path, command):
     message = refused(command, *job(model=OLDER))
     assert "'sepal_length' (did you mean 'sepal_lenght'?)" in message
     assert "'petal_width'" in message
-    assert message.endswith("Their columns are sepal_lenght, sepal_width.\n")
+    assert message.endswith("Their columns are sepal_lenght, sepal_width. [MB115]\n")
 
 
 def test_check_refuses_what_predict_refuses(refused):

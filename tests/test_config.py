@@ -16,7 +16,7 @@ from modelbeam import cli, models
 from modelbeam import testing as model_testing
 from modelbeam.beam.options import check_flags
 from modelbeam.cli.parser import build_parser
-from modelbeam.errors import RequestError
+from modelbeam.errors import NotAModelError, RequestError
 from modelbeam.job.config import as_flags, grouped, merged_flags
 from modelbeam.job.description import Job, build_job
 from modelbeam.job.flags import runner_of, storage_flags
@@ -129,13 +129,14 @@ def test_flags_of_other_programs_are_answered(flag: str, said: str) -> None:
 
 
 class Something:
-    """Not a model, but handed over like one."""
+    """Handed over like a model."""
 
 
-@pytest.mark.parametrize("handed", [Something, Something()])
-def test_a_class_or_an_object_is_told_how_it_is_named(handed: object) -> None:
-    with pytest.raises(RequestError, match=r"named, not handed over.*test_config:Something"):
-        build_job({"models": [handed], "inputs": "in.jsonl", "output": "out"})
+def test_a_class_of_a_module_is_named_and_what_is_no_model_is_refused() -> None:
+    job = build_job({"models": [Something], "inputs": "in.jsonl", "output": "out"})
+    assert (str(job.model.target), job.model.target.form) == ("test_config:Something", "class")
+    with pytest.raises(NotAModelError, match="test_config:Something is no model"):
+        build_job({"models": [Something()], "inputs": "in.jsonl", "output": "out"})
 
 
 def test_a_table_as_input_is_told_what_to_do() -> None:

@@ -458,7 +458,7 @@ def test_a_missing_column_is_told_before_the_run(tmp_path: Path) -> None:
 
 def test_a_column_without_a_name_cannot_be_kept(tmp_path: Path) -> None:
     write(tmp_path, ",x\n0,2.0\n")
-    with pytest.raises(RequestError, match=r"in\.csv has no name for its column 1"):
+    with pytest.raises(RequestError, match=r"in\.csv' has no name for its column 1"):
         run(tmp_path, "Doubler", keep="all")
     assert run(tmp_path, "Doubler").predicted == 1
 

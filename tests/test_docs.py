@@ -84,6 +84,16 @@ def test_the_table_of_formats_is_up_to_date():
     assert generate.FORMATS.findall(page) == [generate.format_table()], "run: make docs"
 
 
+def test_the_page_of_errors_is_up_to_date():
+    page = (DOCS / "errors.md").read_text(encoding="utf-8")
+    assert page == generate.errors_page(), "run: make docs"
+
+
+def test_the_schema_of_runs_is_up_to_date():
+    page = (DOCS / "run.schema.json").read_text(encoding="utf-8")
+    assert page == generate.run_schema_file(), "run: make docs"
+
+
 @pytest.mark.parametrize("name", ALL_PARSERS)
 def test_a_command_has_a_sentence_of_help_and_an_example(name):
     parser = ALL_PARSERS[name]
@@ -217,7 +227,7 @@ def test_the_page_of_the_configuration_names_every_key_and_its_flag() -> None:
         keys |= set(re.findall(r"`([a-z_]+)`", key_cell))
         named |= set(re.findall(r"`(--[a-z-]+)`", flag_cell))
     assert keys - {"model", "input"} == set(Job.model_fields)
-    talk = {"--help", "--json", "--no-progress", "--quiet", "--verbose", "--config"}
+    talk = {"--help", "--help-all", "--json", "--no-progress", "--quiet", "--verbose", "--config"}
     assert named == {f for f in flags(COMMANDS["predict"]) if f.startswith("--")} - talk
 
 

@@ -174,7 +174,7 @@ def test_an_engine_of_a_third_party_runs_a_job(tmp_path: Path) -> None:
 def test_a_job_that_fails_there_tells_its_cause(tmp_path: Path) -> None:
     write_lines(tmp_path / "in.jsonl", [{"x": 1.0}, {"x": "text"}])
     with pytest.raises(
-        TooManyErrorsError, match="1 of 2 records failed, more than --max-errors 10%"
+        TooManyErrorsError, match="1 of 2 records failed, more than max_errors='10%'"
     ):
         modelbeam.predict(
             model="small_models:Doubler",

@@ -33,6 +33,8 @@ ROOMS = [
     "beam",
     "local",
     "engines",
+    "notebook",
+    "calls",
     "run",
     "retry",
     "report",

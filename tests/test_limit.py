@@ -183,7 +183,7 @@ def test_a_limit_may_be_resumed_and_not_changed(tmp_path: Path) -> None:
     with pytest.raises(InputReadError, match=r"2\.jsonl\.gz cannot be read"):
         run(tmp_path, folder, "out", **settings)
     path.write_bytes(whole)
-    with pytest.raises(ResumeError, match="--limit"):
+    with pytest.raises(ResumeError, match="limit: was 70, is 80"):
         run(tmp_path, folder, "out", **{**settings, "limit": 80}, resume=True)
     run(tmp_path, folder, "out", **settings, overwrite=True)
     assert [row["n"] for row in shards(tmp_path / "out")] == list(range(70))
@@ -194,10 +194,10 @@ def test_a_limit_may_be_resumed_and_not_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rename", "keep", "said"),
     [
-        (["y=n"], ["n"], r"--rename y=n: 'n' is a kept input column as well"),
-        (["y=n"], "all", r"--rename y=n: 'n' is a kept input column as well"),
-        (["z=a"], [], r"--rename z=a: the model predicts no column 'z'.*y"),
-        (["y"], [], r"--rename .*OLD=NEW"),
+        (["y=n"], ["n"], r"rename='y=n': 'n' is a kept input column as well"),
+        (["y=n"], "all", r"rename='y=n': 'n' is a kept input column as well"),
+        (["z=a"], [], r"rename='z=a': the model predicts no column 'z'.*y"),
+        (["y"], [], r"rename=.*OLD=NEW"),
         (["y=a", "y=b"], [], "'y' is renamed twice"),
         (["y=a", "z=a"], [], "'a' is the new name of two columns"),
         (["=a"], [], "OLD=NEW"),

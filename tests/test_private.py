@@ -279,3 +279,21 @@ def test_the_client_for_staging_is_beams() -> None:
     pytest.importorskip("google.cloud.storage")
     options = PipelineOptions(["--project=p"])
     assert callable(private.storage_client(options, False).get_bucket)
+
+
+def test_a_notebook_renames_transforms_of_other_pipelines_only(monkeypatch) -> None:
+    """Beam asks in this place, and is asked to in a pipeline that is not ours."""
+    from apache_beam import pipeline as home
+
+    renamed: list[str] = []
+    real = home.alter_label_if_ipython
+    monkeypatch.setattr(
+        home, "alter_label_if_ipython", lambda transform, _: renamed.append(transform.label)
+    )
+    ours = private.new_pipeline(local_options((), 1))
+    ours | "of ours" >> beam.Create([1]) | "and this" >> beam.Reshuffle()
+    assert renamed == []
+    theirs = beam.Pipeline(options=local_options((), 1))
+    theirs | "of theirs" >> beam.Create([1])
+    assert "of theirs" in renamed
+    assert callable(real)

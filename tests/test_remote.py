@@ -212,7 +212,7 @@ def test_the_job_service_is_killed(
     jobs.engine.at_the_gate("gate")
     killer.start()
     try:
-        with pytest.raises(EngineUnreachableError, match=r"Lost the job service.*--resume"):
+        with pytest.raises(EngineUnreachableError, match=r"Lost the job service.*resume=True"):
             modelbeam.predict(
                 model="crash_models:Troubled",
                 input=str(jobs.input),

@@ -148,10 +148,10 @@ CHANGES: list[tuple[Any, str]] = [
         {"model": {"target": MODEL, "arguments": {"seconds": 0.5}}},
         "model arguments: was",
     ),
-    ({"keep": ["n"]}, "--keep: was nothing, is ['n']"),
-    ({"output_format": "jsonl.gz"}, "--output-format: was .jsonl, is .jsonl.gz"),
-    ({"batch_size": 7}, "--batch-size: was auto, is 7"),
-    ({"max_record_size": "1MB"}, "--max-record-size: was 33554432, is 1048576"),
+    ({"keep": ["n"]}, "keep: was nothing, is ['n']"),
+    ({"output_format": "jsonl.gz"}, "output_format: was .jsonl, is .jsonl.gz"),
+    ({"batch_size": 7}, "batch_size: was auto, is 7"),
+    ({"max_record_size": "1MB"}, "max_record_size: was 33554432, is 1048576"),
     (append, "input in/a.jsonl has changed (390 bytes then, 410 now)"),
     (touch, "input in/b.jsonl has changed (modified since)"),
     (add, "input in/c.jsonl is new"),
@@ -169,7 +169,7 @@ def test_resuming_another_job_is_refused_with_what_differs(
     with pytest.raises(ResumeError) as refused:
         predict(resume=True, **settings)
     assert difference in str(refused.value)
-    assert "--overwrite" in str(refused.value)
+    assert "overwrite=True" in str(refused.value)
     assert refused.value.exit_code == 2
     assert worked_on() == []
     assert manifests() == before
@@ -178,7 +178,7 @@ def test_resuming_another_job_is_refused_with_what_differs(
 
 @pytest.mark.usefixtures("stopped")
 def test_all_that_differs_is_named() -> None:
-    with pytest.raises(ResumeError, match=r"--batch-size: .*; --keep: .*\. Run it as it was"):
+    with pytest.raises(ResumeError, match=r"batch_size: .*; keep: .*\. Run it as it was"):
         predict(resume=True, keep="all", batch_size=2)
 
 
@@ -350,8 +350,8 @@ def test_an_unfinished_run_is_refused_with_both_ways_out() -> None:
     before = manifests()
     with pytest.raises(OutputExistsError, match=r"unfinished run \(\d+ splits are done\)") as error:
         predict()
-    assert "--resume" in str(error.value)
-    assert "--overwrite" in str(error.value)
+    assert "resume=True" in str(error.value)
+    assert "overwrite=True" in str(error.value)
     assert error.value.exit_code == 2
     assert manifests() == before
 
@@ -361,7 +361,7 @@ def test_an_unfinished_run_is_refused_with_both_ways_out() -> None:
 def test_a_finished_run_is_refused_before_anything_runs(output: str) -> None:
     predict(output=output)
     worked_on()
-    with pytest.raises(OutputExistsError, match="--overwrite") as error:
+    with pytest.raises(OutputExistsError, match="overwrite=True") as error:
         predict(output=output)
     assert error.value.exit_code == 2
     assert worked_on() == []

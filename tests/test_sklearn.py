@@ -561,7 +561,7 @@ def test_resuming_refuses_a_file_that_changed(tmp_path):
     modelbeam.predict(model=saved(FITTED["forest"], tmp_path), **settings)
     with pytest.raises(ResumeError, match=r"model code and files: was"):
         modelbeam.predict(model=saved(FITTED["linear"], tmp_path), **settings, resume=True)
-    with pytest.raises(ResumeError, match=r"--proba: was"):
+    with pytest.raises(ResumeError, match=r"proba: was"):
         modelbeam.predict(
             model=saved(FITTED["logistic"], tmp_path), **settings, resume=True, proba=True
         )

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commands import environment, write_lines
 
+from modelbeam import cli, streams
+from modelbeam.cli.parser import FEW, build_parser, flags_of
 from modelbeam.text import fold
 
 WIDTHS = (60, 80, 200)
@@ -30,7 +32,14 @@ COMMANDS = {
         *("--workers", "2", "--worker-mode", "threads", "--split-size", "4KB"),
     ],
     "error": ["predict", "-m", "a:B", "-i", "tree", "-o", "new", "--runner", "flnk"],
+    "runs": ["runs", "."],
+    "explain": ["explain", "MB101"],
 }
+
+ONCE = {"dumb": {"TERM": "dumb"}, "no colour": {"NO_COLOR": "1"}}
+"""Settings of the terminal with which a run is shown once more, at the first width."""
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 IN_A_TERMINAL = """
 import fcntl, os, struct, termios
@@ -46,6 +55,14 @@ for width in {widths}:
     for name, arguments in {commands}.items():
         print(f"<<{{width}} {{name}}>>", flush=True)
         print(f"<<{{run(arguments)}}>>", flush=True)
+fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, {widths}[0], 0, 0))
+before = dict(os.environ)
+for name, settings in {once}.items():
+    os.environ.update(settings)
+    print(f"<<0 {{name}}>>", flush=True)
+    print(f"<<{{run({commands}['predict'])}}>>", flush=True)
+    os.environ.clear()
+    os.environ.update(before)
 os._exit(0)
 """
 
@@ -60,7 +77,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], tup
         lines.write('{"x": "text"}\n{bad\n')
     for name in ("notes-of-last-week.txt", "read-me-first.pdf", "what-else-there-is.dat"):
         (folder / "tree" / name).write_text("no data")
-    code = IN_A_TERMINAL.format(widths=WIDTHS, commands=COMMANDS)
+    code = IN_A_TERMINAL.format(widths=WIDTHS, commands=COMMANDS, once=ONCE)
     settings = environment(TERM="xterm")
     settings.pop("COLUMNS", None)
     ours, theirs = pty.openpty()
@@ -78,9 +95,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], tup
             sent += part
         process.wait()
     os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.decode()).replace("\r\n", "\n")
+    text = sent.decode().replace("\r\n", "\n")
     found = re.findall(r"<<(\d+) ([^>]*)>>\n(.*?)<<(\d+)>>\n", text, re.DOTALL)
-    return {(int(width), name): (int(code), shown) for width, name, shown, code in found}
+    return {
+        (int(width), name): (int(code), shown if width == "0" else ESCAPES.sub("", shown))
+        for width, name, shown, code in found
+    }
 
 
 def lines_of(shown: str) -> list[str]:
@@ -97,6 +117,40 @@ def test_every_line_fits(
     assert code == (2 if name == "error" else 0), text
     assert text.strip()
     assert [line for line in lines_of(text) if len(line.rstrip()) > width] == []
+
+
+LONG = ("predict", "check", "compare", "config")
+"""The commands with many flags."""
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_help_fits_a_screen_and_all_of_it_is_asked_for(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([name, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) <= 40
+    assert max(map(len, short.splitlines())) <= 80
+    assert f"modelbeam {name} --help-all" in " ".join(short.split())
+    assert cli.run([name, "--help-all"]) == 0
+    whole = capsys.readouterr().out
+
+    def of(text: str) -> set[str]:
+        return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", re.split("examples?:\n", text)[0]))
+
+    assert of(whole) >= set(flags_of(name)) - {"-h"}
+    assert of(short) < of(whole)
+    assert {"-m", "--model", "--input", "--output", "--resume", "--help-all"} <= of(short)
+
+
+def test_what_help_shows_are_flags_that_there_are() -> None:
+    parsers = next(
+        action.choices for action in build_parser()._actions if isinstance(action.choices, dict)
+    )
+    known = {action.dest for name in LONG for action in parsers[name]._actions}
+    assert FEW.keys() <= known
+    assert "help_all" not in vars(parsers["predict"].parse_args([])), "it is no setting of a job"
 
 
 @pytest.mark.parametrize("width", WIDTHS[:-1])
@@ -142,6 +196,44 @@ def test_the_bar_keeps_its_width_and_drops_what_matters_least(
     assert told
     assert all(re.search(r" records?, \d+ failed", line) for line in told)
     assert any(" KB of " in line for line in told) or width == 60
+
+
+def test_a_dumb_terminal_gets_lines_and_nothing_else(
+    shown: dict[tuple[int, str], tuple[int, str]],
+) -> None:
+    code, text = shown[0, "dumb"]
+    assert code == 0
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert text.startswith("modelbeam: 1 file, ")
+    assert "600 predicted, 2 failed" in text
+
+
+def test_without_colour_there_is_a_bar_and_none(
+    shown: dict[tuple[int, str], tuple[int, str]],
+) -> None:
+    code, text = shown[0, "no colour"]
+    assert code == 0
+    assert "━" in text
+    styles = {part for found in re.findall(r"\x1b\[([0-9;]*)m", text) for part in found.split(";")}
+    assert styles <= {"", "0", "1", "2", "22"}, "bold and faint at most"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "drawn"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False), (None, "xterm", False)],
+)
+def test_a_bar_is_for_terminals_that_can_draw_over_a_line(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool | None, term: str, drawn: bool
+) -> None:
+    class Stream:
+        def isatty(self) -> bool:
+            if terminal is None:
+                raise ValueError("it is closed")
+            return terminal
+
+    monkeypatch.setenv("TERM", term)
+    assert streams.draws(Stream()) == drawn
 
 
 @pytest.mark.parametrize("width", WIDTHS)

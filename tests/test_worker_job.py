@@ -254,13 +254,15 @@ def test_a_job_whose_workers_never_come_back_is_not_submitted_for_ever(
     left = [frozenset({"a.begun"}), frozenset({"a.begun", "b.begun"}), frozenset({"b.begun"})]
     traces = iter([one for one in left for _ in range(2)] + [left[-1]] * 9)  # two looks a time
     monkeypatch.setattr(remote.Deaths, "traces", lambda _: next(traces))
-    with pytest.raises(WorkerDiedError, match=r"failed on Stand-in .*--resume"):
+    with pytest.raises(WorkerDiedError, match=r"failed on Stand-in .*resume=True"):
         follow(StandIn(Status("failed")))
     assert len(list(traces)) == 7, "it was submitted four times"
 
 
 def test_an_engine_that_stays_silent_is_given_up(follow: Any, tmp_path: Path) -> None:
-    with pytest.raises(EngineUnreachableError, match=r"Lost Stand-in: http://job does .*--resume"):
+    with pytest.raises(
+        EngineUnreachableError, match=r"Lost Stand-in: http://job does .*resume=True"
+    ):
         follow(StandIn(Status("running"), AWAY))
     assert (tmp_path / "out" / "_modelbeam" / "job.json").exists(), "the job may go on"
 
@@ -274,20 +276,22 @@ def test_an_engine_that_stays_silent_is_given_up(follow: Any, tmp_path: Path) ->
     ],
 )
 def test_a_job_that_ended_without_an_output(last: Any, words: str, follow: Any) -> None:
-    with pytest.raises(JobError, match=words + ".*--resume"):
+    with pytest.raises(JobError, match=words + ".*resume=True"):
         follow(StandIn(Status("running"), last))
 
 
 def test_more_errors_than_allowed_cancel_the_job(follow: Any) -> None:
     job = StandIn(Status("running", failed=2), Status("running", failed=3))
-    with pytest.raises(TooManyErrorsError, match="3 records failed so far, more than --max-errors"):
+    with pytest.raises(TooManyErrorsError, match="3 records failed so far, more than max_errors=2"):
         follow(job, max_errors=2)
     assert job.cancelled
 
 
 def test_ctrl_c_when_the_engine_does_not_answer(follow: Any) -> None:
     job = StandIn(KeyboardInterrupt(), cancel=AWAY)  # type: ignore[arg-type]
-    with pytest.raises(InterruptedRunError, match=r"The job may go on: http://job does not .*--re"):
+    with pytest.raises(
+        InterruptedRunError, match=r"The job may go on: http://job does not .*resume=True"
+    ):
         follow(job)
 
 

@@ -1,3 +1,6 @@
 """The version, alone in a file so that the build reads it without importing the package."""
 
 __version__ = "0.1.0"
+
+RUN_SCHEMA = 1
+"""Of ``run.json``: see :mod:`modelbeam.report.schema`."""

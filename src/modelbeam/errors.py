@@ -36,17 +36,19 @@ pickling, since they cross process boundaries.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 
 class ModelbeamError(Exception):
     """The root of the tree.
 
     Attributes:
+        code: what ``modelbeam explain`` takes; each class has its own, which never changes.
         exit_code: what the command line returns for it.
         details: the traceback's text, where it was raised in another process; else ``None``.
     """
 
+    code: ClassVar[str] = "MB001"
     exit_code: int = 1
     details: str | None = None
 
@@ -57,47 +59,68 @@ class ModelbeamError(Exception):
 class RequestError(ModelbeamError):
     """The request is wrong; nothing ran."""
 
+    code = "MB100"
     exit_code = 2
 
 
 class InputNotFoundError(RequestError):
     """An input pattern matches no file."""
 
+    code = "MB101"
+
 
 class OutputExistsError(RequestError):
     """The output, or an unfinished run of it, is there already."""
+
+    code = "MB102"
 
 
 class ResumeError(RequestError):
     """The run to be resumed had another model, other settings or other inputs."""
 
+    code = "MB103"
+
 
 class ModelError(RequestError):
     """The model cannot be used."""
+
+    code = "MB110"
 
 
 class ModelNotFoundError(ModelError):
     """The model's module or class is not there."""
 
+    code = "MB111"
+
 
 class NotAModelError(ModelError):
     """The target exists and is not a model."""
+
+    code = "MB112"
 
 
 class ModelLoadError(ModelError):
     """The model raised while it was imported or built."""
 
+    code = "MB113"
+
 
 class PackageError(ModelError):
     """The model, or something that it needs, cannot be brought to the workers."""
+
+    code = "MB114"
 
 
 class SchemaMismatchError(ModelError):
     """The model needs columns that the data does not have."""
 
+    code = "MB115"
+
 
 class JobError(ModelbeamError):
     """The job ran and failed."""
+
+    code = "MB200"
 
 
 class InputReadError(JobError):
@@ -109,6 +132,7 @@ class InputReadError(JobError):
         path: of the file that is damaged.
     """
 
+    code = "MB201"
     damaged: bool = False
     path: str = ""
 
@@ -121,17 +145,25 @@ def is_damage(error: BaseException) -> bool:
 class OutputWriteError(JobError):
     """The output or the job's state cannot be written."""
 
+    code = "MB202"
+
 
 class StorageError(JobError):
     """A store refuses until someone fixes it: credentials, permission, bucket or library."""
+
+    code = "MB203"
 
 
 class WorkerDiedError(JobError):
     """The process that held the model died."""
 
+    code = "MB204"
+
 
 class WorkerVersionError(JobError):
     """A worker has other versions than the job was submitted with."""
+
+    code = "MB205"
 
 
 class TooManyErrorsError(JobError):
@@ -141,11 +173,14 @@ class TooManyErrorsError(JobError):
         run: the run, if it was finished before; a :class:`modelbeam.Run`.
     """
 
+    code = "MB206"
     run: Any = None
 
 
 class TooManyCrashesError(JobError):
     """More records killed their process, or processes died, than ``--max-crashes`` allows."""
+
+    code = "MB207"
 
 
 class NothingPredictedError(JobError):
@@ -155,32 +190,44 @@ class NothingPredictedError(JobError):
         run: the run, with its counts and its errors files; a :class:`modelbeam.Run`.
     """
 
+    code = "MB208"
     run: Any = None
 
 
 class EngineError(JobError):
     """The engine refused, lost or cancelled the job."""
 
+    code = "MB220"
+
 
 class EngineUnreachableError(EngineError):
     """The engine does not answer."""
+
+    code = "MB221"
 
 
 class JobNotFoundError(EngineError):
     """The engine answers, and does not know the job."""
 
+    code = "MB222"
+
 
 class InvisibleStateError(EngineError):
     """The engine's workers do not see the job's state, or its inputs."""
+
+    code = "MB223"
 
 
 class ReconciliationError(JobError):
     """Records read, predicted and failed do not add up: a defect, never published."""
 
+    code = "MB209"
+
 
 class InterruptedRunError(ModelbeamError):
     """The run was stopped by Ctrl-C or a termination signal."""
 
+    code = "MB002"
     exit_code = 130
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol, overload
 from typing_extensions import Required, TypedDict, Unpack
 
 from modelbeam import engines, storage
+from modelbeam.calls import as_arguments, in_arguments
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
-from modelbeam.errors import OutputExistsError, RequestError
+from modelbeam.errors import ModelbeamError, OutputExistsError, RequestError
 from modelbeam.job.description import Job, build_job, listening_place
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
@@ -24,6 +25,7 @@ from modelbeam.local.monitor import monitored
 from modelbeam.local.run import LocalRun
 from modelbeam.local.start import Started
 from modelbeam.local.stream import StreamRun
+from modelbeam.notebook import bar_of
 from modelbeam.sources import source_of
 
 
@@ -150,7 +152,7 @@ def _planned(job: Job) -> Plan:
 class Settings(TypedDict, total=False):
     """What :func:`predict` takes beside ``detach``; see there."""
 
-    model: Required[str | dict[str, Any] | list[str | dict[str, Any]]]
+    model: Required[Any]
     input: Required[str | list[str]]
     output: Required[str]
     input_format: str | None
@@ -194,6 +196,7 @@ class Settings(TypedDict, total=False):
     trusted_types: list[str] | None
     allow_version_mismatch: bool
     on_progress: Callable[[Totals], None] | None
+    progress: bool | None
 
 
 @overload
@@ -210,7 +213,7 @@ def predict(*, detach: bool, **settings: Unpack[Settings]) -> Run | Submitted: .
 
 def predict(
     *,
-    model: str | dict[str, Any] | list[str | dict[str, Any]],
+    model: Any,
     input: str | list[str],
     output: str,
     input_format: str | None = None,
@@ -255,12 +258,13 @@ def predict(
     trusted_types: list[str] | None = None,
     allow_version_mismatch: bool = False,
     on_progress: Callable[[Totals], None] | None = None,
+    progress: bool | None = None,
 ) -> Run | Submitted:
     """Run a model over files; the same as ``modelbeam predict``.
 
     Args:
-        model: ``[NAME=]module:Class``, or ``{"target": …, "arguments": {…}}``; or a list of them,
-            each with a name.
+        model: ``[NAME=]module:Class``, a class, a function or a fitted model itself, or
+            ``{"target": …, "arguments": {…}}``; or a list of them, each with a name.
         input: paths, globs, directories or URLs.
         output: one file if it has a data suffix, else a directory of shards.
         input_format: by default read off the suffixes.
@@ -311,6 +315,7 @@ def predict(
         trusted_types: types in a ``.skops`` file that may be built.
         allow_version_mismatch: whether a model of another version of its library is run.
         on_progress: called ten times a second with the totals so far.
+        progress: whether a bar is shown; by default in a notebook, if ``on_progress`` is not given.
 
     Returns:
         The finished run; with ``detach`` the job that was left running.
@@ -319,57 +324,74 @@ def predict(
         RequestError: the request is wrong; nothing ran.
         JobError: the job failed; ``resume=True`` continues it.
     """
-    job = build_job(
-        {
-            "models": model,
-            "inputs": input,
-            "output": output,
-            "input_format": input_format,
-            "output_format": output_format,
-            "delimiter": delimiter,
-            "encoding": encoding,
-            "columns": columns,
-            "keep": keep,
-            "rename": rename,
-            "route": route,
-            "shards": shards,
-            "limit": limit,
-            "batch_size": batch_size,
-            "workers": workers,
-            "worker_mode": worker_mode,
-            "record_timeout": record_timeout,
-            "max_crashes": max_crashes,
-            "max_wait": max_wait,
-            "max_errors": max_errors,
-            "streaming": streaming,
-            "errors": errors,
-            "errors_format": errors_format,
-            "stop_after": stop_after,
-            "stop_when_idle": stop_when_idle,
-            "settle": settle,
-            "start_from": start_from,
-            "group": group,
-            "kafka_config": kafka_config,
-            "delivery": delivery,
-            "on_data_loss": on_data_loss,
-            "metrics_port": metrics_port,
-            "stall_after": stall_after,
-            "resume": resume,
-            "overwrite": overwrite,
-            "split_size": split_size,
-            "max_record_size": max_record_size,
-            "detach": detach,
-            "packages": packages,
-            "beam_options": beam_options,
-            "features": features,
-            "proba": proba or None,
-            "trusted_types": trusted_types,
-            "allow_version_mismatch": allow_version_mismatch or None,
-        }
-    )
-    if is_stream(job):
-        return stream_job(job, Silent())
-    watcher = Silent()
-    if on_progress is not None:
-        watcher.update = on_progress  # type: ignore[method-assign, assignment]
-    return run_job(job, watcher)
+    settings: dict[str, Any] = {
+        "models": model,
+        "inputs": input,
+        "output": output,
+        "input_format": input_format,
+        "output_format": output_format,
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "columns": columns,
+        "keep": keep,
+        "rename": rename,
+        "route": route,
+        "shards": shards,
+        "limit": limit,
+        "batch_size": batch_size,
+        "workers": workers,
+        "worker_mode": worker_mode,
+        "record_timeout": record_timeout,
+        "max_crashes": max_crashes,
+        "max_wait": max_wait,
+        "max_errors": max_errors,
+        "streaming": streaming,
+        "errors": errors,
+        "errors_format": errors_format,
+        "stop_after": stop_after,
+        "stop_when_idle": stop_when_idle,
+        "settle": settle,
+        "start_from": start_from,
+        "group": group,
+        "kafka_config": kafka_config,
+        "delivery": delivery,
+        "on_data_loss": on_data_loss,
+        "metrics_port": metrics_port,
+        "stall_after": stall_after,
+        "resume": resume,
+        "overwrite": overwrite,
+        "split_size": split_size,
+        "max_record_size": max_record_size,
+        "detach": detach,
+        "packages": packages,
+        "beam_options": beam_options,
+        "features": features,
+        "proba": proba or None,
+        "trusted_types": trusted_types,
+        "allow_version_mismatch": allow_version_mismatch or None,
+    }
+    given = {**settings, "model": model, "input": input}
+    try:
+        job = build_job(settings)
+        shown = False if on_progress is not None and progress is None else progress
+        watcher = bar_of(shown, lambda text: as_arguments(text, given))
+        if is_stream(job):
+            return stream_job(job, watcher)
+        if on_progress is not None:
+            watcher.update = _both(watcher.update, on_progress)  # type: ignore[method-assign, assignment]
+        return run_job(job, watcher)
+    except (ModelbeamError, KeyboardInterrupt) as error:
+        in_arguments(error, given)
+        raise
+
+
+def _both(
+    one: Callable[[Totals], None], other: Callable[[Totals], None]
+) -> Callable[[Totals], None]:
+    """What tells both."""
+
+    def tell(totals: Totals) -> None:
+        one(totals)
+        other(totals)
+
+    return tell

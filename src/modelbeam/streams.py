@@ -28,6 +28,14 @@ def prepare() -> None:
         sys.stderr = Patient(sys.stderr)
 
 
+def draws(stream: Any) -> bool:
+    """Whether a stream is a terminal on which a line can be drawn over."""
+    try:
+        return bool(stream.isatty()) and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    except (AttributeError, ValueError):
+        return False
+
+
 def width(stream: Any) -> int | None:
     """How many characters a line of a terminal has; ``None`` where the stream is no terminal."""
     try:

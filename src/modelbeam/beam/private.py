@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import sys
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -32,11 +33,39 @@ def new_pipeline(options: Any) -> beam.Pipeline:
     only for transforms in other languages.
     """
     pipeline = beam.Pipeline(options=options)
+    _keep_labels(pipeline)
     directory = getattr(pipeline, "local_tempdir", None)
     if directory:
         with suppress(OSError):
             os.rmdir(directory)
     return pipeline
+
+
+def _keep_labels(pipeline: beam.Pipeline) -> None:
+    """Have the names of this pipeline's transforms stay as they are in a notebook too.
+
+    In one Beam gives each transform another name, for pipelines that are built cell by cell, and
+    imports all of its interactive part for that, which fails beside pandas 3. Nothing public
+    switches it off. Pipelines of others in this process stay as they were.
+    """
+    from apache_beam import pipeline as home
+
+    real = getattr(home, "alter_label_if_ipython", None)
+    if real is None:
+        return
+    _ours.add(pipeline)
+    if not getattr(real, "keeps_ours", False):
+
+        def alter(transform: Any, source: Any) -> None:
+            one = next(iter(source), None) if isinstance(source, (tuple, list)) else source
+            if getattr(one, "pipeline", one) not in _ours:
+                real(transform, source)
+
+        alter.keeps_ours = True  # type: ignore[attr-defined]
+        home.alter_label_if_ipython = alter
+
+
+_ours: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
 
 
 def stage_once(runner: Any) -> None:

@@ -74,7 +74,8 @@ def run(arguments: Sequence[str]) -> int:
     message = " ".join(str(error).split())
     if "--overwrite" in arguments:
         message = message.replace("with --resume", "with --resume instead of --overwrite")
-    output.tell(f"modelbeam: {message}")
+    stopped = isinstance(error, InterruptedRunError)  # as was wished, which explains itself
+    output.tell(f"modelbeam: {message}" + ("" if stopped else f" [{error.code}]"))
     if "--json" in arguments:
         output.print_json(_described(error, message))
     return error.exit_code
@@ -84,8 +85,8 @@ def _described(error: ModelbeamError, message: str) -> dict[str, Any]:
     """An error as ``--json`` prints it: beside what is known of the run, if it got so far."""
     run = getattr(error, "run", None)
     known: dict[str, Any] = {} if run is None else run.description
-    said = {"type": type(error).__name__, "message": message, "exit_code": error.exit_code}
-    return {**known, "error": said}
+    said = {"type": type(error).__name__, "code": error.code, "message": message}
+    return {**known, "error": {**said, "exit_code": error.exit_code}}
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -104,7 +105,10 @@ def _run(arguments: Sequence[str]) -> int:
     return _command(flags.command)(flags, rest)
 
 
-COMMANDS = ("predict", "check", "compare", "retry", "describe", "package", "config", "completion")
+COMMANDS = (
+    *("predict", "check", "compare", "retry", "runs", "describe", "package", "config"),
+    *("explain", "completion"),
+)
 """Each a module of this room with a function ``run(flags, rest)``."""
 
 

@@ -14,11 +14,11 @@ unwritable: OSError | None = None
 """Why stdout could not be written, if it could not."""
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any], indent: int | None = None) -> None:
     """Print one object."""
     import json
 
-    say(json.dumps(value))
+    say(json.dumps(value, indent=indent))
 
 
 def say(text: str, hang: int | None = None) -> None:

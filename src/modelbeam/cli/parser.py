@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
+import sys
 from typing import Any, NoReturn
 
 from modelbeam._version import __version__
@@ -45,6 +47,19 @@ examples:
   modelbeam retry out/
   modelbeam retry predictions.csv --model models/mended.joblib
 """,
+    "runs": """\
+examples:
+  modelbeam runs
+  modelbeam runs nightly/ s3://bucket/predictions --depth 1
+  modelbeam runs out/ --json
+
+A run is found by what it leaves: run.json, predictions.run.json beside a single file, _modelbeam of
+one that has not ended. A directory that holds a run is not looked into any further; nor are hidden
+directories, links, and what is more than --depth directories below.
+
+status: succeeded, failed; running; broken: it did not end, finish it with --resume; unfinished: it
+is another machine's, which may still be at work; idle: a streaming run that nobody reads for now.
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -59,6 +74,12 @@ examples:
 examples:
   modelbeam config --config job.yaml --keep id
   modelbeam config --schema > modelbeam.schema.json
+""",
+    "explain": """\
+examples:
+  modelbeam explain MB101
+  modelbeam explain ColumnClashError
+  modelbeam explain
 """,
     "completion": """\
 example:
@@ -84,6 +105,22 @@ class HelpFormatter(argparse.HelpFormatter):
         return fold(" ".join(text.split()), width).splitlines()
 
 
+class FewFormatter(HelpFormatter):
+    """Each flag in a line of its own, its value named once."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=24)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = _SHORT_VALUES.get(action.dest, action.metavar)
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+_SHORT_VALUES = {"models": "TARGET"}
+
+
 def _folded(block: str, width: int) -> list[str]:
     """A sentence or two, or a command with two spaces before it, in lines that fit."""
     if not block.startswith("  "):
@@ -99,11 +136,78 @@ def _folded(block: str, width: int) -> list[str]:
     return [" \\\n".join(lines)]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one paragraph, with exit code 2."""
+FEW = {
+    "models": "module:Class, module:function, a model file, directory or URL",
+    "inputs": "a path, a glob, a directory or a URL; repeatable",
+    "output": "a file by its suffix (.jsonl, .csv.gz), else a directory",
+    "keep": "input columns that stand beside the predictions",
+    "limit": "only the first N records: a trial run",
+    "max_errors": "fail once more records than this failed",
+    "label": "the input column of what is right",
+    "resume": "finish a run that did not end, or failed",
+    "overwrite": "replace an output that exists",
+    "streaming": "go on as data arrives, until stopped",
+    "batch_size": "records per model call, for models that take batches",
+    "workers": "workers on this machine; default: one a core",
+    "config": "the same settings from a YAML file",
+    "schema": "the JSON Schema of configuration files, for editors",
+    "json": "the result as one JSON object on stdout",
+    "quiet": "neither progress nor summary",
+    "verbose": "tracebacks and Beam's log",
+    "help_all": "all flags: formats, errors, Kafka, speed, models",
+}
+"""What ``--help`` shows of a command that has many flags, by the names of the settings, in so few
+words that it all fits a screen of 80 columns and 40 lines."""
+
+_USAGE = "-m TARGET -i PATTERN -o PATH [...]"
+
+_END_OF_FEW = """
+Any other flag goes to Beam: --runner, --region ... See modelbeam {command} --help-all.
+
+exit codes: 0 finished, 1 the job failed, 2 the request is wrong, 130 stopped.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one paragraph, with exit code 2.
+
+    Of a command with many flags ``--help`` shows the :data:`FEW`, and ``--help-all`` all.
+    """
+
+    def format_help(self) -> str:
+        """What ``--help`` prints."""
+        actions = {action.dest: action for action in self._actions}
+        if "help_all" not in actions:
+            return self.format_help_all()
+        formatter = FewFormatter(self.prog)
+        formatter.add_usage(f"%(prog)s {_USAGE}", self._actions, [])
+        formatter.add_text(self.description)
+        formatter.start_section("the flags that matter")
+        for name, said in FEW.items():
+            if name in actions:
+                shown = copy.copy(actions[name])
+                shown.help = said
+                formatter.add_argument(shown)
+        formatter.end_section()
+        examples = (self.epilog or "").partition("\n\n")[0]
+        formatter.add_text(examples + "\n" + _END_OF_FEW.format(command=self.prog.split()[-1]))
+        return formatter.format_help()
+
+    def format_help_all(self) -> str:
+        """What ``--help-all`` prints."""
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message}. See {self.prog} --help.")
+
+
+class _HelpAll(argparse.Action):
+    """Prints all flags, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        made = parser.format_help_all() if isinstance(parser, Parser) else parser.format_help()
+        parser._print_message(made, sys.stdout)
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Beam's options on Flink, Spark or Dataflow.",
     )
     parser.add_argument("--version", action="version", version=f"modelbeam {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     predict = _parser(commands, "predict", "Run a model over files and write the predictions.")
     _job_flags(predict)
     _model_flags(predict)
@@ -152,6 +256,17 @@ def build_parser() -> argparse.ArgumentParser:
     retry.add_argument("--max-errors", metavar="N|P%",
         help="leave the output as it is if more records than this still fail")  # fmt: skip
     _talk_flags(retry, progress=True)
+    runs = _parser(
+        commands, "runs", "List the runs below some directories: finished, broken and running ones."
+    )
+    runs.add_argument("places", metavar="DIR", nargs="*",
+        help="a directory, an output or a URL; default: the working directory")  # fmt: skip
+    runs.add_argument("--depth", metavar="N", type=int, default=3,
+        help="how many directories below it are looked into, one in the other; "
+        "default: 3")  # fmt: skip
+    runs.add_argument("--schema", action="store_true",
+        help="print the JSON Schema of run.json instead")  # fmt: skip
+    _talk_flags(runs, progress=False)
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
@@ -175,6 +290,13 @@ def build_parser() -> argparse.ArgumentParser:
     _talk_flags(config, progress=False)
     config.add_argument_group("the schema").add_argument("--schema", action="store_true",
         help="the JSON Schema of configuration files, for editors")  # fmt: skip
+    explain = _parser(
+        commands, "explain", "Say what the code at the end of an error means, and what to do."
+    )
+    explain.add_argument("what", metavar="CODE", nargs="?",
+        help="a code (MB101) or the type of an error or of a failed record; all of them if it is "
+        "left out")  # fmt: skip
+    explain.add_argument("--json", action="store_true", help="the same as one JSON object")
     completion = _parser(commands, "completion", "Print a completion script for your shell.")
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
     return parser
@@ -191,12 +313,14 @@ def _parser(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
         "allow_abbrev": False,
     }
     if commands is None:
-        return _Parser(prog=name, **settings)
+        return Parser(prog=name, **settings)
     made: argparse.ArgumentParser = commands.add_parser(name, help=summary, **settings)
     return made
 
 
 def _job_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS,
+        help="show all flags and exit")  # fmt: skip
     add = parser.add_argument_group("the job").add_argument
     add("-m", "--model", dest="models", action="append", metavar="[NAME=]TARGET",
         help=_MODEL_HELP + "; NAME is what error lines call it; repeatable")  # fmt: skip

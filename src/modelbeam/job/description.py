@@ -18,6 +18,7 @@ from modelbeam.errors import NotAModelError, RequestError, did_you_mean
 from modelbeam.formats.reading import Reading
 from modelbeam.job.config import Lines, as_flags, merged_flags, read_config, resolved
 from modelbeam.kafka.address import Asked, is_topic
+from modelbeam.models import handed
 from modelbeam.models.options import FLAGS, Options
 from modelbeam.models.target import Target
 from modelbeam.predicting.renaming import Rename, parse_rename, with_models
@@ -66,7 +67,9 @@ class ModelSpec(BaseModel):
     @field_validator("target", mode="before")
     @classmethod
     def _target(cls, value: object) -> object:
-        return Target.parse(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return handed.in_main(Target.parse(value))
+        return value if isinstance(value, Target) else handed.target_of(value)
 
     @classmethod
     def parse(cls, value: object) -> ModelSpec:
@@ -84,15 +87,11 @@ class ModelSpec(BaseModel):
             rest = {key: one for key, one in value.items() if key not in FLAGS}
             return cls.model_validate({**rest, "options": chosen})
         if not isinstance(value, str):
-            cls_ = value if isinstance(value, type) else type(value)
-            raise ValueError(
-                f"a model is named, not handed over, since other processes load it: "
-                f"'{cls_.__module__}:{cls_.__qualname__}'"
-            )
+            return cls(target=handed.target_of(value))
         match = re.fullmatch(r"(?:([A-Za-z_][\w.-]*)=)?(.+)", value, re.DOTALL)
         if match is None:
             raise ValueError("a model is given as '[NAME=]module:Class'")
-        return cls(name=match[1], target=Target.parse(match[2]))
+        return cls(name=match[1], target=handed.in_main(Target.parse(match[2])))
 
 
 def _as_of_ml_base(value: dict[str, Any]) -> dict[str, Any]:

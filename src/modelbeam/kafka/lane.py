@@ -136,6 +136,8 @@ _Work = tuple[list[Message], list[Message], Counts, list[int]]
 class DataLossError(JobError):
     """Records that were not read yet are gone from the topic."""
 
+    code = "MB210"
+
 
 class Lane:
     """One lane.

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from modelbeam import formats, storage, text
+from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import (
     InputReadError,
     JobError,
@@ -157,6 +158,7 @@ class ArrivingRun:
             arrivals.note(entry.files, unread=entry.error is not None)
         renewal = Renewal(job.model, job.settle, self._watcher.note)
         self._model, self._reloads = renewal.model, renewal.reloads
+        self._ledger.hold()
         try:
             self._load()
             renewal.begin(self, self._asked)
@@ -167,6 +169,7 @@ class ArrivingRun:
                 raise
             return self._result("stopped")
         finally:
+            self._ledger.close()
             self._over.set()
             for pool in (self._pool, self._next):
                 if pool is not None:
@@ -391,6 +394,7 @@ class ArrivingRun:
         assert self.info is not None
         counts, seconds = self._totals.counts, time.time() - self._now
         description: dict[str, Any] = {
+            "schema": RUN_SCHEMA,
             "status": "failed" if self._failed else "succeeded",
             "end": end,
             "model": self.info.to_dict(),

@@ -38,6 +38,8 @@ Mode = Literal["threads", "processes"]
 class StoppedError(JobError):
     """The pool was stopped while a split waited for it."""
 
+    code = "MB211"
+
 
 class Work(Protocol):
     """The splits that a pool is opened for; both are called from the pool's threads."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
 from modelbeam.job.prepare import passed
@@ -227,6 +228,7 @@ def described(
     """What ``--json`` prints of a run over a topic."""
     counts = progress.counts
     return {
+        "schema": RUN_SCHEMA,
         "status": "succeeded",
         "end": end,
         "model": info.to_dict(),

@@ -30,6 +30,8 @@ STILL = 30.0
 class SplitsDiedError(WorkerDiedError):
     """A process died over splits, which are tried again with care."""
 
+    code = "MB212"
+
     def __init__(self, crash: Crash) -> None:
         super().__init__(f"The process that holds the model {crash.ending}.")
         self.crash = crash

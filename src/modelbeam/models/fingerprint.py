@@ -23,8 +23,8 @@ _NO_CONTENT = (".pyc", ".pyo", ".log", ".tmp", ".lock", ".swp")
 
 def of_target(target: Target) -> str | None:
     """The digest of what a target names, which is loaded; ``None`` for a URI."""
-    if target.of:
-        return None  # each model has its own
+    if target.of or target.form == "object":
+        return None  # each has its own
     if target.form == "class":
         return of_code(target.module)
     return None if target.form == "uri" else of_path(target.local())

@@ -216,6 +216,10 @@ DECORATED = ModelKind("MLModel", "modelbeam.models.decorated:load")
 """A class with decorators, as a configuration file names it."""
 
 
+OBJECT = ModelKind("object", "modelbeam.models.handed:load", options=("features",))
+"""A class, a function or an object that was handed over from Python, not named."""
+
+
 def options_of(kind: ModelKind) -> tuple[str, ...]:
     """The options that a kind takes; of what ``module:name`` names it is told once it is there."""
     if not kind.classes:
@@ -231,6 +235,8 @@ def kind_of(target: Target) -> ModelKind:
     """
     if target.of:
         return SEVERAL if target.form == "several" else DECORATED
+    if target.form == "object":
+        return OBJECT
     for kind in KINDS:
         if kind.takes(target):
             return kind

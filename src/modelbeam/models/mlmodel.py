@@ -36,7 +36,17 @@ def load(target: Target, arguments: dict[str, Any]) -> MLModel:
         NotAModelError: the class does not have a model's shape.
         ModelLoadError: it raised while it was imported or built.
     """
-    found = find(target)
+    return of_class(target, named(target), arguments)
+
+
+def of_class(target: Target, found: Any, arguments: dict[str, Any]) -> MLModel:
+    """Build one object of a class and wrap it; or wrap an object.
+
+    Raises:
+        NotAModelError: it does not have a model's shape.
+        ModelLoadError: it raised while it was built.
+    """
+    check_shape(target, found, _remedy(target.module))
     if not inspect.isclass(found):
         return MLModel(target, found)
     try:
@@ -66,6 +76,12 @@ def has_shape(found: Any) -> bool:
 
 def named(target: Target) -> Any:
     """Import what a target names."""
+    if target.module == "__main__":
+        raise ModelNotFoundError(
+            f"--model {target}: what a notebook or a script defines is not found by its name in "
+            f"other processes. Put it into a module and name that, or hand the object itself to "
+            f"modelbeam.predict()."
+        )
     module = _import(target)
     hidden = _remedy(target.module)
     try:

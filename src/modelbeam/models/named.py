@@ -20,7 +20,15 @@ def load(target: Target, arguments: dict[str, Any], options: Options) -> LoadedM
     Raises:
         ModelError: it is not there, or is none of these.
     """
-    found = mlmodel.named(target)
+    return made_of(target, mlmodel.named(target), arguments, options)
+
+
+def made_of(target: Target, found: Any, arguments: dict[str, Any], options: Options) -> LoadedModel:
+    """Make a model of what a target names, which is found.
+
+    Raises:
+        ModelError: it is none of these.
+    """
     if inspect.isclass(found) or mlmodel.has_shape(found):
         return _of_class(target, found, arguments, options)
     made = _as_object(target, found, options)
@@ -52,7 +60,7 @@ def _of_class(
         raise NotAModelError(
             f"{refused} is not for models of the kind MLModel, such as --model {target}."
         )
-    return mlmodel.load(target, arguments)
+    return mlmodel.of_class(target, found, arguments)
 
 
 def _of_factory(

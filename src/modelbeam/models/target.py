@@ -6,13 +6,13 @@ import hashlib
 import os
 import re
 import sys
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from modelbeam import storage
 from modelbeam.errors import ModelLoadError, NotAModelError, StorageError
 
-Form = Literal["class", "file", "directory", "uri", "several", "decorated"]
+Form = Literal["class", "object", "file", "directory", "uri", "several", "decorated"]
 
 _NAME = r"[^\W\d]\w*"
 _CLASS = re.compile(rf"({_NAME}(?:\.{_NAME})*):({_NAME})|({_NAME}(?:\.{_NAME})*)\.({_NAME})")
@@ -24,6 +24,20 @@ _FILE = re.compile(
 )
 """``model.joblib`` is a file, and not the class ``joblib`` of a module. Another suffix needs a
 separator, or the file to be there."""
+
+
+class Handed(NamedTuple):
+    """An object that was handed over; see :mod:`modelbeam.models.handed`.
+
+    Attributes:
+        content: the object, pickled by value.
+        python: the version that has pickled it, such as ``3.11``.
+        digest: of its code and values.
+    """
+
+    content: bytes
+    python: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,7 @@ class Target:
         scheme: of a URI, lower case.
         of: of several models in one job, the target of each; of a decorated one the class and its
             decorators.
+        handed: of an object, the object itself.
     """
 
     text: str
@@ -48,6 +63,7 @@ class Target:
     path: str = ""
     scheme: str = ""
     of: tuple[Target, ...] = ()
+    handed: Handed | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, value: str | Target) -> Target:

@@ -12,6 +12,7 @@ from modelbeam.errors import PackageError, RequestError
 from modelbeam.job.description import ModelSpec
 from modelbeam.machine import module_path
 from modelbeam.models import Target, kind_of
+from modelbeam.models.handed import modules_in
 from modelbeam.package.installed import Closure, Environment, Installed
 from modelbeam.package.items import (
     Item,
@@ -103,6 +104,13 @@ class _Listing:
             self._closure.add(name, "the model requires it")
         for target in targets:
             kind = kind_of(target)  # refuses what nothing here can load
+            if target.handed is not None:
+                self._closure.add("cloudpickle", "unpacks the model")
+                for name in modules_in(target.handed.content):
+                    module = locate(name)
+                    if module is not None:
+                        self._visit(module, "the model uses it", None)
+                continue
             why = "the model's module" if target.form == "class" else f"loads {kind.name} models"
             self._visit(find_model(target), why, None)
             if target.form in ("file", "directory"):

@@ -13,6 +13,7 @@ from typing import Any, cast
 import orjson
 
 from modelbeam import formats, storage
+from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import OutputExistsError, RequestError
 from modelbeam.job.description import Job
 from modelbeam.job.prepare import Watcher
@@ -77,12 +78,15 @@ def compare_job(
             for line in handle:
                 comparison.add(orjson.loads(line))
     failed = done.description["counts"]["models"]
+    about_run = {k: v for k, v in done.description.items() if k not in ("output", "files")}
     found = {
+        "schema": RUN_SCHEMA,
         **comparison.to_dict(),
         "read": done.read,
         "failed": {name: failed[name]["failed"] for name in names},
         "seconds": done.seconds,
         "output": file,
+        "run": about_run,
     }
     storage.write_atomically(file, b"".join(orjson.dumps(x) + b"\n" for x in comparison.worst()))
     if done.errors:

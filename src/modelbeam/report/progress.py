@@ -13,6 +13,7 @@ from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run, place_of
 from modelbeam.job.task import Totals
 from modelbeam.local.hints import HINT
+from modelbeam.report.explain import code_of_failure
 from modelbeam.text import count, duration, fold, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -229,7 +230,7 @@ def watcher(*, quiet: bool, progress: bool) -> Watcher:
         return Silent()
     if not progress:
         return Notes()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if streams.draws(sys.stderr) else Lines()
 
 
 def summary(run: Run) -> str:
@@ -267,9 +268,10 @@ def failure_lines(description: dict[str, Any]) -> list[str]:
         stage = f" ({kind['stage']})" if kind["stage"] else ""
         where = f" [{kind['where']}]" if kind.get("where") else ""
         model = f"{kind['model']}: " if kind.get("model") else ""
+        code = code_of_failure(kind["stage"], kind["type"])
         lines.append(
             f"  {model}{kind['count']:,} x {kind['type']}{stage}, first at {place_of(kind)}: "
-            f"{words}{where}"
+            f"{words}{where}{f' [{code}]' if code else ''}"
         )
     if recovered := description.get("recovered"):
         lines.append(

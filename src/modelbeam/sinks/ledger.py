@@ -13,11 +13,13 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from modelbeam import storage
 from modelbeam.errors import OutputExistsError
 from modelbeam.sinks.files.manifest import to_json
+from modelbeam.sinks.files.state import LOCK
+from modelbeam.sinks.locks import hold
 from modelbeam.sources.arriving import Taken
 from modelbeam.storage import join
 
@@ -65,6 +67,7 @@ class Ledger:
         self._state = join(output, "_modelbeam")
         self._log = join(self._state, "log")
         self.entries: list[Entry] = []
+        self._at_work: BinaryIO | None = None
 
     def open(self) -> None:
         """Read it, or begin one in a directory that has nothing else.
@@ -81,6 +84,26 @@ class Ledger:
                 )
         storage.make_directory(self._log)
         self.read()
+
+    def hold(self) -> None:
+        """Have whoever asks told that somebody is at work here, until :meth:`close`.
+
+        Raises:
+            OutputExistsError: a run of another kind is.
+        """
+        try:
+            self._at_work = hold(join(self._state, LOCK), shared=True)
+        except BlockingIOError:
+            raise OutputExistsError(
+                f"--output {self.output}: another modelbeam process is writing it. Wait for it to "
+                f"end."
+            ) from None
+
+    def close(self) -> None:
+        """This process is not at work here any more."""
+        if self._at_work is not None:
+            self._at_work.close()
+            self._at_work = None
 
     def read(self) -> list[tuple[int, Entry]]:
         """Read the entries that are new, and finish what they left to do.

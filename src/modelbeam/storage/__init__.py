@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from modelbeam.errors import RequestError, StorageError
 from modelbeam.storage import base, fetched, local
+from modelbeam.storage.base import Entry as Entry
 from modelbeam.storage.base import FileInfo as FileInfo
 from modelbeam.storage.base import Store
 
@@ -233,6 +234,11 @@ def has_files(directory: str, suffix: str) -> bool:
 def names_in(directory: str) -> list[str]:
     """The names (not paths) of what is directly in a directory, sorted; none if it is not there."""
     return store_of(directory).names_in(directory)
+
+
+def entries_in(directory: str) -> Iterator[Entry]:
+    """What is directly in a directory, in any order; read on only as far as it is asked for."""
+    return store_of(directory).entries(directory)
 
 
 def concatenate(sources: Sequence[tuple[str, int]], target: str) -> None:

@@ -36,6 +36,13 @@ class FileInfo(NamedTuple):
     mtime_ns: int
 
 
+class Entry(NamedTuple):
+    """Something in a directory: its name, and whether it is a directory itself."""
+
+    name: str
+    is_directory: bool
+
+
 class TransientError(Exception):
     """The store did not answer, or asked to come again: the request may be repeated."""
 
@@ -197,6 +204,13 @@ class Store(ABC):
     @abstractmethod
     def names_in(self, directory: str) -> list[str]:
         """The names of files and directories directly in a directory, sorted."""
+
+    def entries(self, directory: str) -> Iterator[Entry]:
+        """What is directly in a directory, in any order, one after another as it is read.
+
+        Where only Beam can list, directories are not told.
+        """
+        return (Entry(name, False) for name in self.names_in(directory))
 
     @abstractmethod
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
 from modelbeam.storage.base import (
+    Entry,
     FileInfo,
     PreconditionError,
     Store,
@@ -312,6 +313,10 @@ class HdfsStore(Store):
 
     def names_in(self, directory: str) -> list[str]:
         return [found["pathSuffix"] for _, found in self._list(directory)]
+
+    def entries(self, directory: str) -> Iterator[Entry]:
+        for _, found in self._list(directory):
+            yield Entry(found["pathSuffix"], not _is_file(found))
 
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:
         return cast(BinaryIO, ObjectReader(self, path, end))

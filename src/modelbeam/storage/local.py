@@ -7,10 +7,10 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from modelbeam.storage.base import FileInfo, Store
+from modelbeam.storage.base import Entry, FileInfo, Store
 
 
 class LocalStore(Store):
@@ -57,6 +57,15 @@ class LocalStore(Store):
             return sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def entries(self, directory: str) -> Iterator[Entry]:
+        """As the base says; a link to a directory is none, so that nobody walks in circles."""
+        try:
+            with os.scandir(directory) as found:
+                for entry in found:
+                    yield Entry(entry.name, entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return
 
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:  # noqa: ARG002
         return open(path, "rb", buffering=0)

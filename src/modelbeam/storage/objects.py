@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 from modelbeam.errors import StorageError
 from modelbeam.storage import base
-from modelbeam.storage.base import FileInfo, PreconditionError, Store, retried
+from modelbeam.storage.base import Entry, FileInfo, PreconditionError, Store, retried
 
 Result = TypeVar("Result")
 
@@ -210,6 +210,15 @@ class ObjectStore(Store):
             names |= {info.path[len(place) :] for info in page.files if info.path != place}
             names |= {url[len(place) :].rstrip("/") for url in page.prefixes}
         return sorted(names)
+
+    def entries(self, directory: str) -> Iterator[Entry]:
+        place = directory.rstrip("/") + "/"
+        for page in self._pages(place, "/"):
+            for info in page.files:
+                if info.path != place:
+                    yield Entry(info.path[len(place) :], False)
+            for url in page.prefixes:
+                yield Entry(url[len(place) :].rstrip("/"), True)
 
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:
         reader = ObjectReader(self, path, end)

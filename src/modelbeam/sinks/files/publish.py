@@ -36,7 +36,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from modelbeam import formats, storage
-from modelbeam._version import __version__
+from modelbeam._version import RUN_SCHEMA, __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
 from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
@@ -423,6 +423,7 @@ def describe_run(
     finished = time.time()
     seconds = finished - publication.started
     return {
+        "schema": RUN_SCHEMA,
         "modelbeam": __version__,
         "status": "succeeded" if succeeded else "failed",
         "models": list(publication.models),

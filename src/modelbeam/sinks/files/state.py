@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 
 from modelbeam import storage
 from modelbeam.errors import OutputExistsError, OutputWriteError, ResumeError
+from modelbeam.machine import identity
 from modelbeam.sinks.files.attempt import DAMAGED
 from modelbeam.sinks.files.manifest import to_json
 from modelbeam.sinks.files.output import Output
+from modelbeam.sinks.locks import hold
 from modelbeam.sources.splits import PLAN_FILE, Split, from_lines, to_lines
 from modelbeam.storage import FileInfo, join
 
@@ -182,7 +184,8 @@ class State:
                     storage.remove_tree(join(output.state, name))
             for name in ("attempts", "manifests"):
                 storage.make_directory(join(output.state, name))
-            begun = {"id": os.urandom(8).hex(), **record.to_dict()}  # no two runs' are the same
+            # no two runs' are the same
+            begun = {"id": os.urandom(8).hex(), "process": identity(), **record.to_dict()}
             storage.write_atomically(join(output.state, "job.json"), to_json(begun))
         except OSError as error:
             raise OutputWriteError(
@@ -209,16 +212,13 @@ class State:
 
 
 def _lock(output: Output) -> BinaryIO | None:
-    if storage.is_url(output.state):
-        return None
-    import fcntl
-
-    handle = open(join(output.state, "lock"), "ab")  # noqa: SIM115
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return hold(join(output.state, LOCK))
     except BlockingIOError:
-        handle.close()
         raise OutputExistsError(
             f"--output {output.path}: another modelbeam process is writing it. Wait for it to end."
         ) from None
-    return handle
+
+
+LOCK = "lock"
+"""In the state directory: the file that the process at work has locked."""
