@@ -486,7 +486,7 @@ def compared() -> tuple[Json, Json]:
         if table[i][j]
     ]
     equal = sum(table[i][i] for i in range(3))
-    run = run_of(150_012, 0, "old")
+    run = run_of(150_012, 0, "old", seconds=21.4, records_per_second=7010)
     run["models"].append(
         {
             **run["models"][0],
@@ -518,7 +518,7 @@ def compared() -> tuple[Json, Json]:
                     "root_mean_square": 0.0562,
                     "largest": 0.6124,
                     "quantiles": {
-                        "0": -0.61,
+                        "0": -0.6124,
                         "0.05": -0.041,
                         "0.25": -0.008,
                         "0.5": 0.006,

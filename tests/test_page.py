@@ -363,7 +363,7 @@ def places_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def test_a_value_of_any_kind_anywhere_is_survived(name, data):
     both = {"run": (pair := example_copy(name))[0], "profile": pair[1]}
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.sampled_from(sorted(places_in(both), key=repr)[1:]))
+        at = data.draw(st.sampled_from([one for one in places_in(both) if one]))
         holder: Any = both
         for key in at[:-1]:
             holder = holder[key]
@@ -413,9 +413,9 @@ def many(count: int, long: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return run, profile
 
 
-@pytest.mark.parametrize("long", ["c", '<b>"&\u202e' * 100])
-def test_a_page_stays_small_whatever_it_is_to_show(long):
-    run, profile = many(5000, long)
+@pytest.mark.parametrize(("count", "long"), [(5000, "c"), (1500, '<b>"&\u202e' * 100)])
+def test_a_page_stays_small_whatever_it_is_to_show(count, long):
+    run, profile = many(count, long)
     content = draw(run, profile)
     assert len(content.encode()) <= LARGEST
     check_harmless(content)

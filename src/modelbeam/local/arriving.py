@@ -251,7 +251,8 @@ class ArrivingRun:
                     self._left -= split.bytes
             publication = make_publication(plan, record, info, began, "this machine")
             description = publish(
-                replace(publication, workers=pool.workers_text(), max_errors=None), splits
+                replace(publication, workers=pool.workers_text(), max_errors=None, report=False),
+                splits,
             )
             return Entry(name, named, description["counts"])
         except BaseException:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
+import sys
+from pathlib import Path
 from typing import Any
 
 from modelbeam._version import __version__
@@ -23,6 +24,7 @@ from modelbeam.report.page.streaming import streaming
 from modelbeam.report.page.timing import timing
 from modelbeam.report.page.values import as_dict, as_text, dicts
 from modelbeam.report.page.verdict import status, verdict
+from modelbeam.text import describe, printable
 
 REFRESH_SECONDS = 10
 """How often the page of a run that goes on is read again."""
@@ -44,6 +46,20 @@ def draw(run: dict[str, Any], profile: dict[str, Any] | None = None) -> str:
         if len(page.encode()) <= LARGEST:
             break
     return page
+
+
+def drawn(run: dict[str, Any], profile: dict[str, Any] | None = None) -> bytes | None:
+    """The page as it is written; a page that cannot be drawn never fails its run.
+
+    Returns:
+        ``None`` if it cannot be drawn, which one line on stderr says.
+    """
+    try:
+        return draw(run, profile).encode()
+    except Exception as error:
+        why = " ".join(printable(describe(error)).split())[:300]
+        print(f"modelbeam: the report could not be drawn: {why}", file=sys.stderr)
+        return None
 
 
 def _drawn(run: dict[str, Any], profile: dict[str, Any], limits: Limits) -> str:
@@ -112,7 +128,7 @@ def _document(run: dict[str, Any], body: Html) -> Html:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _digest(content: str) -> str:

@@ -70,6 +70,7 @@ def predictions(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html |
     if not any(dicts(one.get("columns")) for one in models):
         return None
     made: list[Child] = []
+    heading = "h4" if len(models) > 1 else "h3"
     for one in models[: limits.models]:
         name = as_text(one.get("model"))
         columns = dicts(one.get("columns"))
@@ -77,7 +78,11 @@ def predictions(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html |
             made.append(tag("h3", shown(name)))
         shown_columns = columns[: -(-limits.plots // min(len(models), limits.models))]
         made.append(
-            tag("div", [card(c, drift.of(name, c), limits) for c in shown_columns], class_="cards")
+            tag(
+                "div",
+                [card(c, drift.of(name, c), limits, heading) for c in shown_columns],
+                class_="cards",
+            )
         )
         made.append(left_out(len(columns) - len(shown_columns), "predicted column"))
     made.append(left_out(len(models) - limits.models, "model"))
@@ -92,12 +97,14 @@ def left_out(count: int, noun: str, which: str = "") -> Html | None:
     return tag("p", f"{what}{which and ' '}{which} not shown.", class_="soft")
 
 
-def card(column: dict[str, Any], drift: dict[str, Any], limits: Limits) -> Html:
-    """One column, large."""
+def card(
+    column: dict[str, Any], drift: dict[str, Any], limits: Limits, heading: str = "h3"
+) -> Html:
+    """One column, large, under a heading of that level."""
     was = as_dict(drift.get("was"))
     return tag(
         "article",
-        tag("h4", shown(as_text(column.get("name"))), " ",
+        tag(heading, shown(as_text(column.get("name"))), " ",
             tag("span", shown(as_text(column.get("type")), 30), class_="soft type")),
         badge(drift),
         _values(column, was, limits) or _numbers(column, was) or _lengths(column),
@@ -253,8 +260,14 @@ def inputs(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html | None
         rows.append([*row, badge(change) or NOTHING] if drift.known else row)
     more = len(columns) - len(listed) + whole(profile.get("inputs_left_out"))
     return joined(
-        table(heads, rows, "Input columns", "columns", kinds), left_out(more, "input column")
-    )
+        table(heads, rows, "Input columns", "columns", kinds),
+        left_out(more, "input column"),
+        tag("p", "Drift is the population stability index (PSI) against the baseline; the column "
+            "that drifted most is first. The outline is the baseline's distribution.",
+            class_="soft note")
+        if drift.known
+        else None,
+    )  # fmt: skip
 
 
 def _row(column: dict[str, Any], drift: dict[str, Any], limits: Limits, drawn: bool) -> list[Child]:
@@ -264,7 +277,7 @@ def _row(column: dict[str, Any], drift: dict[str, Any], limits: Limits, drawn: b
     invalid = whole(column.get("invalid"))
     lacking = tag("span", share(missing, max(count, missing)), class_="warn") if missing else "0"
     if invalid:
-        lacking = joined(lacking, tag("span", f" +{invalid:,} NaN or infinite", class_="warn"))
+        lacking = joined(lacking, tag("span", f"{invalid:,} NaN or infinite", class_="warn below"))
     return [
         joined(
             shown(as_text(column.get("name"))), " ",

@@ -73,7 +73,7 @@ def _percent(part: float | None) -> str:
 def _column(name: str, column: dict[str, Any], one: str, other: str) -> Html:
     return tag(
         "article",
-        tag("h4", shown(name), " ", tag("span", _percent(number(column.get("agreement"))),
+        tag("h3", shown(name), " ", tag("span", _percent(number(column.get("agreement"))),
                                         " equal", class_="soft")),
         _confusion(dicts(column.get("confusion")), one, other),
         _differences(as_dict(column.get("differences")), one, other),
@@ -170,9 +170,17 @@ def _label(found: dict[str, Any], names: tuple[str, str]) -> Html | None:
             f"{whole(quality.get('labelled')):,}",
         ])  # fmt: skip
     heads = ["Model", "Accuracy", "Mean absolute error", "Root mean square error", "Records"]
+    told = [at for at in range(len(heads)) if any(row[at] != NOTHING for row in rows)]
+    rows = [[row[at] for at in told] for row in rows]
     return joined(
         tag("h3", "Against ", shown(as_text(found.get("column")))),
-        table(heads, rows, "Against the label", "narrow", ["", "n", "n", "n", "n"]),
+        table(
+            [heads[at] for at in told],
+            rows,
+            "Against the label",
+            "narrow small",
+            ["", "n", "n", "n", "n"],
+        ),
     )
 
 

@@ -124,7 +124,7 @@ def stacked(label: str, parts: Sequence[tuple[str, float]], class_: str = "stack
         if part <= 0:
             continue
         wide = WIDE * part / total
-        start, end = round(min(x, WIDE - 3)), round(min(WIDE, max(x + wide, x + 3)))
+        start, end = round(min(x, WIDE - 6)), round(min(WIDE, max(x + wide, x + 6)))
         shapes.append(_path(f"M{start} 0H{end}V{HIGH}H{start}z", kind))
         x += wide
     return _picture(label, class_, *shapes)

@@ -117,7 +117,8 @@ def _splits(run: dict[str, Any]) -> str:
 
 def _files(run: dict[str, Any]) -> list[tuple[str, object]]:
     """The input files with their sizes."""
-    listed = [as_list(one) for one in as_list(as_dict(run.get("job")).get("inputs"))]
+    inputs = as_list(as_dict(run.get("job")).get("inputs")) or as_list(run.get("inputs"))
+    listed = [as_list(one) for one in inputs]
     return [(as_text(one[0]), one[1]) for one in listed if len(one) > 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,12 @@ def _pieces(time: dict[str, Any], limits: Limits) -> list[_Piece]:
     return found
 
 
+def _in_order(worker: tuple[str, list[_Piece]]) -> list[tuple[int, str]]:
+    """Workers by their names, in which numbers count as such: 2 before 10."""
+    found: list[str] = re.findall(r"\d+|\D+", worker[0])
+    return [(len(one) if one.isdigit() else 0, one) for one in found]
+
+
 def _timeline(time: dict[str, Any], limits: Limits) -> Html | None:
     pieces = _pieces(time, limits)
     if not pieces:
@@ -167,7 +174,7 @@ def _timeline(time: dict[str, Any], limits: Limits) -> Html | None:
             f"{len(own):,}",
             share(sum(one.took for one in own), ends[1]),
         ]
-        for name, own in sorted(workers.items())[:_ROWS]
+        for name, own in sorted(workers.items(), key=_in_order)[:_ROWS]
     ]
     listed = [
         tag("li", "split ", shown(one.split, 20), " of ", shown(one.worker, 40),

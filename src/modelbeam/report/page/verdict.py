@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 from modelbeam import text
@@ -38,6 +39,7 @@ def verdict(run: dict[str, Any], profile: dict[str, Any], drift: Drift, limits: 
         _models(counts, limits),
         _earlier(counts, as_dict(profile.get("baseline"))),
         _changes(as_dict(profile.get("baseline")), drift, limits) if drift.known else None,
+        _reasons(run, profile),
         _remarks(run, limits),
     )
 
@@ -50,6 +52,11 @@ def status(run: dict[str, Any]) -> tuple[str, str]:
     if said_status == "succeeded":
         if not adds_up(counts):
             return "bad", "Finished, but the counts do not add up"
+        worst = _worst_model(counts)
+        if not failed and worst is not None:
+            name, number_of = worst
+            what = f"{number_of:,} of {text.count(read, 'record')}"
+            return "warn", f"Succeeded; {what} failed in the model {name[:60]}"
         if not failed:
             return "good", f"All {read:,} records were predicted" if read > 1 else "Succeeded"
         return "warn", f"Succeeded; {failed:,} of {text.count(read, 'record')} failed"
@@ -60,6 +67,16 @@ def status(run: dict[str, Any]) -> tuple[str, str]:
     if said_status == "running":
         return "warn", f"Running; {text.count(read, 'record')} so far"
     return "bad", "Did not finish"
+
+
+def _worst_model(counts: dict[str, Any]) -> tuple[str, int] | None:
+    """Of several models the one for which most records failed, and how many; if any did."""
+    failed = [
+        (name, whole(as_dict(tally).get("failed")))
+        for name, tally in as_dict(counts.get("models")).items()
+    ]
+    worst = max(failed, key=lambda one: one[1], default=None)
+    return worst if worst is not None and worst[1] else None
 
 
 def adds_up(counts: dict[str, Any]) -> bool:
@@ -195,6 +212,32 @@ def _changes(baseline: dict[str, Any], drift: Drift, limits: Limits) -> Html:
         joined(tag("h3", "Columns of another type"), tag("ul", kinds)) if kinds else None,
         left_out(len(schema) - limits.rows, "column"),
         aria_label="The largest changes",
+    )
+
+
+def _reasons(run: dict[str, Any], profile: dict[str, Any]) -> Html | None:
+    """Why most of the failed records failed."""
+    kinds = dicts(profile.get("failures")) or dicts(run.get("failures"))
+    if not kinds:
+        return None
+    most = heapq.nlargest(CHANGES, kinds, key=lambda one: whole(one.get("count")))
+    listed = [
+        tag(
+            "li",
+            tag("b", f"{whole(one.get('count')):,}"),
+            " ",
+            shown(as_text(one.get("type")), 60),
+            ": ",
+            shown(as_text(one.get("message")), 120),
+        )
+        for one in most
+    ]
+    return tag(
+        "section",
+        tag("h2", "Why records failed"),
+        tag("ul", listed),
+        tag("p", tag("a", "All failures", href="#failures")) if len(kinds) > len(most) else None,
+        aria_label="Why records failed",
     )
 
 
