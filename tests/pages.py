@@ -286,7 +286,6 @@ def houses(chance: random.Random, shifted: bool = False) -> list[Json]:
 def drift() -> tuple[Json, Json]:
     """A run whose inputs are not what they were a month ago."""
     now, was = houses(random.Random(5), shifted=True), houses(random.Random(4))
-    prices = [round(random.Random(7).lognormvariate(0, 1))]
     chance = random.Random(8)
     prices = [chance.lognormvariate(12.55, 0.45) for _ in range(4000)]
     before = [chance.lognormvariate(12.3, 0.4) for _ in range(4000)]
@@ -457,7 +456,6 @@ def failing() -> tuple[Json, Json]:
         ],
     )
     columns = houses(random.Random(4))
-    out = of_numbers("price", [random.Random(3).lognormvariate(12.3, 0.4) for _ in range(2)])
     chance = random.Random(8)
     out = of_numbers("price", [chance.lognormvariate(12.3, 0.4) for _ in range(4000)], 297)
     time = time_of(1_240_000, 48.2, 4, 52)

@@ -230,6 +230,21 @@ def test_numbers_of_people():
     assert (share(0, 5), share(5, 5), share(1, 3), share(1, 0)) == ("0 %", "100 %", "33.33 %", "-")
 
 
+def test_figures_of_a_sample_and_what_is_masked_are_said_to_be_that():
+    run, profile = example_copy("drift")
+    profile["splits_without"] = 2
+    price, band = profile["predictions"][0]["columns"]
+    price |= {"sampled": 6144, "records": 1_240_000, "distinct": 5990}
+    band |= {"masked": True, "values": None}
+    text = Page(draw(run, profile)).text
+    for sentence in (
+        "records 1,240,000of which looked at 6,144distinct at least 5,990",
+        "Its values are masked.",
+        "2 splits of an earlier version, or of a run with --no-report, are not in these figures.",
+    ):
+        assert sentence in text
+
+
 # The commands
 
 

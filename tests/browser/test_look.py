@@ -103,8 +103,9 @@ def test_it_is_printed_light_whole_and_without_what_is_for_the_screen(
     assert browser.run(shown, "body", "backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run(shown, "nav", "display") == "none"
     assert browser.run(NARROW)
-    hidden = "[...document.querySelectorAll('.example pre')].filter(one => !one.offsetHeight)"
-    assert browser.run(f"return {hidden}.length") == 0
+    closed = "[...document.querySelectorAll('.kind')].filter(one => !one.querySelector('pre'))"
+    hidden = "[...document.querySelectorAll('[open] > pre')].filter(one => !one.offsetHeight)"
+    assert browser.run(f"return {closed}.length + {hidden}.length") == 0
     browser.look(1600)
     printed = browser.command("Page.printToPDF", printBackground=True)["data"]
     assert base64.b64decode(printed).startswith(b"%PDF")

@@ -69,7 +69,7 @@ def predictions(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html |
     models = dicts(profile.get("predictions"))
     if not any(dicts(one.get("columns")) for one in models):
         return None
-    made: list[Child] = []
+    made: list[Child] = [_without(profile)]
     heading = "h4" if len(models) > 1 else "h3"
     for one in models[: limits.models]:
         name = as_text(one.get("model"))
@@ -87,6 +87,19 @@ def predictions(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html |
         made.append(left_out(len(columns) - len(shown_columns), "predicted column"))
     made.append(left_out(len(models) - limits.models, "model"))
     return joined(*made)
+
+
+def _without(profile: dict[str, Any]) -> Html | None:
+    """How many splits the figures are not of."""
+    count = whole(profile.get("splits_without"))
+    if not count:
+        return None
+    return tag(
+        "p",
+        f"{text.count(count, 'split')} of an earlier version, or of a run with --no-report, "
+        f"{'is' if count == 1 else 'are'} not in these figures.",
+        class_="soft",
+    )
 
 
 def left_out(count: int, noun: str, which: str = "") -> Html | None:
@@ -107,6 +120,7 @@ def card(
         tag(heading, shown(as_text(column.get("name"))), " ",
             tag("span", shown(as_text(column.get("type")), 30), class_="soft type")),
         badge(drift),
+        tag("p", "Its values are masked.", class_="soft") if column.get("masked") else None,
         _values(column, was, limits) or _numbers(column, was) or _lengths(column),
         facts(column),
         class_="card",
@@ -213,7 +227,11 @@ def facts(column: dict[str, Any]) -> Html:
     """What is known of a column in a line."""
     count, missing = whole(column.get("count")), whole(column.get("missing"))
     invalid, found = whole(column.get("invalid")), as_dict(column.get("numbers"))
-    known: list[tuple[str, str, str]] = [("records", f"{count:,}", "")]
+    known: list[tuple[str, str, str]] = [
+        ("records", f"{whole(column.get('records')) or count:,}", "")
+    ]
+    if _is_sampled(column):
+        known.append(("of which looked at", f"{whole(column.get('sampled')):,}", ""))
     if missing:
         known.append(("missing", f"{missing:,} ({share(missing, max(count, missing))})", "warn"))
     if invalid:
@@ -239,7 +257,14 @@ def distinct(column: dict[str, Any]) -> str:
     found = number(column.get("distinct"))
     if found is None:
         return NOTHING
-    return f"{whole(found):,}" if column.get("distinct_exact") else f"about {whole(found):,}"
+    if column.get("distinct_exact"):
+        return f"{whole(found):,}"
+    return f"{'at least' if _is_sampled(column) else 'about'} {whole(found):,}"
+
+
+def _is_sampled(column: dict[str, Any]) -> bool:
+    """Whether the values of only some records are known."""
+    return 0 < whole(column.get("sampled")) < whole(column.get("records"))
 
 
 def inputs(profile: dict[str, Any], drift: Drift, limits: Limits) -> Html | None:
@@ -283,7 +308,11 @@ def _row(column: dict[str, Any], drift: dict[str, Any], limits: Limits, drawn: b
             shown(as_text(column.get("name"))), " ",
             tag("span", shown(as_text(column.get("type")), 30), class_="soft type"),
         ),
-        _small(column, as_dict(drift.get("was")), limits) if drawn else NOTHING,
+        tag("span", "masked", class_="soft")
+        if column.get("masked")
+        else _small(column, as_dict(drift.get("was")), limits)
+        if drawn
+        else NOTHING,
         said(known.get(0.05)), said(known.get(0.5)), said(known.get(0.95)),
         said(found.get("mean")),
         lacking,

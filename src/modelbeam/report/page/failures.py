@@ -89,7 +89,7 @@ def _kind(lines: str | None, kind: dict[str, Any], total: int, first: bool, limi
     return unfolding(
         head,
         copied(show, "Show the error lines of this type") if show else None,
-        [_example(one, first and at == 0, limits) for at, one in enumerate(examples)],
+        [_example(one, at == 0, limits) for at, one in enumerate(examples)],
         class_="kind",
         opened=first,
     )  # fmt: skip
