@@ -245,6 +245,17 @@ def test_figures_of_a_sample_and_what_is_masked_are_said_to_be_that():
         assert sentence in text
 
 
+def test_a_stream_that_has_ended_shows_what_its_description_says():
+    run, _ = example_copy("streaming")
+    run |= {"status": "succeeded", "lag": 4310, "reloads": [{}, {}], "lost": [{"partition": 3}]}
+    page = check_harmless(draw(run))
+    text = page.text
+    for told in ("lag 4,310", "lanes 4", "latency p99 71.2 ms", "newer models while it ran 2"):
+        assert told in text
+    assert "Lost before they were read: 1 range" in text
+    assert not any(one.get("http-equiv") == "refresh" for one in page.with_("meta"))
+
+
 # The commands
 
 

@@ -20,8 +20,6 @@ from modelbeam.report.page.values import (
 )
 
 _CHANGES = {"none": "as before", "some": "some change", "large": "large change"}
-ENOUGH = 200
-"""Records under which a change is not called one: the same number as where it is measured."""
 
 
 class Drift:

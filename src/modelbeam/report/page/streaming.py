@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelbeam import text
 from modelbeam.report.page import plots
 from modelbeam.report.page.columns import left_out
 from modelbeam.report.page.limits import Limits
-from modelbeam.report.page.markup import Child, Html, joined, shown, table, tag
+from modelbeam.report.page.markup import NOTHING, Child, Html, joined, shown, table, tag
 from modelbeam.report.page.values import (
     as_dict,
     as_list,
@@ -29,17 +30,15 @@ def streaming(run: dict[str, Any], profile: dict[str, Any], limits: Limits) -> H
     if not stream and not latency and run.get("lanes") is None:
         return None
     points = dicts(stream.get("points"))[:_POINTS]
-    facts = [
-        (name, value)
-        for name, value in (
-            ("group", shown(as_text(run.get("group")), 80)),
-            ("delivery", shown(as_text(run.get("delivery")), 40)),
-            ("lanes", shown(said(run.get("lanes")))),
-            *((f"latency {as_text(key)[:8]}", shown(f"{said(ms)} ms")) for key, ms in
-              list(latency.items())[:5]),
-        )
-        if value != shown("") and value != shown(said(None))
-    ]  # fmt: skip
+    told = [
+        ("group", as_text(run.get("group"))),
+        ("delivery", as_text(run.get("delivery"))),
+        ("lanes", said(run.get("lanes"))),
+        ("lag", said(run.get("lag"))),
+        *((f"latency {key[:8]}", f"{said(ms)} ms") for key, ms in list(latency.items())[:5]),
+        ("newer models while it ran", said(len(as_list(run.get("reloads"))) or None)),
+    ]
+    facts = [(name, shown(value, 80)) for name, value in told if value not in ("", NOTHING)]
     lost = as_list(run.get("lost"))
     charts = [
         _chart(points, "Records a second", [("read", "area")], rate=True),
@@ -50,7 +49,7 @@ def streaming(run: dict[str, Any], profile: dict[str, Any], limits: Limits) -> H
     return joined(
         tag("p", (tag("span", tag("span", name, class_="soft"), " ", value)
                   for name, value in facts), class_="facts"),
-        tag("p", f"Lost before they were read: {len(lost):,} ranges of offsets, first ",
+        tag("p", f"Lost before they were read: {text.count(len(lost), 'range')} of offsets, first ",
             shown(as_text(lost[0]), 200), class_="warn") if lost else None,
         tag("div", charts, class_="quarters"),
         _partitions(stream, limits),
