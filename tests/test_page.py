@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pages
+import example_runs as pages
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from functools import cache
 
-import pages
+import example_runs as pages
 import pytest
 from axe_core_python.base import AXE_SCRIPT
 from conftest import Browser

@@ -1,6 +1,6 @@
 """Runs to look at: run.json and profile.json of five kinds, as collecting makes them, from a seed.
 
-``python tests/pages.py DIRECTORY`` draws them all there.
+``python tests/example_runs.py DIRECTORY`` draws them all there.
 """
 
 from __future__ import annotations
