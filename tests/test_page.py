@@ -221,6 +221,24 @@ def test_a_straggler_is_told_and_equal_splits_are_not():
     assert "split 5 of w1: 4 s, 4.0 times the middle one" in Page(draw(run, profile)).text
 
 
+def test_splits_are_marked_where_more_fails_than_elsewhere():
+    run, profile = example_copy("small")
+    splits = [
+        {"split": i, "worker": f"w{i}", "start": 0, "end": 1, "read": 50, "failed": 5}
+        for i in range(6)
+    ]
+    profile["time"]["splits"] = splits
+
+    def marked() -> int:
+        lanes = re.findall(r'class="lane">(.*?)</svg>', draw(run, profile))
+        assert len(lanes) == 6
+        return sum('class="failed"' in lane for lane in lanes)
+
+    assert marked() == 0
+    splits[2]["failed"] = 40
+    assert marked() == 1
+
+
 def test_numbers_of_people():
     assert [said(x) for x in (0, 1234567, 0.5, 1.0, 12345.678, 1e-9, 3e20, None, True)] == [
         "0", "1,234,567", "0.5", "1", "12,346", "1e-09", "3e+20", "-", "-",

@@ -215,7 +215,7 @@ def _values(column: dict[str, Any], was: dict[str, Any], limits: Limits) -> Html
     if rest:
         row = [tag("i", "all others", class_="soft"), f"{rest:,}", share(rest, total)]
         rows.append([*row, *([NOTHING] if before else [])])
-    heads = ["Value", "Records", "Share", *(["Baseline"] if before else [])]
+    heads = ["Value", "Count", "Share", *(["Baseline"] if before else [])]
     name = as_text(column.get("name"))[:80]
     return table(heads, rows, f"Most frequent values of {name}", "values narrow",
                  ["", "n", "n", "n"][: len(heads)])  # fmt: skip

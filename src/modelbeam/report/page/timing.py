@@ -26,6 +26,8 @@ from modelbeam.report.page.values import (
 STAGES = ("read", "decode", "validate", "predict", "encode", "write", "waiting")
 STRAGGLER = 2.5
 """How many times as long as half of all splits a straggler takes."""
+UNUSUAL = 2.0
+"""How many times as many failed records as on average a split has that is marked."""
 _ROWS = 64
 """Workers whose timelines are drawn."""
 
@@ -160,8 +162,12 @@ def _timeline(time: dict[str, Any], limits: Limits) -> Html | None:
     for one in pieces:
         workers.setdefault(one.worker, []).append(one)
 
+    usual = sum(one.failed for one in pieces) / max(1, sum(one.read for one in pieces))
+
     def kind(one: _Piece) -> str:
-        return "straggler" if one in late else "failed" if one.failed else "split"
+        if one in late:
+            return "straggler"
+        return "failed" if one.failed > UNUSUAL * usual * one.read else "split"
 
     rows: list[list[Child]] = [
         [
@@ -189,7 +195,8 @@ def _timeline(time: dict[str, Any], limits: Limits) -> Html | None:
         tag(
             "p",
             tag("i", "", class_="key split"), f" a split (half of them take up to "
-            f"{seconds(middle)}) ", tag("i", "", class_="key failed"), " with failed records ",
+            f"{seconds(middle)}) ", tag("i", "", class_="key failed"),
+            f" over {UNUSUAL:g} times as many failed records as on average ",
             tag("i", "", class_="key straggler"), f" straggler: over {STRAGGLER} times as long",
             class_="soft",
         ),
