@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH_VENV := build/bench-venv
 AUDIT_VENV := build/audit-venv
 
-.PHONY: demo test check audit soak engines versions bench docs clean
+.PHONY: demo test check audit soak engines browser versions bench docs clean
 
 demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
@@ -40,6 +40,9 @@ engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Py
 	$(BIN)/python -m engines prepare
 	$(BIN)/python -m pytest tests/engines
 	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py
+
+browser: $(READY)  ## the report's page in Chromium, screenshots in build/screenshots; wants chromium and chromedriver
+	$(BIN)/python -m pytest tests/browser
 
 versions:  ## the oldest and the newest Beam and Python that are allowed and can be found
 	$(PYTHON) tests/versions.py

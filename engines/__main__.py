@@ -1,4 +1,4 @@
-"""``python -m engines flink|spark|prism|hdfs|kafka|prepare``, from the root of the repository."""
+"""``python -m engines ENGINE``, or ``chromium`` or ``prepare``, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = "modelbeam predict -m iris_model.iris_predict:IrisModel"
 def main() -> int:
     """Prepare everything, or start one engine and say how to use it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m engines", description=main.__doc__)
-    parser.add_argument("what", choices=[*SERVED, "prepare"])
+    parser.add_argument("what", choices=[*SERVED, "chromium", "prepare"])
     parser.add_argument("--staged", action="store_true", help="workers have only what a job brings")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -31,6 +31,8 @@ def main() -> int:
         if arguments.what == "prepare":
             for prepare in install.EVERYTHING.values():
                 print(prepare())
+        elif arguments.what == "chromium":
+            print(install.chromium())
         else:
             _serve(arguments.what, arguments.staged)
     except EngineError as error:

@@ -91,6 +91,23 @@ def worker_python() -> Path:
     return _once("worker", recipe, make, movable=False) / "bin" / "python"
 
 
+def chromium() -> Path:
+    """The browser for ``tests/browser`` and the program that drives it, from Debian's packages."""
+    wanted = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+    missing = [package for name, package in wanted.items() if shutil.which(name) is None]
+    if missing:
+        apt = shutil.which("apt-get")
+        if apt is None or os.geteuid() != 0:
+            raise EngineError(
+                f"install {' and '.join(missing)}, as the package manager calls them."
+            )
+        print(f"engines: installing {' and '.join(missing)} ...", file=sys.stderr, flush=True)
+        _run([apt, "update"])
+        install = [apt, "install", "--yes", "--no-install-recommends", *missing]
+        _run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    return Path(shutil.which("chromium") or "chromium")
+
+
 EVERYTHING: dict[str, Callable[[], Path]] = {
     "flink": flink,
     "spark": spark,

@@ -25,6 +25,7 @@ from modelbeam.job.split import predict_split
 from modelbeam.job.task import Task
 from modelbeam.predicting.counts import Counts, Kind
 from modelbeam.predicting.failures import Failure, Position, error_line, original_text
+from modelbeam.report import page
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.attempt import Files
 from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
@@ -120,8 +121,12 @@ def committed(root: Root, name: str, single: bool) -> Job:
 
 
 def without_times(visible: dict[str, bytes]) -> dict[str, bytes]:
-    """The files but the description of the run, which tells the time and the paths."""
-    return {name: data for name, data in visible.items() if not name.endswith("run.json")}
+    """The files but the description of the run and its page, which tell the time and the paths."""
+    return {
+        name: data
+        for name, data in visible.items()
+        if not name.endswith(("run.json", "report.html"))
+    }
 
 
 @contextmanager
@@ -296,7 +301,7 @@ def test_a_split_without_records_is_an_empty_shard(root: Root) -> None:
     job.begin(1, set())()
     run = job.publish()
     assert run["status"] == "succeeded"
-    assert {n: len(d.splitlines()) for n, d in job.visible().items() if n != "run.json"} == {
+    assert {n: len(d.splitlines()) for n, d in without_times(job.visible()).items()} == {
         "_SUCCESS": 0,
         "predictions-00000-of-00002.jsonl": 0,
         "predictions-00001-of-00002.jsonl": RECORDS,
@@ -404,12 +409,50 @@ def test_publishing_leaves_no_state_and_no_temporary_files(job: Job) -> None:
     job.begin(0, {0})()
     job.begin(1, set())()
     job.publish()
-    names = ["out.errors.jsonl", "out.jsonl", "out.run.json"]
+    names = ["out.errors.jsonl", "out.jsonl", "out.report.html", "out.run.json"]
     if not job.output.single:
         names = ["_SUCCESS", "errors-00000-of-00002.jsonl", "predictions-00000-of-00002.jsonl"]
-        names += ["predictions-00001-of-00002.jsonl", "run.json"]
+        names += ["predictions-00001-of-00002.jsonl", "report.html", "run.json"]
     assert list(job.visible()) == names
     assert not storage.exists(job.output.state)
+
+
+def test_a_run_has_a_page_and_its_description_names_it(job: Job) -> None:
+    job.begin(0, {0})()
+    job.begin(1, set())()
+    run = job.publish()
+    assert run["report"] == job.output.report_file
+    drawn = job.visible()["out.report.html" if job.output.single else "report.html"].decode()
+    assert f"Succeeded; 1 of {2 * RECORDS} records failed" in drawn
+
+
+def test_a_page_that_cannot_be_drawn_fails_nothing_and_an_older_one_goes(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: Any) -> str:
+        raise ValueError("two\nlines\x1b")
+
+    job.begin(0, {0})()
+    job.begin(1, set())()
+    job.publish()
+    assert any(name.endswith("report.html") for name in job.visible())
+    job = Job(job.root, single=job.output.single)
+    job.begin(0, {0})()
+    job.begin(1, set())()
+    monkeypatch.setattr(page, "draw", failing)
+    run = job.publish()
+    assert run["status"] == "succeeded"
+    assert "report" not in run
+    assert not any(name.endswith("report.html") for name in job.visible())
+    assert capsys.readouterr().err == ("modelbeam: the report could not be drawn: two lines\\x1b\n")
+
+
+def test_a_page_is_left_out_where_it_is_not_wanted(job: Job) -> None:
+    job.begin(0, set())()
+    job.begin(1, set())()
+    job.publication = replace(job.publication, report=False)
+    assert "report" not in job.publish()
+    assert not any(name.endswith("report.html") for name in job.visible())
 
 
 SINGLE = pytest.mark.parametrize("single", [False, True], ids=["directory", "single file"])

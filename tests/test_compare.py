@@ -163,6 +163,16 @@ def test_two_models_over_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (line["model"], line["line"]) == ("b", 3)
     assert json.loads((tmp_path / "d.comparison.json").read_text()) == found
     assert not (tmp_path / "d._comparing").exists()
+    page = (tmp_path / "d.report.html").read_text(encoding="utf-8")
+    assert found["report"] == str(tmp_path / "d.report.html")
+    for told in ("66.67 %", "failed in the model b", "The largest differences"):
+        assert told in page
+    run = json.loads((tmp_path / "d.run.json").read_text())
+    assert (run["output"], run["report"]) == (str(tmp_path / "d.jsonl"), found["report"])
+    assert run["comparison"]["largest"] == read_lines(tmp_path / "d.jsonl")
+    assert "_comparing" not in json.dumps(run) + page
+    assert cli.run(["retry", str(tmp_path / "d.jsonl")]) == 2
+    assert "that is a comparison" in capsys.readouterr().err
     assert cli.run(arguments) == 2
     assert "d.jsonl exists already" in capsys.readouterr().err
 

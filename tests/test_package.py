@@ -323,6 +323,7 @@ def test_modelbeams_own_wheel_is_for_any_platform(tmp_path):
     wheel = next(w for w in built.wheels if w.name.startswith("modelbeam-"))
     assert wheel.name.endswith("-py3-none-any.whl")
     assert "modelbeam/formats/jsonl/columns.c" in names_in(wheel)
+    assert "modelbeam/report/page/page.css" in names_in(wheel)
     assert "modelbeam/beam/predict.py" in names_in(wheel)
 
 

@@ -271,7 +271,7 @@ def test_a_resumed_run_is_byte_for_byte_an_undisturbed_one() -> None:
     predict(output="undisturbed")
     assert files("out") == files("undisturbed")
     for name in files("out"):
-        if name != "run.json":
+        if name not in ("run.json", "report.html"):
             assert Path("out", name).read_bytes() == Path("undisturbed", name).read_bytes()
 
 
@@ -381,6 +381,7 @@ def test_overwriting_an_unfinished_run_begins_anew(monkeypatch: pytest.MonkeyPat
         "errors-00001-of-00002.jsonl",
         "predictions-00000-of-00002.jsonl",
         "predictions-00001-of-00002.jsonl",
+        "report.html",
         "run.json",
     ]
 
@@ -399,6 +400,7 @@ def test_overwriting_a_finished_run_leaves_no_stale_shards_and_all_foreign_files
         "notes.txt",
         "predictions-00000-of-00002.jsonl",
         "predictions-00001-of-00002.jsonl",
+        "report.html",
         "run.json",
     ]
     assert Path("out/notes.txt").read_text() == "mine"
@@ -410,7 +412,11 @@ def test_overwriting_a_single_file_leaves_no_stale_errors(here: Path) -> None:
     assert Path("out.errors.jsonl").exists()
     write_lines(here / "in" / "b.jsonl", records(5, 20))
     predict(output="out.jsonl", overwrite=True)
-    assert sorted(p.name for p in here.glob("out*")) == ["out.jsonl", "out.run.json"]
+    assert sorted(p.name for p in here.glob("out*")) == [
+        "out.jsonl",
+        "out.report.html",
+        "out.run.json",
+    ]
     assert len(read_lines("out.jsonl")) == 25
 
 
@@ -514,7 +520,12 @@ def test_when_every_record_fails_the_errors_are_published_without_success(hopele
     with pytest.raises(NothingPredictedError, match="Not one of 10 records") as error:
         predict(split_size=None)
     assert error.value.exit_code == 1
-    assert files() == ["errors-00000-of-00002.jsonl", "errors-00001-of-00002.jsonl", "run.json"]
+    assert files() == [
+        "errors-00000-of-00002.jsonl",
+        "errors-00001-of-00002.jsonl",
+        "report.html",
+        "run.json",
+    ]
     assert json.loads(Path("out/run.json").read_bytes())["status"] == "failed"
     with pytest.raises(ResumeError, match="ended without a prediction"):
         predict(resume=True)
@@ -527,7 +538,11 @@ def test_when_every_record_fails_the_errors_are_published_without_success(hopele
 def test_when_every_record_fails_a_single_file_is_not_written(hopeless: Path) -> None:
     with pytest.raises(NothingPredictedError, match=r"out\.errors\.jsonl"):
         predict(output="out.jsonl")
-    assert sorted(p.name for p in hopeless.glob("out*")) == ["out.errors.jsonl", "out.run.json"]
+    assert sorted(p.name for p in hopeless.glob("out*")) == [
+        "out.errors.jsonl",
+        "out.report.html",
+        "out.run.json",
+    ]
     assert len(read_lines("out.errors.jsonl")) == 10
 
 

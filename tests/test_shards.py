@@ -220,8 +220,9 @@ def test_a_crash_at_every_step_of_publishing_is_made_good(
 
 
 def seen(output: Path) -> dict[str, bytes]:
-    """The files of a run but its description."""
-    return {p.name: p.read_bytes() for p in output.iterdir() if p.name != "run.json"}
+    """The files of a run but its description and its page."""
+    told = ("run.json", "report.html")
+    return {p.name: p.read_bytes() for p in output.iterdir() if p.name not in told}
 
 
 def test_a_split_that_begins_a_shard_is_another_one_than_in_the_middle() -> None:

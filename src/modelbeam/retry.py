@@ -80,9 +80,15 @@ def _finished(path: str) -> dict[str, Any]:
         )
     try:
         run: dict[str, Any] = json.loads(content)
+        compared = "comparison" in run
         request = run["request"]
     except (ValueError, KeyError, TypeError):
-        request = None
+        request, compared = None, False
+    if compared:
+        raise RequestError(
+            f"retry {path}: that is a comparison, of which nothing is tried again. Run compare "
+            f"again with --overwrite."
+        )
     if request is None:
         raise RequestError(
             f"retry {path}: {output.run_file} does not say how the run was made; it is damaged, or "

@@ -365,7 +365,8 @@ class ArrivingRun:
             if splits:
                 self._last = splits[0].pieces[0], task
             description = publish(
-                replace(publication, workers=pool.workers_text(), max_errors=None), splits
+                replace(publication, workers=pool.workers_text(), max_errors=None, report=False),
+                splits,
             )
             return Entry(name, named, description["counts"])
         except BaseException:

@@ -20,8 +20,13 @@ from modelbeam.job.prepare import Watcher
 from modelbeam.job.result import Run
 from modelbeam.local.start import Started
 from modelbeam.predicting.compare import Comparison
+from modelbeam.report.page import drawn
 from modelbeam.run import run_job
+from modelbeam.sinks.files.output import Output
 from modelbeam.storage import join
+
+NAMED = 20
+"""Records that the page shows, of those that differ most."""
 
 _FIXED = {"keep": (), "rename": (), "route": None, "output_format": None, "detach": False}
 """Settings that a comparison decides itself."""
@@ -94,9 +99,39 @@ def compare_job(
         found["errors"] = kept if job.single_file else join(job.output, "errors.jsonl")
         parts = [(path, storage.stat(path).size) for path in done.errors]
         storage.concatenate(parts, found["errors"])
+    page = _describe(job, done, found, [*comparison.worst()][:NAMED], scratch)
+    if page is not None:
+        found["report"] = page
     storage.write_atomically(about, json.dumps(found, indent=2).encode())
     storage.remove_tree(scratch)
     return Compared(done, found, file)
+
+
+def _describe(
+    job: Job, done: Run, found: dict[str, Any], worst: list[dict[str, Any]], scratch: str
+) -> str | None:
+    """Write the description of the run beside what was found, and its page.
+
+    Returns:
+        The path of the page; ``None`` if it could not be drawn.
+    """
+    files = [found["output"], *([found["errors"]] if "errors" in found else [])]
+    run = {
+        **{key: value for key, value in done.description.items() if key not in ("job", "report")},
+        "output": job.output,
+        "files": files,
+        "request": job.request(),
+        "inputs": done.description["job"]["inputs"],
+        "comparison": {**found, "largest": worst},
+    }
+    output = Output(job.output, job.single_file, formats.Format("jsonl"))
+    profile = storage.read_if_there(join(scratch, "profile.json"))
+    page = drawn(run, json.loads(profile) if profile is not None else None)
+    if page is not None:
+        storage.write_atomically(output.report_file, page)
+        run["report"] = output.report_file
+    storage.write_atomically(output.run_file, json.dumps(run, indent=2).encode())
+    return output.report_file if page is not None else None
 
 
 def _check(job: Job, label: str | None, most: int) -> None:
@@ -169,6 +204,8 @@ def to_text(compared: Compared) -> str:
     lines.append(f"\nthe records that differ most are in {compared.output}")
     if "errors" in found:
         lines.append(f"failed records in {found['errors']}")
+    if "report" in found:
+        lines.append(f"report in {found['report']}")
     return "\n".join(lines)
 
 

@@ -256,6 +256,8 @@ def summary(run: Run) -> str:
             f"failed records in {run.errors[0]}"
             + (f" and {len(run.errors) - 1} more" if len(run.errors) > 1 else "")
         )
+    if page := description.get("report"):
+        lines.append(f"report in {page}")
     return "\n".join(lines)
 
 

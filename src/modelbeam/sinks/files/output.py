@@ -41,6 +41,11 @@ class Output:
         return f"{self._base}.run.json" if self.single else join(self.path, "run.json")
 
     @property
+    def report_file(self) -> str:
+        """Where the page of the run goes."""
+        return f"{self._base}.report.html" if self.single else join(self.path, "report.html")
+
+    @property
     def errors_file(self) -> str:
         """Where a single file's error lines go."""
         return f"{self._base}.errors.jsonl"
@@ -58,7 +63,9 @@ class Output:
     @property
     def own_files(self) -> list[str]:
         """What a single-file job writes, which its own input patterns must not pick up."""
-        return [self.path, self.errors_file, self.run_file] if self.single else []
+        if not self.single:
+            return []
+        return [self.path, self.errors_file, self.run_file, self.report_file]
 
     def file(self, name: str) -> str:
         """The path of something published, by its name."""
@@ -79,7 +86,7 @@ class Output:
     def published(self) -> list[str]:
         """What an earlier run published here, the marks of success first."""
         if self.single:
-            files = [self.run_file, self.path, self.errors_file]
+            files = [self.run_file, self.path, self.errors_file, self.report_file]
             return [path for path in files if storage.exists(path)]
         names = storage.names_in(self.path)
         marks = [name for name in ("_SUCCESS", "run.json", "report.html") if name in names]

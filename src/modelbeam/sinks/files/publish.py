@@ -39,6 +39,7 @@ from modelbeam import formats, storage
 from modelbeam._version import RUN_SCHEMA, __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
+from modelbeam.report.page import drawn
 from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
 from modelbeam.sinks.files.output import Output, remove_state
 from modelbeam.sinks.files.state import JobRecord
@@ -69,6 +70,7 @@ class Publication:
         crashes: for each death of a process that held the model how it ended, its peak memory in
             bytes, where the work was, and how many records were found to have caused it.
         request: what describes the job to ``modelbeam retry``.
+        report: whether the run gets a page.
     """
 
     output: Output
@@ -82,6 +84,7 @@ class Publication:
     notes: tuple[str, ...] = ()
     crashes: tuple[dict[str, Any], ...] = ()
     request: dict[str, Any] | None = None
+    report: bool = True
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -269,10 +272,25 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     run = describe_run(publication, splits, counts, targets, succeeded)
     if output.single or any(shard.part for shard in shards):
         run["rows"] = [shard.rows for shard in shards]
+    if publication.report:
+        moves += _page(output, run, ready)
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
     last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
     return {"moves": [*moves, last], "run": run}
+
+
+def _page(
+    output: Output, run: dict[str, Any], ready: str, profile: dict[str, Any] | None = None
+) -> list[Move]:
+    """Draw the page of the run, and name it in the run's description."""
+    page = drawn(run, profile)
+    if page is None:
+        return []
+    made = join(ready, "report.html")
+    storage.write_atomically(made, page)
+    run["report"] = output.report_file
+    return [(_inside(output, made), output.name_of(output.report_file), len(page))]
 
 
 Move = tuple[str, str, int]
