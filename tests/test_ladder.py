@@ -23,6 +23,7 @@ ROOMS = [
     "storage",
     "models",
     "predicting",
+    "profile",
     "formats",
     "kafka",
     "sources",

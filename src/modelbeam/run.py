@@ -172,6 +172,9 @@ class Settings(TypedDict, total=False):
     proba: bool
     trusted_types: list[str] | None
     allow_version_mismatch: bool
+    report: bool
+    report_examples: int | None
+    mask: list[str] | None
     on_progress: Callable[[Totals], None] | None
 
 
@@ -231,6 +234,9 @@ def predict(
     proba: bool = False,
     trusted_types: list[str] | None = None,
     allow_version_mismatch: bool = False,
+    report: bool = True,
+    report_examples: int | None = None,
+    mask: list[str] | None = None,
     on_progress: Callable[[Totals], None] | None = None,
 ) -> Run | Submitted:
     """Run a model over files; the same as ``modelbeam predict``.
@@ -283,6 +289,9 @@ def predict(
         proba: whether class probabilities stand beside the class.
         trusted_types: types in a ``.skops`` file that may be built.
         allow_version_mismatch: whether a model of another version of its library is run.
+        report: whether is collected what a report shows, and the report drawn.
+        report_examples: how many failed or odd records of a kind are in the report; 5 by default.
+        mask: columns of which no value is in the report.
         on_progress: called ten times a second with the totals so far.
 
     Returns:
@@ -336,6 +345,9 @@ def predict(
             "proba": proba or None,
             "trusted_types": trusted_types,
             "allow_version_mismatch": allow_version_mismatch or None,
+            "report": report,
+            "report_examples": report_examples,
+            "mask": mask,
         }
     )
     if is_stream(job):

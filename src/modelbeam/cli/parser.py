@@ -242,6 +242,13 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
+    add = parser.add_argument_group("the report").add_argument
+    add("--no-report", dest="report", action="store_false", default=None,
+        help="collect nothing for a report, and draw none")  # fmt: skip
+    add("--report-examples", metavar="N", type=int,
+        help="so many failed or odd records of a kind are in the report; 0: no record; "
+        "default: 5")  # fmt: skip
+    add("--mask", metavar="COL,COL", help="columns of which no value is in the report")
     add = parser.add_argument_group("streaming and Kafka").add_argument
     add("--streaming", action="store_true", default=None,
         help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip

@@ -223,6 +223,10 @@ class Job(BaseModel):
     proba: bool = False
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
+    report: bool = True
+    """Whether is collected what a report shows, and the report drawn."""
+    report_examples: int = Field(default=5, ge=0, le=50)
+    mask: tuple[str, ...] = ()
     _compares: bool = PrivateAttr(default=False)
     _again: str | None = PrivateAttr(default=None)
 
@@ -302,6 +306,13 @@ class Job(BaseModel):
     def _features(cls, value: object) -> object:
         return names_of(value)
 
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _mask(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for name in value.split(",") if name)
+        return () if value is None else value
+
     @field_validator("trusted_types", mode="before")
     @classmethod
     def _trusted_types(cls, value: object) -> object:
@@ -374,6 +385,11 @@ class Job(BaseModel):
         made = self.model_copy(update=settings)
         made._compares = True
         return made
+
+    @property
+    def compares(self) -> bool:
+        """Whether the predictions of several models are only to be compared."""
+        return self._compares
 
     @property
     def again(self) -> str | None:
@@ -484,6 +500,7 @@ _AGAIN = {
     ),
     *("route", "limit", "batch_size", "record_timeout", "max_crashes", "max_record_size"),
     *("features", "proba", "trusted_types", "allow_version_mismatch"),
+    *("report", "report_examples", "mask"),
 }
 
 

@@ -39,6 +39,7 @@ from modelbeam import formats, storage
 from modelbeam._version import __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
+from modelbeam.profile.wants import Wants
 from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
 from modelbeam.sinks.files.output import Output, remove_state
 from modelbeam.sinks.files.state import JobRecord
@@ -69,6 +70,8 @@ class Publication:
         crashes: for each death of a process that held the model how it ended, its peak memory in
             bytes, where the work was, and how many records were found to have caused it.
         request: what describes the job to ``modelbeam retry``.
+        profile: what was collected for the report, if anything was.
+        route: the column that sends each record to one of several models, if one does.
     """
 
     output: Output
@@ -82,6 +85,8 @@ class Publication:
     notes: tuple[str, ...] = ()
     crashes: tuple[dict[str, Any], ...] = ()
     request: dict[str, Any] | None = None
+    profile: Wants | None = None
+    route: str | None = None
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -224,6 +229,7 @@ class _Shard(NamedTuple):
 
     predictions: Written
     errors: Written | None
+    profile: Written | None
     source: str
     first_line: int
     part: int
@@ -252,7 +258,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
         if len(split.pieces) == 1:  # others are whole files, whose numbers are right
             first = units.get(path, 0)
             units[path] = first + manifest.units
-        made = manifest.predictions, manifest.errors
+        made = manifest.predictions, manifest.errors, manifest.profile
         shards.append(_Shard(*made, path, first, split.part, manifest.counts.predicted))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
@@ -269,10 +275,42 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     run = describe_run(publication, splits, counts, targets, succeeded)
     if output.single:
         run["rows"] = [shard.rows for shard in shards]
+    profile = _profile(publication, shards)
+    if profile is not None:
+        path = join(ready, "profile.json")
+        storage.write_atomically(path, profile)
+        name = output.name_of(output.profile_file)
+        moves.append((_inside(output, path), name, len(profile)))
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
     last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
     return {"moves": [*moves, last], "run": run}
+
+
+def _profile(publication: Publication, shards: Sequence[_Shard]) -> bytes | None:
+    """What was collected of all splits, as ``profile.json`` holds it; never a reason to fail."""
+    wants = publication.profile
+    if wants is None:
+        return None
+    attempts = join(publication.output.state, "attempts")
+
+    def read(shard: _Shard) -> bytes | None:
+        with suppress(OSError):
+            if shard.profile is not None:
+                return storage.read_bytes(join(attempts, shard.profile.name))
+        return None
+
+    try:
+        from modelbeam.profile.merge import Merged
+
+        merged = Merged(wants)
+        read_ahead = storage.in_parallel(read, shards, publication.output.state)
+        for index, (shard, content) in enumerate(zip(shards, read_ahead, strict=True)):
+            merged.add(index, content, shard.first_line)
+        made = merged.to_dict(publication.started, time.time(), publication.route)
+        return orjson.dumps(made)
+    except Exception:  # whatever it is, the predictions are worth more
+        return None
 
 
 Move = tuple[str, str, int]
