@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
@@ -11,7 +12,7 @@ from typing_extensions import Required, TypedDict, Unpack
 from modelbeam import engines, storage
 from modelbeam.engines.lanes import RemoteLanes
 from modelbeam.engines.run import Choice, RemoteRun, Submitted, always_cancel, busy, still_running
-from modelbeam.errors import OutputExistsError, RequestError
+from modelbeam.errors import ModelbeamError, OutputExistsError, RequestError
 from modelbeam.job.description import Job, build_job
 from modelbeam.job.prepare import Plan, Silent, Watcher, check_places, make_plan, output_of
 from modelbeam.job.result import Run
@@ -47,12 +48,37 @@ def run_job(
     now = time.time()
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
+    told = watcher or Silent()
+    # by its name: what draws stands above what runs
+    after = importlib.import_module(AFTER).Aftermath(job, told.note) if _is_told(job) else None
+    try:
+        done = _run_job(job, told, now, started, choose)
+    except ModelbeamError as error:
+        if after is not None:
+            after.failed(error)
+        raise
+    if after is not None and isinstance(done, Run):
+        after.finished(done)
+    return done
+
+
+AFTER = "modelbeam.report.after"
+"""What is done once a run is over."""
+
+
+def _is_told(job: Job) -> bool:
+    return (job.report and not job.compares) or job.metrics_file is not None
+
+
+def _run_job(
+    job: Job, watcher: Watcher, now: float, started: Started | None, choose: Choice
+) -> Run | Submitted:
     engine = engines.engine_of(job.beam_options)
     if engine is not None:
         check_places(job, engine.title, engine.example_url)
         added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
-        done = RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
+        done = RemoteRun(plan, added, watcher, now, choose, started).run()
         if isinstance(done, Run):
             source_of(job.inputs[0]).finished(plan.inputs)
         return done
@@ -62,7 +88,7 @@ def run_job(
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
-    run = LocalRun(plan, watcher or Silent(), now, started).run()
+    run = LocalRun(plan, watcher, now, started).run()
     source_of(job.inputs[0]).finished(plan.inputs)
     return run
 
@@ -175,6 +201,9 @@ class Settings(TypedDict, total=False):
     report: bool
     report_examples: int | None
     mask: list[str] | None
+    baseline: str | None
+    fail_on_drift: float | None
+    metrics_file: str | None
     on_progress: Callable[[Totals], None] | None
 
 
@@ -237,6 +266,9 @@ def predict(
     report: bool = True,
     report_examples: int | None = None,
     mask: list[str] | None = None,
+    baseline: str | None = None,
+    fail_on_drift: float | None = None,
+    metrics_file: str | None = None,
     on_progress: Callable[[Totals], None] | None = None,
 ) -> Run | Submitted:
     """Run a model over files; the same as ``modelbeam predict``.
@@ -292,6 +324,9 @@ def predict(
         report: whether is collected what a report shows, and the report drawn.
         report_examples: how many failed or odd records of a kind are in the report; 5 by default.
         mask: columns of which no value is in the report.
+        baseline: the output of an earlier run to compare with, or ``"last"``.
+        fail_on_drift: raise if a column's population stability index is larger.
+        metrics_file: where the figures of the run are written, as Prometheus reads them.
         on_progress: called ten times a second with the totals so far.
 
     Returns:
@@ -348,6 +383,9 @@ def predict(
             "report": report,
             "report_examples": report_examples,
             "mask": mask,
+            "baseline": baseline,
+            "fail_on_drift": fail_on_drift,
+            "metrics_file": metrics_file,
         }
     )
     if is_stream(job):

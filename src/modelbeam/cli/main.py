@@ -104,7 +104,10 @@ def _run(arguments: Sequence[str]) -> int:
     return _command(flags.command)(flags, rest)
 
 
-COMMANDS = ("predict", "check", "compare", "retry", "describe", "package", "config", "completion")
+COMMANDS = (
+    *("predict", "check", "compare", "retry", "report", "describe", "package", "config"),
+    "completion",
+)
 """Each a module of this room with a function ``run(flags, rest)``."""
 
 

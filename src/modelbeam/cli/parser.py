@@ -45,6 +45,11 @@ examples:
   modelbeam retry out/
   modelbeam retry predictions.csv --model models/mended.joblib
 """,
+    "report": """\
+examples:
+  modelbeam report out/
+  modelbeam report predictions.jsonl --baseline yesterday.jsonl
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -152,6 +157,14 @@ def build_parser() -> argparse.ArgumentParser:
     retry.add_argument("--max-errors", metavar="N|P%",
         help="leave the output as it is if more records than this still fail")  # fmt: skip
     _talk_flags(retry, progress=True)
+    report = _parser(
+        commands, "report", "Draw the report of a run again, also of one that is not finished."
+    )
+    report.add_argument("output", metavar="OUTPUT", help="the --output of the run")
+    report.add_argument("--baseline", metavar="RUN",
+        help="compare with another run: its output")  # fmt: skip
+    _talk_flags(report, progress=False)
+    report.add_argument("-q", "--quiet", action="store_true", help="say nothing")
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
@@ -249,6 +262,13 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="so many failed or odd records of a kind are in the report; 0: no record; "
         "default: 5")  # fmt: skip
     add("--mask", metavar="COL,COL", help="columns of which no value is in the report")
+    add("--baseline", metavar="RUN|last",
+        help="compare with an earlier run: its output, or the last run of this one")  # fmt: skip
+    add("--fail-on-drift", metavar="LIMIT", type=float,
+        help="exit with 1, the output kept, if a column's population stability index against the "
+        "baseline is larger; 0.25 is a large change")  # fmt: skip
+    add("--metrics-file", metavar="PATH",
+        help="write the figures of the run there, as Prometheus reads them")  # fmt: skip
     add = parser.add_argument_group("streaming and Kafka").add_argument
     add("--streaming", action="store_true", default=None,
         help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip

@@ -227,6 +227,10 @@ class Job(BaseModel):
     """Whether is collected what a report shows, and the report drawn."""
     report_examples: int = Field(default=5, ge=0, le=50)
     mask: tuple[str, ...] = ()
+    baseline: str | None = Field(default=None, min_length=1)
+    """The output of an earlier run that this one is compared with, or ``last``."""
+    fail_on_drift: float | None = Field(default=None, gt=0)
+    metrics_file: str | None = Field(default=None, min_length=1)
     _compares: bool = PrivateAttr(default=False)
     _again: str | None = PrivateAttr(default=None)
 
@@ -470,6 +474,18 @@ class Job(BaseModel):
             raise RequestError(
                 f"--route {self.route} chooses among several models; name them: -m a=TARGET "
                 f"-m b=TARGET."
+            )
+        if self.fail_on_drift is not None and self.baseline is None:
+            raise RequestError(
+                f"--fail-on-drift {self.fail_on_drift:g} needs a run to compare with: add "
+                f"--baseline OUTPUT, or --baseline last."
+            )
+        if self.baseline is not None and not self.report:
+            raise RequestError("--baseline needs what --no-report leaves out; give one of them.")
+        if self.baseline is not None and (self.streaming or is_topic(self.output)):
+            raise RequestError(
+                "--baseline compares runs that end with what files they leave; a stream leaves "
+                "none. Leave it out."
             )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")

@@ -152,6 +152,13 @@ class Merged:
         self._read += pace.read
         self._paces.append((index, pace))
 
+    def last_span(self) -> tuple[float, float] | None:
+        """When the split that was added last began and ended."""
+        if not self._paces:
+            return None
+        pace = self._paces[-1][1]
+        return pace.start, pace.end
+
     def to_dict(self, began: float, ended: float, route: str | None = None) -> dict[str, Any]:
         """``profile.json``.
 
