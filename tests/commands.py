@@ -34,6 +34,12 @@ def shards(directory: Path, kind: str = "predictions") -> list[dict[str, Any]]:
     return [row for path in sorted(directory.glob(f"{kind}-*")) for row in read_lines(path)]
 
 
+def beside(names: Iterable[str]) -> list[str]:
+    """Names in order, without those of what is only looked at: the profile and the report."""
+    looked_at = ("profile.json", "report.html")
+    return sorted(name for name in names if not name.endswith(looked_at))
+
+
 def pip_install(source: Path, place: Path) -> Path:
     """Install a package of ``examples/`` from a copy, as its users would; returns where it is."""
     copy = place / "source" / source.name

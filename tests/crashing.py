@@ -103,12 +103,12 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30) -> float:
 
 
 def published(output: Path) -> dict[str, bytes]:
-    """What a user sees of an output, without the description of the run and its page."""
+    """What a user sees of an output, without the description of the run and the report."""
     found = output.glob("*") if output.suffix == "" else output.parent.glob(output.stem + ".*")
     return {
         path.name: path.read_bytes()
         for path in sorted(found)
-        if path.is_file() and not path.name.endswith(("run.json", "report.html"))
+        if path.is_file() and not path.name.endswith(("run.json", "profile.json", "report.html"))
     }
 
 

@@ -161,6 +161,7 @@ STEPS_TO_A_DIRECTORY = [
     "replace predictions-00000-of-00006.jsonl",
     "replace errors-00002-of-00006.jsonl",
     "replace predictions-00005-of-00006.jsonl",
+    "replace profile.json",
     "replace run.json",
     "write_atomically _SUCCESS",
     "remove_tree _modelbeam",
@@ -169,6 +170,7 @@ STEPS_TO_A_FILE = [
     "write_once publish.json",
     "replace out.errors.jsonl",
     "replace out.jsonl",
+    "replace out.profile.json",
     "replace out.run.json",
     "remove_tree _modelbeam",
 ]

@@ -170,7 +170,8 @@ def test_a_finished_output_as_an_input_is_its_predictions() -> None:
     Path("out").mkdir()
     for name in (
         *("predictions-00001-of-00002.jsonl", "predictions-00000-of-00002.jsonl"),
-        *("errors-00000-of-00002.jsonl", "run.json", "_SUCCESS", "report.html"),
+        *("errors-00000-of-00002.jsonl", "run.json", "profile.json"),
+        *("_SUCCESS", "report.html"),
     ):
         Path("out", name).write_bytes(RECORDS)
     for pattern in ("out", "out/*"):

@@ -24,6 +24,7 @@ ROOMS = [
     "storage",
     "models",
     "predicting",
+    "profile",
     "formats",
     "kafka",
     "sources",

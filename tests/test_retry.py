@@ -42,7 +42,7 @@ class Written(Attempt):
 
     def write_errors(self, lines: bytes) -> None: ...
 
-    def commit(self, counts: Counts, units: int) -> Manifest:
+    def commit(self, counts: Counts, units: int, profile: bytes | None = None) -> Manifest:
         raise NotImplementedError
 
     def abandon(self) -> None: ...

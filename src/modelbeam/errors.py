@@ -21,6 +21,7 @@
     │   ├── WorkerVersionError     a worker has other versions than the submission
     │   ├── TooManyErrorsError     more records failed than --max-errors allows
     │   ├── TooManyCrashesError    more records killed their process than --max-crashes allows
+    │   ├── DriftError             a column is farther from the baseline than --fail-on-drift
     │   ├── NothingPredictedError  there were records and every one of them failed
     │   ├── EngineError            the engine refused, lost or cancelled the job
     │   │   ├── EngineUnreachableError  it does not answer
@@ -181,6 +182,17 @@ class TooManyCrashesError(JobError):
     """More records killed their process, or processes died, than ``--max-crashes`` allows."""
 
     code = "MB207"
+
+
+class DriftError(JobError):
+    """A column is farther from that of the baseline than ``--fail-on-drift`` allows.
+
+    Attributes:
+        run: what was published all the same.
+    """
+
+    code = "MB213"
+    run: Any = None
 
 
 class NothingPredictedError(JobError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable
@@ -55,12 +56,37 @@ def run_job(
     now = time.time()
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
+    told = watcher or Silent()
+    # by its name: what draws stands above what runs
+    after = importlib.import_module(AFTER).Aftermath(job, told.note) if _is_told(job) else None
+    try:
+        done = _run_job(job, told, now, started, choose)
+    except ModelbeamError as error:
+        if after is not None:
+            after.failed(error)
+        raise
+    if after is not None and isinstance(done, Run):
+        after.finished(done)
+    return done
+
+
+AFTER = "modelbeam.report.after"
+"""What is done once a run is over."""
+
+
+def _is_told(job: Job) -> bool:
+    return (job.report and not job.compares) or job.metrics_file is not None
+
+
+def _run_job(
+    job: Job, watcher: Watcher, now: float, started: Started | None, choose: Choice
+) -> Run | Submitted:
     engine = engines.engine_of(job.beam_options)
     if engine is not None:
         check_places(job, engine.title, engine.example_url)
         added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
-        done = RemoteRun(plan, added, watcher or Silent(), now, choose, started).run()
+        done = RemoteRun(plan, added, watcher, now, choose, started).run()
         if isinstance(done, Run):
             source_of(job.inputs[0]).finished(plan.inputs)
         return done
@@ -70,7 +96,7 @@ def run_job(
     running = still_running(plan.output)
     if running is not None:
         raise busy(plan.output, running)
-    run = LocalRun(plan, watcher or Silent(), now, started).run()
+    run = LocalRun(plan, watcher, now, started).run()
     source_of(job.inputs[0]).finished(plan.inputs)
     return run
 
@@ -195,6 +221,12 @@ class Settings(TypedDict, total=False):
     proba: bool
     trusted_types: list[str] | None
     allow_version_mismatch: bool
+    report: bool
+    report_examples: int | None
+    mask: list[str] | None
+    baseline: str | None
+    fail_on_drift: float | None
+    metrics_file: str | None
     on_progress: Callable[[Totals], None] | None
     progress: bool | None
 
@@ -257,6 +289,12 @@ def predict(
     proba: bool = False,
     trusted_types: list[str] | None = None,
     allow_version_mismatch: bool = False,
+    report: bool = True,
+    report_examples: int | None = None,
+    mask: list[str] | None = None,
+    baseline: str | None = None,
+    fail_on_drift: float | None = None,
+    metrics_file: str | None = None,
     on_progress: Callable[[Totals], None] | None = None,
     progress: bool | None = None,
 ) -> Run | Submitted:
@@ -314,6 +352,12 @@ def predict(
         proba: whether class probabilities stand beside the class.
         trusted_types: types in a ``.skops`` file that may be built.
         allow_version_mismatch: whether a model of another version of its library is run.
+        report: whether is collected what a report shows, and the report drawn.
+        report_examples: how many failed or odd records of a kind are in the report; 5 by default.
+        mask: columns of which no value is in the report.
+        baseline: the output of an earlier run to compare with, or ``"last"``.
+        fail_on_drift: raise if a column's population stability index is larger.
+        metrics_file: where the figures of the run are written, as Prometheus reads them.
         on_progress: called ten times a second with the totals so far.
         progress: whether a bar is shown; by default in a notebook, if ``on_progress`` is not given.
 
@@ -369,6 +413,12 @@ def predict(
         "proba": proba or None,
         "trusted_types": trusted_types,
         "allow_version_mismatch": allow_version_mismatch or None,
+        "report": report,
+        "report_examples": report_examples,
+        "mask": mask,
+        "baseline": baseline,
+        "fail_on_drift": fail_on_drift,
+        "metrics_file": metrics_file,
     }
     given = {**settings, "model": model, "input": input}
     try:

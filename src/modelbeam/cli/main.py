@@ -106,8 +106,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 COMMANDS = (
-    *("predict", "check", "compare", "retry", "runs", "describe", "package", "config"),
-    *("explain", "completion"),
+    *("predict", "check", "compare", "retry", "report", "runs", "describe", "package"),
+    *("config", "explain", "completion"),
 )
 """Each a module of this room with a function ``run(flags, rest)``."""
 

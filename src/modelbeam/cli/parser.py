@@ -60,6 +60,11 @@ directories, links, and what is more than --depth directories below.
 status: succeeded, failed; running; broken: it did not end, finish it with --resume; unfinished: it
 is another machine's, which may still be at work; idle: a streaming run that nobody reads for now.
 """,
+    "report": """\
+examples:
+  modelbeam report out/
+  modelbeam report predictions.jsonl --baseline yesterday.jsonl
+""",
     "describe": """\
 example:
   modelbeam describe --model iris_model.iris_predict:IrisModel --json
@@ -267,6 +272,14 @@ def build_parser() -> argparse.ArgumentParser:
     runs.add_argument("--schema", action="store_true",
         help="print the JSON Schema of run.json instead")  # fmt: skip
     _talk_flags(runs, progress=False)
+    report = _parser(
+        commands, "report", "Draw the report of a run again, also of one that is not finished."
+    )
+    report.add_argument("output", metavar="OUTPUT", help="the --output of the run")
+    report.add_argument("--baseline", metavar="RUN",
+        help="compare with another run: its output")  # fmt: skip
+    _talk_flags(report, progress=False)
+    report.add_argument("-q", "--quiet", action="store_true", help="say nothing")
     describe = _parser(
         commands, "describe", "Print a model's name, version, description and schemas."
     )
@@ -366,6 +379,20 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         help="on Flink, Spark ...: the workers have the model and its libraries installed; "
         "send nothing, only check")  # fmt: skip
     add("--config", metavar="FILE", help="the same settings from a YAML file; a flag wins over it")
+    add = parser.add_argument_group("the report").add_argument
+    add("--no-report", dest="report", action="store_false", default=None,
+        help="collect nothing for a report, and draw none")  # fmt: skip
+    add("--report-examples", metavar="N", type=int,
+        help="so many failed or odd records of a kind are in the report; 0: no record; "
+        "default: 5")  # fmt: skip
+    add("--mask", metavar="COL,COL", help="columns of which no value is in the report")
+    add("--baseline", metavar="RUN|last",
+        help="compare with an earlier run: its output, or the last run of this one")  # fmt: skip
+    add("--fail-on-drift", metavar="LIMIT", type=float,
+        help="exit with 1, the output kept, if a column's population stability index against the "
+        "baseline is larger; 0.25 is a large change")  # fmt: skip
+    add("--metrics-file", metavar="PATH",
+        help="write the figures of the run there, as Prometheus reads them")  # fmt: skip
     add = parser.add_argument_group("streaming and Kafka").add_argument
     add("--streaming", action="store_true", default=None,
         help="go on as data arrives, until stopped; otherwise up to what is there now")  # fmt: skip

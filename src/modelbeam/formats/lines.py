@@ -30,6 +30,9 @@ BLOCK_BYTES = 2 << 20
 LONG_LINE_HEAD = 1024
 """Bytes of an overlong line that its error line shows."""
 
+NEAR = 64
+"""Lines of a block to which the way is shorter one by one."""
+
 _NEWLINE = 10
 _BOM = b"\xef\xbb\xbf"
 
@@ -52,7 +55,7 @@ class LineBlock:
     count: int
     marked: bool = False
     _lines: list[bytes] | None = field(default=None, repr=False)
-    _starts: Any = field(default=None, repr=False)
+    _begins: Any = field(default=None, repr=False)
 
     @property
     def lines(self) -> list[bytes]:
@@ -65,19 +68,36 @@ class LineBlock:
 
     def position(self, row: int) -> Position:
         """Where the line is: from 1 in its piece, and its offset in the file."""
-        if self._starts is None:
-            ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
-            self._starts = np.concatenate(([0], ends + 1))
-        offset = self.offset + int(self._starts[row])
+        offset = self.offset + self._begin(row)
         return Position(self.line + row + 1, 0 if self.marked and row == 0 else offset)
 
     def source(self, row: int) -> str | None:
         """The file of a line, if the block has those of several."""
         return None
 
+    def _begin(self, row: int) -> int:
+        """Where a line begins in ``data``."""
+        if self._begins is None and row < NEAR:
+            start = 0
+            for _ in range(row):
+                start = self.data.index(b"\n", start) + 1
+            return start
+        if self._begins is None:
+            ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
+            self._begins = np.concatenate(([0], ends + 1))
+        return int(self._begins[row])
+
+    def one(self, row: int) -> bytes:
+        """The line without its newline; where they are not apart yet, it alone is cut out."""
+        if self._lines is not None:
+            return self._lines[row]
+        start = self._begin(row)
+        end = self.data.find(b"\n", start)
+        return self.data[start : None if end < 0 else end]
+
     def raw(self, row: int) -> bytes:
         """The record's original bytes, without the line's end."""
-        return self.lines[row].removesuffix(b"\r")
+        return self.one(row).removesuffix(b"\r")
 
 
 class LongLine(NamedTuple):

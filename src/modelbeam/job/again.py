@@ -225,9 +225,9 @@ class _Between(Attempt):
         """Write error lines."""
         self._attempt.write_errors(lines)
 
-    def commit(self, counts: Counts, units: int) -> Manifest:
+    def commit(self, counts: Counts, units: int, profile: bytes | None = None) -> Manifest:
         """Commit the attempt."""
-        return self._attempt.commit(counts, units)
+        return self._attempt.commit(counts, units, profile)
 
     def abandon(self) -> None:
         """Abandon the attempt."""

@@ -259,6 +259,14 @@ class Job(BaseModel):
     proba: bool = False
     trusted_types: tuple[str, ...] = ()
     allow_version_mismatch: bool = False
+    report: bool = True
+    """Whether is collected what a report shows, and the report drawn."""
+    report_examples: int = Field(default=5, ge=0, le=50)
+    mask: tuple[str, ...] = ()
+    baseline: str | None = Field(default=None, min_length=1)
+    """The output of an earlier run that this one is compared with, or ``last``."""
+    fail_on_drift: float | None = Field(default=None, gt=0)
+    metrics_file: str | None = Field(default=None, min_length=1)
     _compares: bool = PrivateAttr(default=False)
     _again: str | None = PrivateAttr(default=None)
 
@@ -337,6 +345,13 @@ class Job(BaseModel):
     @classmethod
     def _features(cls, value: object) -> object:
         return names_of(value)
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _mask(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for name in value.split(",") if name)
+        return () if value is None else value
 
     @field_validator("trusted_types", mode="before")
     @classmethod
@@ -420,6 +435,11 @@ class Job(BaseModel):
         return made
 
     @property
+    def compares(self) -> bool:
+        """Whether the predictions of several models are only to be compared."""
+        return self._compares
+
+    @property
     def again(self) -> str | None:
         """Where it stands what an earlier run made of each split, if only failures are done."""
         return self._again
@@ -499,6 +519,18 @@ class Job(BaseModel):
                 f"--route {self.route} chooses among several models; name them: -m a=TARGET "
                 f"-m b=TARGET."
             )
+        if self.fail_on_drift is not None and self.baseline is None:
+            raise RequestError(
+                f"--fail-on-drift {self.fail_on_drift:g} needs a run to compare with: add "
+                f"--baseline OUTPUT, or --baseline last."
+            )
+        if self.baseline is not None and not self.report:
+            raise RequestError("--baseline needs what --no-report leaves out; give one of them.")
+        if self.baseline is not None and (self.streaming or is_topic(self.output)):
+            raise RequestError(
+                "--baseline compares runs that end with what files they leave; a stream leaves "
+                "none. Leave it out."
+            )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")
         if self.shards is not None and (self.single_file or is_topic(self.output)):
@@ -528,6 +560,7 @@ _AGAIN = {
     ),
     *("route", "limit", "batch_size", "record_timeout", "max_crashes", "max_record_size"),
     *("features", "proba", "trusted_types", "allow_version_mismatch"),
+    *("report", "report_examples", "mask"),
 }
 
 

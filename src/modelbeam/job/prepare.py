@@ -38,6 +38,7 @@ from modelbeam.models.options import FLAGS
 from modelbeam.models.signature import WRONG_TYPE, missing_columns
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.renaming import check_rename
+from modelbeam.profile.wants import Wants, rows_of_a_split
 from modelbeam.sinks.files.output import Output, check_output
 from modelbeam.sinks.files.publish import Publication, allowed_errors
 from modelbeam.sinks.files.state import (
@@ -293,8 +294,17 @@ def make_task(plan: Plan, record: JobRecord) -> Task:
         single=plan.output.single,
         rename=job.renames,
         again=job.again,
+        profile=wants_of(plan),
         formats=_formats(plan),
     )
+
+
+def wants_of(plan: Plan) -> Wants | None:
+    """What is collected of each split for the report; ``None`` for nothing."""
+    job = plan.job
+    if not job.report or job.again is not None or job.compares:
+        return None
+    return Wants(rows_of_a_split(len(plan.splits)), job.report_examples, job.mask)
 
 
 def make_publication(
@@ -313,6 +323,9 @@ def make_publication(
         resumed=resumed,
         notes=plan.notes,
         request=plan.job.request(),
+        report=plan.job.report,
+        profile=wants_of(plan),
+        route=plan.job.route,
     )
 
 

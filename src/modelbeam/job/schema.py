@@ -55,6 +55,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "inputs": {"anyOf": [_TEXT, {**_TEXTS, "minItems": 1}]},
     "columns": _LISTED,
     "keep": _LISTED,
+    "mask": _LISTED,
     "rename": {
         "anyOf": [{"type": "object", "additionalProperties": _TEXT}, _TEXTS, _TEXT],
     },

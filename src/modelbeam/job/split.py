@@ -11,13 +11,14 @@ from modelbeam.errors import InputReadError, OutputWriteError, ReconciliationErr
 from modelbeam.formats.base import Reader, Wanted
 from modelbeam.job.again import Again, Earlier
 from modelbeam.job.task import Progress, Report, Task
-from modelbeam.job.warm import warm_formats
+from modelbeam.job.warm import warm_formats, warm_profile
 from modelbeam.models.base import LoadedModel, ModelInfo
 from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.counts import Counts, Tally
 from modelbeam.predicting.failures import Failure, error_line, moved
 from modelbeam.predicting.outcome import Outcome, outcome_of
 from modelbeam.predicting.several import Chosen, Seen
+from modelbeam.profile.collector import Collector
 from modelbeam.sinks import Attempt, Manifest, sink_of
 from modelbeam.sources import source_of
 from modelbeam.sources.splits import Split
@@ -44,9 +45,12 @@ def predict_split(
     attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
         split
     )
+    if task.profile is not None:
+        warm_profile(model.info.style)
+    profile = None if task.profile is None else Collector(task.profile)
     try:
-        counts, units = _predict_into(attempt, split, task, model, report)
-        return attempt.commit(counts, units)
+        counts, units = _predict_into(attempt, split, task, model, report, profile)
+        return attempt.commit(counts, units, None if profile is None else profile.to_bytes())
     except OSError as error:
         attempt.abandon()
         raise OutputWriteError(
@@ -60,7 +64,12 @@ def predict_split(
 
 
 def _predict_into(
-    attempt: Attempt, split: Split, task: Task, model: LoadedModel, report: Report | None
+    attempt: Attempt,
+    split: Split,
+    task: Task,
+    model: LoadedModel,
+    report: Report | None,
+    profile: Collector | None,
 ) -> tuple[Counts, int]:
     """Predict batch by batch; return the counts and how many lines or rows the split covers."""
     counts = Counts()
@@ -72,13 +81,13 @@ def _predict_into(
     with closing(opened):
         for number, (pieces, reader, batches) in enumerate(opened):
             path = pieces[0].path
-            for batch in _noting(batches, path, task):
+            for batch in _timed(_noting(batches, path, task), profile):
                 if report is not None:  # before the batch: should the process die, we know where
                     read, offset = reader.progress()
                     report(Progress(counts, done + read, batch.source(0) or path, offset))
                 started = time.monotonic()
                 if again is None:
-                    _predict_batch(attempt, path, task, model, reader, batch, counts)
+                    _predict_batch(attempt, path, task, model, reader, batch, counts, profile)
                 else:
                     failed, kept = again.choose(batch, number)
                     some = Chosen(batch, failed)
@@ -102,6 +111,21 @@ def _count_kept(batch: Batch, kept: list[int], model: LoadedModel, counts: Count
     for member in model.members:
         number = len(kept) if model.info.route is None else seen.by(member).count()
         counts.of_model(member.info.name).add(Tally(number, number, 0))
+
+
+def _timed(batches: Iterable[Batch], profile: Collector | None) -> Iterator[Batch]:
+    """The batches; how long reading each of them takes is noted."""
+    if profile is None:
+        yield from batches
+        return
+    coming = iter(batches)
+    while True:
+        began = time.perf_counter()
+        batch = next(coming, None)
+        profile.spent("read", time.perf_counter() - began)
+        if batch is None:
+            return
+        yield batch
 
 
 def _noting(batches: Iterable[Batch], path: str, task: Task) -> Iterator[Batch]:
@@ -137,9 +161,15 @@ def _predict_batch(
     reader: Reader,
     batch: Batch,
     counts: Counts,
+    profile: Collector | None = None,
 ) -> None:
-    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename)
+    began = time.perf_counter()
+    outcome = outcome_of(batch, model, task.keep, task.batch_size, task.rename, profile)
+    before = time.perf_counter()
     written, unwritten = attempt.write(outcome)
+    if profile is not None:
+        profile.spent("encode", time.perf_counter() - before)
+        profile.predicted(path, batch, model.info.name, outcome, unwritten)
     rows = None if outcome.parts else outcome.rows
     failures = outcome.failures + [moved(failure, rows) for failure in unwritten]
     failures.sort(key=lambda failure: failure.row)
@@ -160,8 +190,12 @@ def _predict_batch(
         source = batch.source(failure.row) or path
         lines.append(error_line(source, position, model.info.name, failure, original))
         counts.note_failure(failure, position, source)
+        if profile is not None:
+            profile.failed(source, failure, model.info.name, position._asdict(), original)
     if lines:
         attempt.write_errors(b"".join(lines))
+    if profile is not None:
+        profile.done(outcome.read, failed, time.perf_counter() - began)
     counts.failed += failed
     counts.recovered += outcome.recovered
     counts.predicted += written

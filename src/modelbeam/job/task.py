@@ -11,6 +11,7 @@ from modelbeam.formats.layout import Layout
 from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.failures import Stage
 from modelbeam.predicting.renaming import Rename
+from modelbeam.profile.wants import Wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Task:
     rename: Rename = ()
     again: str | None = None
     """Where it stands what an earlier run made of each split, of which only failures are done."""
+    profile: Wants | None = None
+    """What is collected for the report."""
     formats: tuple[str, ...] = ()
     """All that the job reads and writes, so that what they need is imported in time."""
 

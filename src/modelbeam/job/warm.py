@@ -24,6 +24,8 @@ from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.batch import Kept
 from modelbeam.predicting.failures import error_line
 from modelbeam.predicting.outcome import Outcome
+from modelbeam.profile.collector import Collector
+from modelbeam.profile.wants import Wants
 
 _LINES = b'{"f": 0.5, "i": 1, "s": "a", "b": true, "l": [1]}\n' * 2
 _ODD = b'{"f": 0, "i": 0.5}\n{}\nnull\n{\n\xff\n'
@@ -72,6 +74,22 @@ def warm_formats(names: Iterable[str], style: Style) -> None:
             if name not in _warm:
                 formats.find(name).warm_up(style)
                 _warm.add(name)
+
+
+def warm_profile(style: Style) -> None:
+    """Import what collecting for the report needs beside that; once, as above."""
+    with _warming:
+        if "a profile" in _warm:
+            return
+        _warm.add("a profile")
+        columns = style == "table"
+        batch = JsonBatch(LineBlock(_LINES, 0, 0, _LINES.count(b"\n")))
+        decoded = batch.table(_SIGNATURE, dict) if columns else batch.records()
+        collector = Collector(Wants())
+        collector.decoded("", decoded)
+        made = [decoded.records] if columns else decoded.records
+        collector.predicted("", batch, "", Outcome(2, made, columns, None, None, []), [])
+        collector.to_bytes()
 
 
 def _write(values: list[Any], table: bool, kept: Kept | None) -> None:

@@ -85,6 +85,7 @@ class LocalRun:
         plan, coordinator = self._plan, self._coordinator
         try:
             with collector_paused():
+                import modelbeam.profile.merge  # noqa: F401 - while the model is loaded
                 from modelbeam.beam.chain import build_local
                 from modelbeam.beam.options import local_options
                 from modelbeam.beam.private import new_pipeline

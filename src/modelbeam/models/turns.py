@@ -55,6 +55,7 @@ class _State:
     done: Callable[[], int] = int
 
 
+_mine = threading.local()
 _forks = 0
 
 
@@ -145,6 +146,12 @@ def seconds_in_calls() -> float:
     return _State.in_calls + (time.perf_counter() - since if since is not None else 0.0)
 
 
+def seconds_waited() -> float:
+    """How long this thread has waited for its turns so far."""
+    waited: float = getattr(_mine, "waited", 0.0)
+    return waited
+
+
 def watch(done: Callable[[], int]) -> None:
     """The next call is over many records; ``done`` tells how many it has done."""
     _State.done = staticmethod(done)
@@ -192,6 +199,7 @@ class Turns:
     @contextmanager
     def _turn(self, first: bool = False) -> Iterator[None]:
         me = threading.get_ident()
+        asked = time.perf_counter()
         with _changed:
             working = me in _at_work
             _at_work.discard(me)
@@ -206,6 +214,7 @@ class Turns:
             _State.begun += 1
             _State.inside += 1
             began = _State.since = time.perf_counter()
+            _mine.waited = seconds_waited() + began - asked
         try:
             yield
         finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from modelbeam.models.base import LoadedModel
+from modelbeam.models.turns import seconds_waited
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
 from modelbeam.predicting.compare import marked
 from modelbeam.predicting.failures import Failure, column_clash, moved
@@ -48,12 +50,23 @@ class Outcome:
         return sum(map(len, self.values)) if self.table else len(self.values)
 
 
+class Observer(Protocol):
+    """What is told of a batch on its way."""
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """So long went into ``decode``, ``predict`` or ``waiting`` for the model's turn."""
+
+    def decoded(self, model: str, decoded: Decoded) -> None:
+        """So much could be read for a model, which may change dicts afterwards."""
+
+
 def outcome_of(
     batch: Batch,
     model: LoadedModel,
     keep: Keep,
     batch_size: int | None,
     rename: Rename = (),
+    observer: Observer | None = None,
 ) -> Outcome:
     """Decode a batch as the model takes it, and predict.
 
@@ -63,15 +76,22 @@ def outcome_of(
         keep: which input columns stand beside the predictions.
         batch_size: records per call, or ``None`` for the model's best.
         rename: other names of predicted columns.
+        observer: told on the way.
     """
     if model.members:
-        return _of_several(batch, model, keep, batch_size, rename)
+        return _of_several(batch, model, keep, batch_size, rename, observer)
     table = model.info.style == "table"
+    clock = _Clock(observer)
     decoded = _decoded(batch, model)
+    clock.spent("decode")
+    if observer is not None:
+        observer.decoded(model.info.name, decoded)
     if not len(decoded.records):
         return Outcome(decoded.read, [], table, None, None, decoded.failures)
     kept = batch.keep(keep, decoded.rows) if keep else None
+    clock.start()
     made = predict(model, decoded.records, batch_size, lambda: batch.records().records)
+    clock.spent("predict")
     failures = decoded.failures + [moved(failure, decoded.rows) for failure in made.failures]
     if kept is not None and made.rows is not None:
         kept = kept.take(made.rows)
@@ -80,8 +100,31 @@ def outcome_of(
     return _without_clashes(_renamed(outcome, rename))
 
 
+class _Clock:
+    """Tells an observer, if there is one, how long a stage took, and how long it waited in it."""
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self.start()
+
+    def start(self) -> None:
+        if self._observer is not None:
+            self._began, self._waited = time.perf_counter(), seconds_waited()
+
+    def spent(self, stage: str) -> None:
+        if self._observer is not None:
+            waited = seconds_waited() - self._waited
+            self._observer.spent(stage, time.perf_counter() - self._began - waited)
+            self._observer.spent("waiting", waited)
+
+
 def _of_several(
-    batch: Batch, model: LoadedModel, keep: Keep, batch_size: int | None, rename: Rename
+    batch: Batch,
+    model: LoadedModel,
+    keep: Keep,
+    batch_size: int | None,
+    rename: Rename,
+    observer: Observer | None,
 ) -> Outcome:
     """What becomes of a batch with each of several models, and what is kept of it."""
     seen = Seen(batch, model)
@@ -89,7 +132,8 @@ def _of_several(
     parts: list[tuple[str, Outcome]] = []
     for member in model.members:
         name = member.info.name
-        part = outcome_of(seen.by(member), member, (), batch_size, of_member(rename, name))
+        renamed = of_member(rename, name)
+        part = outcome_of(seen.by(member), member, (), batch_size, renamed, observer)
         rows = part.rows
         if rows is None:
             rows = list(range(part.predicted))

@@ -113,7 +113,7 @@ def _describe(
     """Write the description of the run beside what was found, and its page.
 
     Returns:
-        The path of the page; ``None`` if it could not be drawn.
+        The path of the page; ``None`` if there is none.
     """
     files = [found["output"], *([found["errors"]] if "errors" in found else [])]
     run = {
@@ -126,7 +126,7 @@ def _describe(
     }
     output = Output(job.output, job.single_file, formats.Format("jsonl"))
     profile = storage.read_if_there(join(scratch, "profile.json"))
-    page = drawn(run, json.loads(profile) if profile is not None else None)
+    page = drawn(run, json.loads(profile) if profile else None) if job.report else None
     if page is not None:
         storage.write_atomically(output.report_file, page)
         run["report"] = output.report_file

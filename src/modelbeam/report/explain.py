@@ -250,6 +250,14 @@ _ERRORS = (
         "Nothing, as long as the run goes on; its summary tells of the crash.",
     ),
     Explanation(
+        "MB213",
+        "DriftError",
+        "Between this run and the one that --baseline names, the values of a column have moved "
+        "farther apart than --fail-on-drift allows. The predictions are published and kept.",
+        "Look at the column in the report: other data, a unit that changed, a default value. Use "
+        "the predictions if it is right so, and give a higher limit or a newer baseline.",
+    ),
+    Explanation(
         "MB220",
         "EngineError",
         "Flink, Spark, Dataflow or another engine refused the job, lost it, or it was cancelled or "

@@ -205,13 +205,16 @@ _RUN = _object(
             {"type": "integer", "minimum": 0},
             "Of an output that is one file: how many of its rows each split made.",
         ),
+        "report": _text("The page of the run."),
         "already_finished": {
             "const": True,
             "description": "In what --json prints: the run was finished before, nothing was done.",
         },
     },
-    optional=("rows", "already_finished"),
+    optional=("rows", "report", "already_finished"),
 )
+
+_RELOADS = _list({"type": "object"}, "Newer models that were taken over or refused, and why.")
 
 _ARRIVING = _object(
     "What --json prints at the end of a run over files as they arrive. Each of its small runs has "
@@ -227,6 +230,7 @@ _ARRIVING = _object(
         "counts": _of("counts"),
         "failures": _list(_of("failure"), "The kinds of failures."),
         "crashes": _list(_of("crash"), "Processes that died."),
+        "reloads": _RELOADS,
         "unread": _list({"type": "string"}, "Why files could not be read, a sentence each."),
         "seconds": _SECONDS,
     },
@@ -245,6 +249,9 @@ _TOPIC = _object(
         "group": _text("The consumer group that holds the offsets."),
         "delivery": {"enum": ["exactly-once", "at-least-once"]},
         "lanes": _count("Readers of this run."),
+        "records_per_second": _count("Records read by seconds."),
+        "lag": _null_or(_count("Records that were left to read, as far as is known.")),
+        "reloads": _RELOADS,
         "counts": _of("counts"),
         "failures": _list(_of("failure"), "The kinds of failures."),
         "crashes": _list(_of("crash"), "Processes that died."),
@@ -257,6 +264,7 @@ _TOPIC = _object(
         "notes": _NOTES,
         "seconds": _SECONDS,
     },
+    optional=("reloads", "records_per_second", "lag"),
 )
 
 _NUMBERS = {
@@ -313,13 +321,14 @@ _COMPARISON = _object(
         "seconds": _SECONDS,
         "output": _text("The file of the records that differ most."),
         "errors": _text("The file of failed records."),
+        "report": _text("The page of the comparison."),
         "run": {
             **_RUN,
             "description": "The run of both models, as run.json has it but for its files.",
             "required": [name for name in _RUN["required"] if name not in ("output", "files")],
         },
     },
-    optional=("label", "errors"),
+    optional=("label", "errors", "report"),
 )
 
 

@@ -41,12 +41,13 @@ class Attempt(ABC):
         """Write whole error lines."""
 
     @abstractmethod
-    def commit(self, counts: Counts, units: int) -> Manifest:
+    def commit(self, counts: Counts, units: int, profile: bytes | None = None) -> Manifest:
         """Make the attempt the one that counts.
 
         Args:
             counts: of the records.
             units: how many lines or rows of its input the split covers.
+            profile: what was collected for the report.
 
         Raises:
             ReconciliationError: the records written are not as many as were counted.

@@ -303,7 +303,8 @@ _DATABASES = {
 }
 
 _NO_DATA = re.compile(
-    r"[_.].*|run\.json|report\.html|errors-\d{5,}-of-\d{5,}\..*|.*\.(errors\.jsonl|run\.json|report\.html|crc)"
+    r"[_.].*|(run|profile)\.json|report\.html|errors-\d{5,}-of-\d{5,}\..*"
+    r"|.*\.(errors\.jsonl|(run|profile)\.json|report\.html|crc)"
 )
 """Names of files that are never data in a directory: hidden, markers, and modelbeam's own."""
 

@@ -46,6 +46,7 @@ class RecordBlock(LineBlock):
 
     dialect: Dialect = field(kw_only=True)
     found: Ends = field(kw_only=True)
+    _starts: Any = field(default=None, repr=False, kw_only=True)
     _bounds: Any = field(default=None, repr=False)
 
     @property

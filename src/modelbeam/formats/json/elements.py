@@ -45,6 +45,7 @@ class ElementBlock(LineBlock):
 
     text: bytes = field(kw_only=True)
     stops: Any = field(kw_only=True)
+    _starts: Any = field(default=None, repr=False, kw_only=True)
 
     def _place(self, row: int) -> tuple[int, int]:
         """Where an element begins and ends, without the white space around it."""

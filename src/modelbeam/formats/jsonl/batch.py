@@ -90,7 +90,7 @@ class JsonBatch(LinesBatch):
     def original(self, row: int, parsed: bool) -> dict[str, Any]:
         """The line."""
         if parsed:
-            return original_text(self.block.lines[row].strip(), parsed)
+            return original_text(self.block.one(row).strip(), parsed)
         return original_text(self.block.raw(row), parsed)
 
 

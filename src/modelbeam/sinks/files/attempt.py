@@ -88,6 +88,7 @@ class FilesAttempt(Attempt):
         self._started = time.monotonic()
         base = f"{split.key}-{os.urandom(6).hex()}"
         self._names = {"predictions": base + output.suffix, "errors": base + ".errors.jsonl"}
+        self._names["profile"] = base + ".profile"
         self._handles: dict[str, BinaryIO] = {}
         self._streams: dict[str, BinaryIO] = {}
         self._output = output
@@ -132,12 +133,13 @@ class FilesAttempt(Attempt):
             self._streams[kind] = compression.compressed(handle, self._output.compression)
         return self._streams[kind]
 
-    def commit(self, counts: Counts, units: int) -> Manifest:
+    def commit(self, counts: Counts, units: int, profile: bytes | None = None) -> Manifest:
         """Close the files and put the manifest in place.
 
         Args:
             counts: of the records.
             units: how many lines or rows of its file the split covers.
+            profile: what was collected for the report.
 
         Raises:
             ReconciliationError: the records written are not as many as were counted.
@@ -151,6 +153,8 @@ class FilesAttempt(Attempt):
                 f"modelbeam; nothing was published. Please report it."
             )
         writer.close()
+        if profile is not None:
+            storage.write_all(self._open("profile"), profile)
         sizes = {kind: self._close(kind) for kind in list(self._handles)}
         manifest = Manifest(
             key=self._split.key,
@@ -158,7 +162,8 @@ class FilesAttempt(Attempt):
             stamp=self._split.stamp,
             fingerprint=self._fingerprint,
             predictions=Written(self._names["predictions"], sizes["predictions"]),
-            errors=Written(self._names["errors"], sizes["errors"]) if "errors" in sizes else None,
+            errors=self._written("errors", sizes),
+            profile=self._written("profile", sizes),
             counts=counts,
             units=units,
             seconds=round(time.monotonic() - self._started, 4),
@@ -166,6 +171,9 @@ class FilesAttempt(Attempt):
         path = join(self._state, "manifests", self._split.key + ".json")
         storage.write_atomically(path, manifest.to_bytes())
         return manifest
+
+    def _written(self, kind: str, sizes: dict[str, int]) -> Written | None:
+        return Written(self._names[kind], sizes[kind]) if kind in sizes else None
 
     def _close(self, kind: str) -> int:
         stream, handle = self._streams.pop(kind), self._handles.pop(kind)

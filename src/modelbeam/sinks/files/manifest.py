@@ -40,6 +40,7 @@ class Manifest:
         counts: of records.
         units: how many lines (blank ones included) or rows of its file the split covers.
         seconds: how long the attempt took.
+        profile: the file of what was collected for the report, if that was.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Manifest:
     counts: Counts
     units: int
     seconds: float
+    profile: Written | None = None
 
     def to_bytes(self) -> bytes:
         """The manifest as it is stored."""
@@ -73,6 +75,7 @@ class Manifest:
             counts=Counts(**counts),
             units=data["units"],
             seconds=data["seconds"],
+            profile=Written(**data["profile"]) if data.get("profile") else None,
         )
 
 

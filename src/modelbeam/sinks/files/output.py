@@ -41,8 +41,13 @@ class Output:
         return f"{self._base}.run.json" if self.single else join(self.path, "run.json")
 
     @property
+    def profile_file(self) -> str:
+        """Where what was collected for the report goes."""
+        return f"{self._base}.profile.json" if self.single else join(self.path, "profile.json")
+
+    @property
     def report_file(self) -> str:
-        """Where the page of the run goes."""
+        """Where the report goes."""
         return f"{self._base}.report.html" if self.single else join(self.path, "report.html")
 
     @property
@@ -65,7 +70,7 @@ class Output:
         """What a single-file job writes, which its own input patterns must not pick up."""
         if not self.single:
             return []
-        return [self.path, self.errors_file, self.run_file, self.report_file]
+        return [self.path, self.errors_file, self.run_file, self.profile_file, self.report_file]
 
     def file(self, name: str) -> str:
         """The path of something published, by its name."""
@@ -86,10 +91,10 @@ class Output:
     def published(self) -> list[str]:
         """What an earlier run published here, the marks of success first."""
         if self.single:
-            files = [self.run_file, self.path, self.errors_file, self.report_file]
+            files = [self.run_file, *self.own_files[:2], *self.own_files[3:]]
             return [path for path in files if storage.exists(path)]
         names = storage.names_in(self.path)
-        marks = [name for name in ("_SUCCESS", "run.json", "report.html") if name in names]
+        marks = [name for name in ("_SUCCESS", "run.json", *_COMPANIONS) if name in names]
         shards = [name for name in names if _SHARD.fullmatch(name)]
         return [join(self.path, name) for name in marks + shards]
 
@@ -105,6 +110,8 @@ class Output:
         names = storage.names_in(join(self.state, "manifests"))
         return sum(name.endswith(".json") for name in names)
 
+
+_COMPANIONS = ("profile.json", "report.html")
 
 _SHARD = re.compile(r"(predictions|errors)-\d{5,}-of-\d{5,}\.[a-z0-9.]+")
 

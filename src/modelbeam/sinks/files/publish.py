@@ -39,6 +39,7 @@ from modelbeam import formats, storage
 from modelbeam._version import RUN_SCHEMA, __version__
 from modelbeam.errors import OutputWriteError, ReconciliationError, TooManyErrorsError
 from modelbeam.predicting.counts import Counts
+from modelbeam.profile.wants import Wants
 from modelbeam.report.page import drawn
 from modelbeam.sinks.files.manifest import Written, find_manifests, to_json
 from modelbeam.sinks.files.output import Output, remove_state
@@ -71,6 +72,8 @@ class Publication:
             bytes, where the work was, and how many records were found to have caused it.
         request: what describes the job to ``modelbeam retry``.
         report: whether the run gets a page.
+        profile: what was collected for the report, if anything was.
+        route: the column that sends each record to one of several models, if one does.
     """
 
     output: Output
@@ -85,6 +88,8 @@ class Publication:
     crashes: tuple[dict[str, Any], ...] = ()
     request: dict[str, Any] | None = None
     report: bool = True
+    profile: Wants | None = None
+    route: str | None = None
 
 
 def publish(publication: Publication, splits: Sequence[Split]) -> dict[str, Any]:
@@ -227,6 +232,7 @@ class _Shard(NamedTuple):
 
     predictions: Written
     errors: Written | None
+    profile: Written | None
     source: str
     first_line: int
     part: int
@@ -255,7 +261,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
         if len(split.pieces) == 1:  # others are whole files, whose numbers are right
             first = units.get(path, 0)
             units[path] = first + manifest.units
-        made = manifest.predictions, manifest.errors
+        made = manifest.predictions, manifest.errors, manifest.profile
         shards.append(_Shard(*made, path, first, split.part, manifest.counts.predicted))
         counts.add(manifest.counts, first)
     if counts.read != counts.predicted + counts.failed:
@@ -272,25 +278,55 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
     run = describe_run(publication, splits, counts, targets, succeeded)
     if output.single or any(shard.part for shard in shards):
         run["rows"] = [shard.rows for shard in shards]
+    profile = _profile(publication, shards)
+    if profile is not None:
+        path = join(ready, "profile.json")
+        storage.write_atomically(path, profile)
+        name = output.name_of(output.profile_file)
+        moves.append((_inside(output, path), name, len(profile)))
     if publication.report:
-        moves += _page(output, run, ready)
+        moves += _page(output, run, ready, profile)
     content = to_json(run, indent=2)
     storage.write_atomically(join(ready, "run.json"), content)
     last = (_inside(output, join(ready, "run.json")), output.name_of(output.run_file), len(content))
     return {"moves": [*moves, last], "run": run}
 
 
-def _page(
-    output: Output, run: dict[str, Any], ready: str, profile: dict[str, Any] | None = None
-) -> list[Move]:
+def _page(output: Output, run: dict[str, Any], ready: str, profile: bytes | None) -> list[Move]:
     """Draw the page of the run, and name it in the run's description."""
-    page = drawn(run, profile)
+    page = drawn(run, json.loads(profile) if profile is not None else None)
     if page is None:
         return []
     made = join(ready, "report.html")
     storage.write_atomically(made, page)
     run["report"] = output.report_file
     return [(_inside(output, made), output.name_of(output.report_file), len(page))]
+
+
+def _profile(publication: Publication, shards: Sequence[_Shard]) -> bytes | None:
+    """What was collected of all splits, as ``profile.json`` holds it; never a reason to fail."""
+    wants = publication.profile
+    if wants is None:
+        return None
+    attempts = join(publication.output.state, "attempts")
+
+    def read(shard: _Shard) -> bytes | None:
+        with suppress(OSError):
+            if shard.profile is not None:
+                return storage.read_bytes(join(attempts, shard.profile.name))
+        return None
+
+    try:
+        from modelbeam.profile.merge import Merged
+
+        merged = Merged(wants)
+        read_ahead = storage.in_parallel(read, shards, publication.output.state)
+        for index, (shard, content) in enumerate(zip(shards, read_ahead, strict=True)):
+            merged.add(index, content, shard.first_line)
+        made = merged.to_dict(publication.started, time.time(), publication.route)
+        return orjson.dumps(made)
+    except Exception:  # whatever it is, the predictions are worth more
+        return None
 
 
 Move = tuple[str, str, int]

@@ -1,0 +1,102 @@
+"""Which records are sampled: by their number in the split alone, evenly, and fewer as more come.
+
+Record ``r`` of a split has the key ``r · 2⁶⁴/φ mod 2⁶⁴`` (Fibonacci hashing, Knuth, The Art of
+Computer Programming 3, 6.4). At level ``L`` those records are taken whose key begins with ``L``
+zero bits: every ``2^L``-th, spread more evenly than at random (the three-gap theorem), at no period
+that data may have. Each level's records are among those of the level before, so a sample can be
+thinned later, and the samples of splits put together at the highest of their levels.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_FIBONACCI = np.uint64(_MULTIPLIER)
+_MASK = (1 << 64) - 1
+
+ONE_BY_ONE = 6
+"""The level from which on the sampled records are found one after the other."""
+
+Numbers = Any
+"""A NumPy array of ``uint64``."""
+
+
+def taken(numbers: Numbers, level: int) -> Any:
+    """Whether the records of these numbers are in the sample of a level: an array of booleans."""
+    if level == 0:
+        return np.ones(len(numbers), np.bool_)
+    return numbers * _FIBONACCI < np.uint64(1 << (64 - level))
+
+
+@functools.cache
+def steps(level: int) -> tuple[int, int]:
+    """How far it is from one record of a level's sample to the next: either, or the two together.
+
+    The smallest steps by which a key grows, and shrinks, by less than the level's bound: a key
+    below it is then reached by one of them or by both (the three-gap theorem).
+    """
+    bound, up, down = 1 << (64 - level), 0, 0
+    one, two = 1, 1  # both are Fibonacci numbers, as the best approximations of 1/φ are
+    while not (up and down):
+        key = one * _MULTIPLIER & _MASK
+        if key < bound and not up:
+            up = one
+        if _MASK + 1 - key < bound and not down:
+            down = one
+        one, two = two, one + two
+    return up, down
+
+
+def between(first: int, end: int, level: int) -> Numbers:
+    """The numbers from ``first`` to before ``end`` that are in the sample of a level."""
+    if level < ONE_BY_ONE or end - first < 1 << level:
+        numbers = np.arange(first, end, dtype=np.uint64)
+        return numbers[taken(numbers, level)]
+    up, down = steps(level)
+    bound = 1 << (64 - level)
+    start = np.arange(first, min(end, first + up + down), dtype=np.uint64)
+    start = start[taken(start, level)]
+    found: list[int] = []
+    if len(start):
+        number = int(start[0])
+        key = number * _MULTIPLIER & _MASK
+        grows, shrinks = up * _MULTIPLIER & _MASK, -down * _MULTIPLIER & _MASK
+        while number < end:
+            found.append(number)
+            # the smaller step that stays below the bound
+            if key + grows < bound and (up < down or key < shrinks):
+                number, key = number + up, key + grows
+            elif key >= shrinks:
+                number, key = number + down, key - shrinks
+            else:
+                number, key = number + up + down, key + grows - shrinks
+    return np.array(found, np.uint64)
+
+
+class Level:
+    """The level of a split's sample: the lowest at which its records so far are few enough.
+
+    Args:
+        most: how many may be in the sample.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.level = 0
+        self.records = 0
+        self._taken: Numbers = np.empty(0, np.uint64)
+
+    def grow(self, count: int) -> Any:
+        """So many records more have come: which of these are in the sample, as indices."""
+        first = self.records
+        self.records += count
+        found = np.concatenate((self._taken, between(first, self.records, self.level)))
+        while len(found) > self.most:
+            self.level += 1
+            found = found[taken(found, self.level)]
+        self._taken = found
+        return (found[found >= np.uint64(first)] - np.uint64(first)).astype(np.int64)
