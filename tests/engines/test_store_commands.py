@@ -76,7 +76,7 @@ def visible(root: Root, output: str) -> dict[str, bytes]:
     return {
         name: data.replace(root.url.encode(), b"ROOT")
         for name, data in root.files(place).items()
-        if not name.endswith(("run.json", "report.html"))
+        if not name.endswith(("run.json", "profile.json", "report.html"))
     }
 
 
