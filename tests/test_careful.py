@@ -198,6 +198,17 @@ def test_what_an_earlier_run_left_makes_careful_and_is_not_counted(tmp_path: Pat
     assert now.described() == ()
 
 
+def test_what_another_worker_is_about_to_write_is_not_read(tmp_path: Path) -> None:
+    now = deaths(tmp_path)
+    with now.marked("key"):
+        now.died("key", "a.jsonl")
+        known = now.traces()
+        for suffix in (".death", ".record"):
+            (tmp_path / "deaths" / f"other{suffix}.123-4f.tmp").write_bytes(b'{"ru')
+        assert now.traces() == known
+    assert [crash["places"] for crash in now.described()] == [["a.jsonl"]]
+
+
 def test_workers_of_a_run_count_together(tmp_path: Path) -> None:
     one, other = deaths(tmp_path, limit=3), deaths(tmp_path, limit=3)
     one.died("a", "a.jsonl")

@@ -81,7 +81,12 @@ class Deaths:
         directory = join(self._state, "attempts")
         marks = [name for name in storage.names_in(directory) if name.endswith(_MARK)]
         ours = [name for name in marks if self._look(join(directory, name)).counts]
-        return frozenset([*ours, *(storage.names_in(self._directory) if ours else [])])
+        return frozenset([*ours, *(self._names() if ours else [])])
+
+    def _names(self) -> list[str]:
+        """What was written down; not what another worker is about to write."""
+        names = storage.names_in(self._directory)
+        return [name for name in names if name.endswith((_RECORD, _DEATH))]
 
     def died(self, key: str, place: str) -> None:
         """A worker died over a split.
@@ -116,7 +121,7 @@ class Deaths:
     def described(self) -> tuple[dict[str, Any], ...]:
         """All of this run, one for each split, as ``run.json`` has them."""
         found: dict[str, dict[str, Any]] = {}
-        for name in storage.names_in(self._directory):  # records first: they know the ending
+        for name in self._names():  # records first: they know the ending
             content = json.loads(storage.read_bytes(join(self._directory, name)))
             if content["run"] != self._run:
                 continue
