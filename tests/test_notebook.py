@@ -424,3 +424,8 @@ def test_every_argument_of_predict_is_a_setting_or_tells_of_the_run() -> None:
     names = set(inspect.signature(run.predict).parameters)
     told = {"on_progress", "progress"}
     assert names - told == {*(Job.model_fields.keys() - {"models", "inputs"}), "model", "input"}
+
+
+def test_a_run_begins_while_another_thread_imports_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    assert not notebook.in_kernel()

@@ -26,7 +26,8 @@ LOADING_SECONDS = 2.0
 def in_kernel() -> bool:
     """Whether this is a kernel of Jupyter, so that a cell shows what is displayed."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    found = getattr(ipython, "get_ipython", None)  # not there while another thread imports it
+    shell = found() if found is not None else None
     return shell is not None and hasattr(shell, "kernel")
 
 
