@@ -242,7 +242,7 @@ def test_at_least_once_and_errors_as_lines(topics: Topics) -> None:
 
 def test_too_many_failures_end_it(topics: Topics) -> None:
     topics.send(*[{"x": -1.0}] * 20)
-    with pytest.raises(TooManyErrorsError, match="more than --max-errors 5"):
+    with pytest.raises(TooManyErrorsError, match="more than max_errors=5"):
         topics.run(max_errors=5)
 
 
