@@ -128,6 +128,18 @@ def _limits(place: Path) -> None:
     (place / "limits.json").write_text('{"spend": 10}')
 
 
+def _numbers(place: Path) -> None:
+    """Some records."""
+    (place / "in.jsonl").write_text('{"x": 1.0}\n{"x": 2.5}\n')
+
+
+def _run(place: Path) -> None:
+    """What a run says of itself."""
+    counts = {"read": 15, "predicted": 15, "failed": 0}
+    (place / "out").mkdir()
+    (place / "out" / "run.json").write_text(json.dumps({"status": "succeeded", "counts": counts}))
+
+
 _PAGES: dict[str, Callable[[Path], Any]] = {
     "README.md": _flowers,
     "docs/bad-input.md": _failures,
@@ -135,5 +147,7 @@ _PAGES: dict[str, Callable[[Path], Any]] = {
     "docs/moving.md": _flowers,
     "docs/nightly.md": _incoming,
     "docs/pipeline.md": _small,
+    "docs/python.md": _numbers,
+    "docs/report.md": _run,
     "docs/several.md": _two_models,
 }

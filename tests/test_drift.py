@@ -225,7 +225,7 @@ def test_what_goes_wrong_with_the_report_is_a_line(
 
     monkeypatch.setattr("modelbeam.report.after.draw", broken)
     notes: list[str] = []
-    after(run, notes).finished(run)
+    after(run, notes, baseline=run.output).finished(run)
     assert notes == ["The report could not be drawn (RuntimeError: a defect)."]
 
 

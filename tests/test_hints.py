@@ -60,7 +60,7 @@ def test_what_is_told_was_measured(records: int, spent: list[Spent]) -> None:
     said = one_by_one(RECORD, records, spent)
     calls, seconds = sum(one.calls for one in spent), sum(one.all for one in spent)
     worth = records >= hints.MANY_RECORDS and calls >= hints.LONG_SECONDS
-    worth = worth and calls >= seconds / 2 > 0 and calls / records >= hints.SLOW_SECONDS
+    worth = worth and seconds > 0 and calls >= seconds / 2 and calls / records >= hints.SLOW_SECONDS
     assert (said is not None) == worth
 
 

@@ -339,9 +339,9 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch):
 
 
 def test_a_batch_job_has_no_metrics_port():
-    with pytest.raises(RequestError, match="add --streaming"):
+    with pytest.raises(RequestError, match="add streaming=True"):
         modelbeam.predict(model="small_models:Doubler", input="in", output="out", metrics_port=0)
-    with pytest.raises(RequestError, match=r"--metrics-port 'http': give a port \(9100\)"):
+    with pytest.raises(RequestError, match=r"metrics_port='http': give a port \(9100\)"):
         modelbeam.predict(
             model="small_models:Doubler", input="in", output="out", metrics_port="http"
         )

@@ -30,13 +30,16 @@ THE_ONE = "beam/private.py"
 
 PUBLIC = {
     "apache_beam",
+    "apache_beam.coders",
     "apache_beam.io.filesystem",
     "apache_beam.io.filesystems",
     "apache_beam.io.restriction_trackers",
     "apache_beam.metrics",
     "apache_beam.options",
     "apache_beam.options.pipeline_options",
+    "apache_beam.transforms",
     "apache_beam.transforms.core",
+    "apache_beam.transforms.timeutil",
     "apache_beam.utils.shared",
     "apache_beam.utils.timestamp",
 }

@@ -381,7 +381,6 @@ def test_overwriting_an_unfinished_run_begins_anew(monkeypatch: pytest.MonkeyPat
         "errors-00001-of-00002.jsonl",
         "predictions-00000-of-00002.jsonl",
         "predictions-00001-of-00002.jsonl",
-        "report.html",
         "run.json",
     ]
 
@@ -400,7 +399,6 @@ def test_overwriting_a_finished_run_leaves_no_stale_shards_and_all_foreign_files
         "notes.txt",
         "predictions-00000-of-00002.jsonl",
         "predictions-00001-of-00002.jsonl",
-        "report.html",
         "run.json",
     ]
     assert Path("out/notes.txt").read_text() == "mine"
@@ -519,7 +517,6 @@ def test_when_every_record_fails_the_errors_are_published_without_success(hopele
     assert files() == [
         "errors-00000-of-00002.jsonl",
         "errors-00001-of-00002.jsonl",
-        "report.html",
         "run.json",
     ]
     assert json.loads(Path("out/run.json").read_bytes())["status"] == "failed"

@@ -220,8 +220,8 @@ def test_a_crash_at_every_step_of_publishing_is_made_good(
 
 
 def seen(output: Path) -> dict[str, bytes]:
-    """The files of a run but its description and its page."""
-    told = ("run.json", "report.html")
+    """The files of a run but its description, its profile (it holds times) and its page."""
+    told = ("run.json", "profile.json", "report.html")
     return {p.name: p.read_bytes() for p in output.iterdir() if p.name not in told}
 
 

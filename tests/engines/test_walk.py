@@ -23,7 +23,7 @@ def test_the_walk_through_a_stream(kafka: Kafka, tmp_path: Path) -> None:
     walk = page.partition("## A walk\n")[2].partition("\n## ")[0]
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", walk, re.MULTILINE | re.DOTALL)
     blocks = [text for kind, text in fenced if kind == "sh"]
-    (wanted,) = (text for kind, text in fenced if not kind)
+    (wanted,) = (text for kind, text in fenced if kind == "text")
     assert len(blocks) == 8
     script = "set -e\n" + "".join(blocks)
     script = script.replace("localhost:9092", kafka.brokers)

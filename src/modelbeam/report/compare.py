@@ -83,7 +83,8 @@ def compare_job(
             for line in handle:
                 comparison.add(orjson.loads(line))
     failed = done.description["counts"]["models"]
-    about_run = {k: v for k, v in done.description.items() if k not in ("output", "files")}
+    own = ("output", "files", "report")
+    about_run = {key: value for key, value in done.description.items() if key not in own}
     found = {
         "schema": RUN_SCHEMA,
         **comparison.to_dict(),

@@ -252,14 +252,20 @@ def _single(directory: str, base: str, names: Sequence[str]) -> Output:
 def _of_file(output: Output) -> list[Listed]:
     base = formats.strip_suffix(output.path)
     about = f"{base}.comparison.json"
-    return [*_comparison(output.path, about), *_of_output(output)]
+    return _with_run(_comparison(output.path, about), output)
+
+
+def _with_run(compared: list[Listed], output: Output) -> list[Listed]:
+    """A comparison, and a run in the same place unless it is the comparison's own."""
+    runs = _of_output(output)
+    return [*compared, *(one for one in runs if not (compared and one.about == output.run_file))]
 
 
 def _of_directory(path: str) -> list[Listed]:
     if storage.is_directory(join(path, _STATE, "log")):
         return [_ledger(path)]
     output = Output(path, False, formats.Format("jsonl"))
-    return [*_comparison(path, join(path, "comparison.json")), *_of_output(output)]
+    return _with_run(_comparison(path, join(path, "comparison.json")), output)
 
 
 def _of_output(output: Output) -> list[Listed]:

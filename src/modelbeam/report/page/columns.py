@@ -325,12 +325,12 @@ def _small(column: dict[str, Any], was: dict[str, Any], limits: Limits) -> Child
     if bins:
         before = plots.Bins(as_dict(was.get("numbers")).get("histogram"))
         label = f"Histogram of {name} from {said(bins.edges[0])} to {said(bins.edges[-1])}"
-        return plots.histogram(label, bins, before, "spark")
+        return plots.histogram(label, bins, before, "tiny")
     found = as_dict(column.get("values"))
     top = dicts(found.get("top"))
     if not top:
         lengths = plots.Bins(as_dict(column.get("lengths")).get("histogram"))
-        return plots.histogram(f"Lengths of {name}", lengths, None, "spark") if lengths else NOTHING
+        return plots.histogram(f"Lengths of {name}", lengths, None, "tiny") if lengths else NOTHING
     counts = [whole(one.get("count")) for one in top]
     others = whole(found.get("others"))
     total = sum(counts) + others
@@ -339,7 +339,7 @@ def _small(column: dict[str, Any], was: dict[str, Any], limits: Limits) -> Child
     first = as_text(top[0].get("value"))
     detail = _values(column, was, limits)
     return joined(
-        plots.stacked(f"Shares of the values of {name}", [*kinds, ("empty", rest)], "stack spark"),
+        plots.stacked(f"Shares of the values of {name}", [*kinds, ("empty", rest)], "stack tiny"),
         unfolding(joined(shown(first, 30), f" {share(counts[0], total)}"), detail)
         if len(top) > 1
         else joined(shown(first, 40), f" {share(counts[0], total)}"),
