@@ -19,13 +19,13 @@ demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	@head -n 2 demo-output/with-errors/errors-00000-of-00001.jsonl
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 audit: $(READY)  ## the installed packages against the known vulnerabilities; wants the network
 	$(PYTHON) -m venv $(AUDIT_VENV)
