@@ -81,7 +81,7 @@ def test_ctrl_c_while_the_model_is_loaded_and_hears_nothing(
     small.trouble.write_text(trouble)
     with small.start(tmp_path / "out", model="TroubledWhileLoading") as command:
         wait_until(lambda: len(command.members()) > 1)
-        time.sleep(1.2)
+        time.sleep(5)  # nothing outside tells when the command waits; before, it has less to say
         interrupt(command, signal.SIGINT)
     assert "Stopped. Nothing is kept, since no split was done." in command.stderr
     assert not (tmp_path / "out").exists()
