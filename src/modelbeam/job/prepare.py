@@ -323,7 +323,7 @@ def make_publication(
         resumed=resumed,
         notes=plan.notes,
         request=plan.job.request(),
-        report=plan.job.report,
+        report=plan.job.report and not plan.job.compares,  # a comparison has a page of its own
         profile=wants_of(plan),
         route=plan.job.route,
     )

@@ -83,8 +83,7 @@ def compare_job(
             for line in handle:
                 comparison.add(orjson.loads(line))
     failed = done.description["counts"]["models"]
-    own = ("output", "files", "report")
-    about_run = {key: value for key, value in done.description.items() if key not in own}
+    about_run = {k: v for k, v in done.description.items() if k not in ("output", "files")}
     found = {
         "schema": RUN_SCHEMA,
         **comparison.to_dict(),
@@ -100,7 +99,7 @@ def compare_job(
         found["errors"] = kept if job.single_file else join(job.output, "errors.jsonl")
         parts = [(path, storage.stat(path).size) for path in done.errors]
         storage.concatenate(parts, found["errors"])
-    page = _describe(job, done, found, [*comparison.worst()][:NAMED], scratch)
+    page = _describe(job, done, found, [*comparison.worst()][:NAMED])
     if page is not None:
         found["report"] = page
     storage.write_atomically(about, json.dumps(found, indent=2).encode())
@@ -109,7 +108,7 @@ def compare_job(
 
 
 def _describe(
-    job: Job, done: Run, found: dict[str, Any], worst: list[dict[str, Any]], scratch: str
+    job: Job, done: Run, found: dict[str, Any], worst: list[dict[str, Any]]
 ) -> str | None:
     """Write the description of the run beside what was found, and its page.
 
@@ -118,7 +117,7 @@ def _describe(
     """
     files = [found["output"], *([found["errors"]] if "errors" in found else [])]
     run = {
-        **{key: value for key, value in done.description.items() if key not in ("job", "report")},
+        **{key: value for key, value in done.description.items() if key != "job"},
         "output": job.output,
         "files": files,
         "request": job.request(),
@@ -126,8 +125,7 @@ def _describe(
         "comparison": {**found, "largest": worst},
     }
     output = Output(job.output, job.single_file, formats.Format("jsonl"))
-    profile = storage.read_if_there(join(scratch, "profile.json"))
-    page = drawn(run, json.loads(profile) if profile else None) if job.report else None
+    page = drawn(run, None) if job.report else None
     if page is not None:
         storage.write_atomically(output.report_file, page)
         run["report"] = output.report_file

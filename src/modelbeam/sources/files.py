@@ -110,18 +110,19 @@ class Files(Source):
         self, pieces: Sequence[Piece], wanted: Wanted, joined: bool = True
     ) -> Generator[Opened, None, None]:
         """The pieces in order; small ones are read together, or at least several ahead."""
-        groups = list(_together(pieces, wanted)) if joined else [(piece,) for piece in pieces]
+        far = storage.is_url(pieces[0].path) and len(pieces) > 1
 
-        def opened(group: tuple[Piece, ...]) -> Opened:
-            reader = _joined(group, wanted) if len(group) > 1 else None
+        def opened(group: _Group) -> Opened:
+            some, reader = group
             if reader is not None:
-                return Opened(group, reader, reader)
-            (piece,) = group
-            reader = self.reader(piece, wanted)
-            ahead = _is_small(piece) and storage.is_url(piece.path) and len(pieces) > 1
-            return Opened(group, reader, _read_ahead(reader) if ahead else reader)
+                return Opened(some, reader, reader)
+            reader = self.reader(some[0], wanted)
+            return Opened(
+                some, reader, _read_ahead(reader) if far and _is_small(some[0]) else reader
+            )
 
-        if storage.is_url(pieces[0].path):  # of a small object, most of the time is waiting
+        groups = _together(pieces, wanted) if joined else _apart(pieces)
+        if far:  # of a small object, most of the time is waiting
             yield from storage.in_parallel(opened, groups, pieces[0].path)
         else:
             yield from map(opened, groups)
@@ -167,7 +168,15 @@ def _is_small(piece: Piece) -> bool:
     return piece.bytes == piece.size <= READ_AHEAD and piece.compression is None
 
 
-def _together(pieces: Sequence[Piece], wanted: Wanted) -> Iterator[tuple[Piece, ...]]:
+_Group = tuple[tuple[Piece, ...], Reader | None]
+"""Several pieces with the reader of all of them, or one piece."""
+
+
+def _apart(pieces: Iterable[Piece]) -> Iterator[_Group]:
+    return (((piece,), None) for piece in pieces)
+
+
+def _together(pieces: Sequence[Piece], wanted: Wanted) -> Iterator[_Group]:
     """The pieces in order, those together that one reader can read."""
 
     def kind(piece: Piece) -> object:
@@ -178,10 +187,11 @@ def _together(pieces: Sequence[Piece], wanted: Wanted) -> Iterator[tuple[Piece, 
 
     for _, alike in itertools.groupby(pieces, kind):
         group = tuple(alike)
-        if len(group) > 1 and _joined(group, wanted) is not None:
-            yield group
+        reader = _joined(group, wanted) if len(group) > 1 else None
+        if reader is None:
+            yield from _apart(group)
         else:
-            yield from ((piece,) for piece in group)
+            yield group, reader
 
 
 def _joined(pieces: tuple[Piece, ...], wanted: Wanted) -> Reader | None:
