@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import read_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,5 +108,5 @@ def test_a_model_is_called_once_for_several_files(tmp_path: Path) -> None:
     (error,) = map(json.loads, next((tmp_path / "out").glob("errors-*")).read_text().splitlines())
     assert (Path(error["source"]).name, error["line"], error["offset"]) == ("030.jsonl", 3, 12)
     shards = sorted((tmp_path / "out").glob("predictions-*"))
-    calls = [json.loads(line)["records"] for shard in shards for line in shard.open()]
+    calls = [line["records"] for shard in shards for line in read_lines(shard)]
     assert min(calls[:600]) > 5  # a split's, not a file's
