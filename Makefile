@@ -33,8 +33,9 @@ audit: $(READY)  ## the installed packages against the known vulnerabilities; wa
 	$(AUDIT_VENV)/bin/python tests/audit.py \
 		$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
-soak: $(READY)  ## nasty models 50 times beside two busy loops; half an hour
+soak: $(READY)  ## nasty models 50 times beside two busy loops, and examples that no run had before; an hour
 	MODELBEAM_SOAK_RUNS=50 $(BIN)/python -m pytest tests/test_soak.py
+	for run in 1 2 3 4 5; do MODELBEAM_SOAK_RUNS=1 $(BIN)/python -m pytest -m hypothesis || exit 1; done
 
 engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Python
 	$(BIN)/python -m engines prepare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,14 @@ from typing import Any
 
 import pytest
 from commands import MODELS, environment, read_lines, shards, write_lines  # noqa: F401
+from hypothesis import settings
 
 pytest_plugins = ["stores"]
+
+# The same examples every time, so that a change is judged by itself; `make soak` has new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False, print_blob=True)
+settings.load_profile("new" if "MODELBEAM_SOAK_RUNS" in os.environ else "same")
 
 sys.path.insert(0, str(MODELS))  # test models are imported as modules, here and in the workers
 

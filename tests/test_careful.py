@@ -248,7 +248,7 @@ class Elsewhere:
         return Predictions(values, rows if failed else None, failures)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 60),
     st.frozensets(st.integers(0, 60), max_size=8),

@@ -86,7 +86,7 @@ some_records = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(some_records, st.randoms(use_true_random=False), st.integers(1, 8))
 @pytest.mark.parametrize("signature", [ANY, None], ids=["a column of any type", "no columns"])
 def test_a_record_has_one_outcome_in_any_order_and_any_blocks(
@@ -103,7 +103,7 @@ def test_a_record_has_one_outcome_in_any_order_and_any_blocks(
         assert outcomes([records[row] for row in rows], signature) == [alone[row] for row in rows]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(values, min_size=1, max_size=8))
 def test_only_what_no_column_could_hold_fails(found: list[Any]) -> None:
     for value, outcome in zip(found, outcomes([{"x": v} for v in found], ANY), strict=True):
@@ -418,7 +418,7 @@ def pydantic_models(draw: st.DrawFn) -> type[BaseModel]:
     return create_model("In", __config__=config, **fields)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(pydantic_models(), plain_records, good_records)
 def test_a_pydantic_model_predicts_the_same_records_in_every_style(
     schema: type[BaseModel], records: list[dict[str, Any]], good: list[dict[str, Any]]
@@ -446,7 +446,7 @@ def older_schemas(draw: st.DrawFn) -> s.Schema:
     return s.Schema(fields, ignore_extra_keys=draw(st.booleans()))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(older_schemas(), plain_records, good_records)
 def test_a_model_of_the_older_generation_predicts_the_same_records_in_every_style(
     schema: s.Schema, records: list[dict[str, Any]], good: list[dict[str, Any]]
@@ -659,7 +659,7 @@ def test_naive_and_zoned_times_are_not_mixed():
     assert [row["x"] for row in rows_of(batch)] == [naive, NOON, DAY]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(older_schemas(), plain_records)
 def test_what_is_valid_by_its_types_is_what_the_schema_makes_of_it(
     schema: s.Schema, records: list[dict[str, Any]]

@@ -263,7 +263,7 @@ def blocks(draw: st.DrawFn) -> tuple[bytes, Signature]:
     return bytes(data), signature
 
 
-@settings(max_examples=1400, deadline=None, derandomize=True)
+@settings(max_examples=1400, deadline=None)
 @given(blocks())
 @example((b'{"x":1,"x":2}\n{}\n', NULLABLE))
 @example((b'{"x":1,"x":2}\n{}\n', OPTIONAL))
@@ -295,7 +295,7 @@ kept_names = st.lists(
 )
 
 
-@settings(max_examples=800, deadline=None, derandomize=True)
+@settings(max_examples=800, deadline=None)
 @given(blocks(), kept_names)
 @example((b'{"x": 1.50,"z" :\t{"a":[1,\r2]} ,"s":"\\u0041"}\r\n', ONE), ["z", "s", "x"])
 @example((b'{"z":1,"x":1,"z":2}\n{"x":2}', ONE), ["z"])
@@ -352,7 +352,7 @@ def test_strings_of_any_length_end_where_they_end(length: int, special: str) -> 
         check_kept(block_of(data), ONE, ("t", "s"))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(record_of(PLAIN, good_value), min_size=1, max_size=4))
 def test_good_records_are_decoded_into_columns(lines: list[str]) -> None:
     block = block_of("".join(line + "\n" for line in lines).encode())
@@ -495,7 +495,7 @@ OPEN = Signature(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.builds('{{"x":1,{1}"a":{0}}}'.format, value, st.sampled_from(["", '"b":[2],']))))
 def test_columns_of_anything_are_what_the_reference_says_or_nothing(lines: list[str]) -> None:
     block = block_of("".join(line + "\n" for line in lines).encode())

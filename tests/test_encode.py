@@ -98,7 +98,7 @@ def tables(draw: st.DrawFn) -> pa.RecordBatch:
     return table(**columns).slice(start, draw(st.integers(0, rows - start)))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None)
 @given(tables())
 @example(table(y=pa.array(MEAN_FLOATS)))
 @example(table(y=pa.array(MEAN_FLOATS), z=pa.array(MEAN_FLOATS)))
@@ -121,7 +121,7 @@ def rows_in(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from([*MEAN_STRINGS, None]), min_size=5, max_size=5, unique=True),
     st.lists(st.integers(0, 4), max_size=9) | st.lists(st.integers(0, 4) | st.none(), max_size=9),

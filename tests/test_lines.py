@@ -113,7 +113,7 @@ contents = st.builds(
     st.lists(some_line, max_size=12),
     st.sampled_from([b"", b"\n", b"\n\n"]),
 )
-careful = settings(max_examples=300, deadline=None, derandomize=True)
+careful = settings(max_examples=300, deadline=None)
 
 
 @careful

@@ -56,7 +56,7 @@ failing_sets = st.frozensets(st.integers(0, 299)) | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 300), st.integers(1, 400), failing_sets)
 def test_every_record_is_predicted_or_fails_once(
     count: int, batch_size: int, failing: frozenset[int]
@@ -132,7 +132,7 @@ def load(name: str) -> LoadedModel:
 numbers = st.floats(-3, 3) | st.integers(-3, 3) | st.sampled_from([None, "a"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.fixed_dictionaries({}, optional={"x": numbers, "z": numbers}), max_size=30))
 def test_lists_of_records_are_validated_and_predicted_once(records: list[dict[str, Any]]) -> None:
     made = predict_batch(load("small_models:BatchDoubler"), records, 7)
@@ -145,7 +145,7 @@ def test_lists_of_records_are_validated_and_predicted_once(records: list[dict[st
     ]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(-3, 3), max_size=30), st.sampled_from([None, 1, 7, 100]))
 def test_rows_of_tables_are_predicted_once(values: list[float], batch_size: int | None) -> None:
     batch = pa.RecordBatch.from_arrays([pa.array(values, pa.float64())], names=["x"])

@@ -74,7 +74,7 @@ def records(path: Path, name: str) -> list[Any]:
     ]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=40), st.data())
 def test_splits_are_shared_out_in_their_order(sizes: list[int], data: st.DataObject) -> None:
     shards = data.draw(st.integers(1, len(sizes)))
@@ -93,7 +93,7 @@ def test_splits_are_shared_out_in_their_order(sizes: list[int], data: st.DataObj
         assert max(held) - sum(sizes) / shards <= max(sizes)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 30), st.integers(1, 1000))
 def test_a_split_size_fits_into_a_shard(total: int, size: int, shards: int) -> None:
     made = size_for_shards(total, size, shards)

@@ -51,9 +51,9 @@ def badge(drift: dict[str, Any]) -> Html | None:
     """How far a column drifted, in a number and a word."""
     if not drift:
         return None
-    change = drift.get("change")
+    change = as_text(drift.get("change"))
     kind = change if change in _CHANGES else "unknown"
-    word = as_text(drift.get("note")) or _CHANGES.get(as_text(change), "not compared")
+    word = as_text(drift.get("note")) or _CHANGES.get(change, "not compared")
     psi = number(drift.get("psi"))
     js = number(drift.get("js"))
     value = f"PSI {psi:.3f}" if psi is not None else f"PSI {NOTHING}"
