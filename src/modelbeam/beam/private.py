@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -68,24 +69,20 @@ def _keep_labels(pipeline: beam.Pipeline) -> None:
 _ours: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
 
 
-def stage_once(runner: Any) -> None:
-    """Have the list of staged files end with the staging.
+def before_submission(runner: Any, change: Callable[[Any], None]) -> None:
+    """Have the options changed once everything is staged, before they go to the engine.
 
-    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
-    take our wheels for the jars of its engine, and leave its own behind. Nothing public stands
-    between the two.
+    Nothing public stands between the two; what ``change`` gets are Beam's ``PipelineOptions``.
     """
-    from apache_beam.options.pipeline_options import SetupOptions
-
     run = getattr(runner, "run_portable_pipeline", None)
     if run is None:
         return
 
-    def run_without(pipeline: Any, options: Any) -> Any:
-        options.view_as(SetupOptions).files_to_stage = None
+    def run_changed(pipeline: Any, options: Any) -> Any:
+        change(options)
         return run(pipeline, options)
 
-    runner.run_portable_pipeline = run_without
+    runner.run_portable_pipeline = run_changed
 
 
 def listen_on_loopback() -> None:

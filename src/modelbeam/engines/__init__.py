@@ -4,6 +4,7 @@
 :mod:`.base`              what an engine is, and a job on it
 :mod:`.run`               a run on an engine: submit, follow, leave, find again
 :mod:`.submitting`        handing a pipeline to Beam's runner
+:mod:`.loopback`          what Beam starts here listens on loopback only
 :mod:`.java_flags`        options of the Java side of Flink's and Spark's runners
 :mod:`.flink`, …          one engine each: its flags, state, metrics, page and cancellation
 ========================= ======================================================================

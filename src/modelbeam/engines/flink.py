@@ -284,10 +284,10 @@ class Flink(Portable):
 
     def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
         """See :class:`.Engine`; without a cluster's address, by the job service alone."""
-        submitted = self._submitted(run_pipeline(pipeline, flags), flags)
         address = flink_address(flags)
         if address is None:
-            return submitted
+            return super().submit(pipeline, flags)
+        submitted = self._submitted(run_pipeline(pipeline, flags), flags)
         return FlinkJob(Cluster(address), value_of(flags, "--job_name") or "", submitted)
 
     def attach(self, identity: dict[str, str]) -> RemoteJob:

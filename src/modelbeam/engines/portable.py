@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from modelbeam.engines.base import Engine, JobState, RemoteJob, Status
+from modelbeam.engines.loopback import confine, stays_here
 from modelbeam.engines.submitting import run_pipeline
 from modelbeam.errors import EngineUnreachableError, JobNotFoundError, RequestError
 from modelbeam.job.flags import asked_loopback, runner_of, value_of
@@ -246,7 +247,13 @@ class Portable(Engine):
 
     def submit(self, pipeline: Any, flags: Sequence[str]) -> RemoteJob:
         """See :class:`.Engine`."""
-        return self._submitted(run_pipeline(pipeline, flags), flags)
+        return self._submitted(self._run(pipeline, flags), flags)
+
+    def _run(self, pipeline: Any, flags: Sequence[str]) -> Any:
+        """Run it, with a job server that listens on loopback only if nobody else needs it."""
+        if self._loopback_unasked(flags) and stays_here(flags):
+            return run_pipeline(pipeline, flags, change=confine)
+        return run_pipeline(pipeline, flags)
 
     def _submitted(self, result: Any, flags: Sequence[str]) -> PortableJob:
         """The job, as its job service knows it."""

@@ -15,7 +15,6 @@ from typing import Any
 from modelbeam.engines import java_flags
 from modelbeam.engines.base import RemoteJob, Status
 from modelbeam.engines.portable import Portable, PortableJob, connect, lasting_endpoint
-from modelbeam.engines.submitting import run_pipeline
 from modelbeam.job.flags import short_runner, value_of
 
 _PORTS = range(4040, 4044)
@@ -104,7 +103,7 @@ class Spark(Portable):
         """See :class:`.Engine`."""
         from modelbeam.beam.private import job_of
 
-        result = run_pipeline(pipeline, flags)
+        result = self._run(pipeline, flags)
         name, endpoint = value_of(flags, "--job_name") or "", lasting_endpoint(flags)
         return SparkJob(*job_of(result), endpoint, self.title, result, name)
 

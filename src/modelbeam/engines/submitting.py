@@ -17,6 +17,7 @@ def run_pipeline(
     pipeline: Any,
     flags: Sequence[str],
     explain: Callable[[Exception], ModelbeamError | None] = lambda _: None,
+    change: Callable[[Any], None] = lambda _: None,
 ) -> Any:
     """Run a pipeline, and return Beam's result as soon as the engine has the job.
 
@@ -25,14 +26,16 @@ def run_pipeline(
         flags: see :meth:`.Engine.submit`.
         explain: what an exception of the submission means to a user, where the engine's own
             words need it.
+        change: changes Beam's options once the runner has staged everything.
 
     Raises:
         ModelbeamError: it could not be submitted.
     """
-    from modelbeam.beam.private import listen_on_loopback, stage_once
+    from modelbeam.beam.private import before_submission, listen_on_loopback
 
     listen_on_loopback()
-    stage_once(pipeline.runner)
+    before_submission(pipeline.runner, stage_once)
+    before_submission(pipeline.runner, change)
     try:
         with _signals_kept():
             return pipeline.run()
@@ -47,6 +50,17 @@ def run_pipeline(
         raise EngineError(
             f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
         ) from error
+
+
+def stage_once(options: Any) -> None:
+    """Have the list of staged files end with the staging.
+
+    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
+    take our wheels for the jars of its engine, and leave its own behind.
+    """
+    from apache_beam.options.pipeline_options import SetupOptions
+
+    options.view_as(SetupOptions).files_to_stage = None
 
 
 @contextmanager
