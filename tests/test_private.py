@@ -22,8 +22,8 @@ from apache_beam.transforms.window import GlobalWindow
 
 import modelbeam
 from modelbeam.beam import private
-from modelbeam.beam.options import local_options
-from modelbeam.engines import portable, submitting
+from modelbeam.beam.options import local_options, stage_once
+from modelbeam.engines import portable
 
 SOURCE = Path(modelbeam.__file__).parent
 THE_ONE = "beam/private.py"
@@ -226,11 +226,11 @@ def test_the_files_are_staged_by_beams_python_and_not_again_by_java() -> None:
 
     assert callable(runner.run_portable_pipeline)  # so this is where it must be stopped
     runner.run_portable_pipeline = run
-    private.before_submission(runner, submitting.stage_once)
+    private.before_submission(runner, stage_once)
     options = PipelineOptions(["--files_to_stage=a.whl"])
     assert runner.run_portable_pipeline("a pipeline", options) == "a result"
     assert seen == [("a pipeline", None)]
-    private.before_submission(object(), submitting.stage_once)  # a runner that stages nothing
+    private.before_submission(object(), stage_once)  # a runner that stages nothing
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def result() -> Iterator[Any]:
     options = PipelineOptions(flags)
     options.view_as(StandardOptions).streaming = False
     pipeline = private.new_pipeline(options)
-    private.before_submission(pipeline.runner, submitting.stage_once)
+    private.before_submission(pipeline.runner, stage_once)
     pipeline | beam.Create([1, 2, 3]) | beam.ParDo(Counted())
     submitted = pipeline.run()
     yield submitted

@@ -139,3 +139,26 @@ def remote_options(flags: Sequence[str], defaults: Sequence[str]) -> Any:
     if "--save_main_session" not in given:  # of which the steps need nothing
         options.view_as(SetupOptions).save_main_session = False
     return options
+
+
+def stage_once(options: Any) -> None:
+    """Have the list of staged files end with the staging.
+
+    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
+    take our wheels for the jars of its engine, and leave its own behind.
+    """
+    from apache_beam.options.pipeline_options import SetupOptions
+
+    options.view_as(SetupOptions).files_to_stage = None
+
+
+def launch_job_server_by(options: Any, launcher: str, words: Sequence[str]) -> None:
+    """Have another program start the Java job server: ``launcher words… java properties… -jar …``.
+
+    What the options had for the launcher and the virtual machine's properties follows.
+    """
+    from apache_beam.options.pipeline_options import JobServerOptions
+
+    server = options.view_as(JobServerOptions)
+    java = [server.job_server_java_launcher, *server.job_server_jvm_properties]
+    server.job_server_java_launcher, server.job_server_jvm_properties = launcher, [*words, *java]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from modelbeam.beam.options import launch_job_server_by
 from modelbeam.job.flags import value_of
 
 
@@ -30,20 +31,12 @@ def confine(options: Any) -> None:
     It is started by ``env``, which sets the variables; the user's launcher and properties follow.
     Nothing changes where the library was not built, as on other systems than Linux.
     """
-    from apache_beam.options.pipeline_options import JobServerOptions
-
     library, env = _library(), shutil.which("env")
     if library is None or env is None:
         return
-    server = options.view_as(JobServerOptions)
     preloaded = " ".join(filter(None, (str(library), os.environ.get("LD_PRELOAD"))))
-    server.job_server_jvm_properties = [
-        f"LD_PRELOAD={preloaded}",
-        "SPARK_LOCAL_IP=127.0.0.1",  # else Spark takes the address of another interface by name
-        server.job_server_java_launcher,
-        *server.job_server_jvm_properties,
-    ]
-    server.job_server_java_launcher = env
+    spark = "SPARK_LOCAL_IP=127.0.0.1"  # else it takes the address of another interface by name
+    launch_job_server_by(options, env, [f"LD_PRELOAD={preloaded}", spark])
 
 
 def _library() -> Path | None:

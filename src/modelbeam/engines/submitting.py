@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from modelbeam.beam import causes
+from modelbeam.beam.options import stage_once
 from modelbeam.errors import EngineError, ModelbeamError
 from modelbeam.job.flags import runner_of
 
@@ -50,17 +51,6 @@ def run_pipeline(
         raise EngineError(
             f"The job could not be submitted to {runner_of(flags)}: {causes.paragraph(text)}."
         ) from error
-
-
-def stage_once(options: Any) -> None:
-    """Have the list of staged files end with the staging.
-
-    Beam's Python and its Java runners call different things ``files_to_stage``: a job server would
-    take our wheels for the jars of its engine, and leave its own behind.
-    """
-    from apache_beam.options.pipeline_options import SetupOptions
-
-    options.view_as(SetupOptions).files_to_stage = None
 
 
 @contextmanager
