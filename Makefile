@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_VENV := build/bench-venv
 AUDIT_VENV := build/audit-venv
+GCP_VENV := build/gcp-venv
 
-.PHONY: demo test check audit soak engines browser versions bench docs clean
+.PHONY: demo test check audit soak engines dataflow browser versions bench docs clean
 
 demo: $(READY)  ## the main job, with predictions on the screen and on disk
 	$(BIN)/modelbeam describe --model iris_model.iris_predict:IrisModel
@@ -41,6 +42,13 @@ engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Py
 	$(BIN)/python -m engines prepare
 	$(BIN)/python -m pytest tests/engines
 	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py
+
+dataflow: $(READY)  ## Dataflow's tests against a stand-in, with Google's libraries, which slow all else down
+	$(PYTHON) -m venv $(GCP_VENV)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> $$($(GCP_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
+	$(GCP_VENV)/bin/python -m pip install --quiet 'apache-beam[gcp]' gcp-storage-emulator
+	$(GCP_VENV)/bin/python -m pytest tests/test_dataflow.py -n 2
 
 browser: $(READY)  ## the report's page in Chromium, screenshots in build/screenshots; wants chromium and chromedriver
 	$(BIN)/python -m pytest tests/browser

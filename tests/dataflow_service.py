@@ -231,9 +231,13 @@ class StandIn:
         return True
 
     def refusal(self, request: str, authorization: str) -> Answer | None:
-        """Note a request, and refuse it if it is to be refused."""
+        """Note a request, and refuse it if it is to be refused.
+
+        Clients of an emulated Cloud Storage give no credentials, as Google's own do.
+        """
         self.requests.append(request)
-        if not self.allows(authorization):
+        needed = authorization or "/v1b3/" in request
+        if needed and not self.allows(authorization):
             said = "Request had invalid authentication credentials."
             return google_error(401, "UNAUTHENTICATED", said)
         for refused, answer in self.refusals.items():
@@ -313,7 +317,7 @@ class SubmittedJob:
         prefix = f"storage.googleapis.com/{BUCKET}/"
         return {
             package["name"]: self._service.get(package["location"].removeprefix(prefix))
-            for package in self.pool["packages"]
+            for package in self.pool.get("packages", [])
         }
 
     def pipeline(self) -> Any:

@@ -619,7 +619,7 @@ class TestCommand:
         with StandIn(tmp_path) as service:
             service.refuse(CREATE, QUOTA)
             done = Command(service)(f"--sdk_container_image={IMAGE}")
-            assert done.code == 1
+            assert done.code == 1, done.stderr
             assert done.stderr.count("quota of the project is used up (429)") == 1
             assert "--max_num_workers" in done.stderr
             assert "Traceback" not in done.stderr
