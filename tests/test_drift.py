@@ -153,7 +153,11 @@ def profile_of(run: Run) -> dict[str, Any]:
 def test_a_run_is_compared_with_its_baseline(tmp_path: Path) -> None:
     was = finished(tmp_path / "was", [n / 10 for n in range(1000)], gone=1)
     now = finished(tmp_path / "now", [50 + n / 10 for n in range(900)] + [-1.0] * 100, came="c")
-    after(now, baseline=was.output).finished(now)
+    notes: list[str] = []
+    after(now, notes, baseline=was.output).finished(now)
+    assert len(notes) == 2
+    assert all(note.startswith(f"since {was.output}: ") for note in notes)
+    assert any(re.search(r": inputs: x is at \d.* \(large\)$", note) for note in notes)
     found = profile_of(now)["baseline"]
     assert (found["path"], found["run"]["counts"]["read"]) == (was.output, 1000)
     assert found["failure_rate"] == {"was": 0, "is": 0.1}
@@ -226,7 +230,7 @@ def test_what_goes_wrong_with_the_report_is_a_line(
     monkeypatch.setattr("modelbeam.report.after.draw", broken)
     notes: list[str] = []
     after(run, notes, baseline=run.output).finished(run)
-    assert notes == ["The report could not be drawn (RuntimeError: a defect)."]
+    assert notes[0] == "The report could not be drawn (RuntimeError: a defect)."
 
 
 # --- again ----------------------------------------------------------------------------------------

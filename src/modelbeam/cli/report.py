@@ -12,6 +12,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
     """Draw the report of a run again."""
     if rest:
         raise RequestError(f"unknown flag {rest[0]}. See modelbeam report --help.")
+    from modelbeam.profile.drift import farthest
     from modelbeam.report.redraw import redraw
     from modelbeam.text import count, printable
 
@@ -22,11 +23,7 @@ def run(flags: argparse.Namespace, rest: list[str]) -> int:
         f"{counts['failed']:,} failed; {made.run['status']}"
     ]
     said += made.run["notes"] if made.run["status"] == "unfinished" else []
-    drifted = ((made.profile or {}).get("baseline") or {}).get("columns", [])
-    for one in sorted(drifted, key=lambda one: -(one["psi"] or 0))[:3]:
-        if one["psi"] is not None:
-            note = f" ({one['note']})" if one["note"] else f" ({one['change']})"
-            said.append(f"{one['where']}: {one['name']} is at {one['psi']:.3g}{note}")
+    said += farthest(made.profile)
     if made.profile is None:
         said.append("The run was done with --no-report: there are only its counts.")
     said.append(f"report in {made.page}")

@@ -169,3 +169,13 @@ def largest(columns: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The column that is farthest, of those with enough records."""
     known = [one for one in columns if one["psi"] is not None and one["note"] is None]
     return max(known, key=lambda one: one["psi"], default=None)
+
+
+def farthest(profile: Mapping[str, Any] | None, most: int = 3) -> list[str]:
+    """The columns that changed the most since the baseline, a line each, farthest first."""
+    columns = ((profile or {}).get("baseline") or {}).get("columns", ())
+    known = sorted((one for one in columns if one["psi"] is not None), key=lambda one: -one["psi"])
+    return [
+        f"{one['where']}: {one['name']} is at {one['psi']:.3g} ({one['note'] or one['change']})"
+        for one in known[:most]
+    ]

@@ -18,7 +18,7 @@ from modelbeam.errors import DriftError, ModelbeamError, RequestError
 from modelbeam.job.description import Job
 from modelbeam.job.prepare import output_of
 from modelbeam.job.result import Run
-from modelbeam.profile.drift import compared, largest
+from modelbeam.profile.drift import compared, farthest, largest
 from modelbeam.report.metrics import to_text
 from modelbeam.sinks.files.output import Output
 
@@ -139,6 +139,9 @@ class Aftermath:
         if self._job.report:
             profile = self._report(run)
         self._tell(run.description, profile)
+        if self._baseline is not None:
+            for line in farthest(profile):
+                self._note(f"since {self._baseline.path}: {line}")
         limit = self._job.fail_on_drift
         found = largest(((profile or {}).get("baseline") or {}).get("columns", ()))
         if limit is not None and found is not None and found["psi"] > limit:
