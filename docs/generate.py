@@ -15,9 +15,9 @@ from typing import Any
 import modelbeam
 from modelbeam import errors, formats
 from modelbeam.cli.parser import HelpFormatter, Parser, build_parser
+from modelbeam.explain import ALL
 from modelbeam.models.kinds import KINDS
 from modelbeam.models.options import FLAGS
-from modelbeam.report.explain import ALL
 from modelbeam.report.schema import run_schema
 
 HERE = Path(__file__).parent
@@ -272,7 +272,7 @@ def api_page() -> str:
 
 
 _ERRORS_HEAD = """\
-<!-- Generated from report/explain.py by docs/generate.py ("make docs"); do not edit. -->
+<!-- Generated from explain.py by docs/generate.py ("make docs"); do not edit. -->
 
 # Error codes
 

@@ -15,7 +15,7 @@ import pytest
 import modelbeam
 from modelbeam import cli, errors
 from modelbeam.errors import ModelbeamError
-from modelbeam.report.explain import ALL, Explanation, code_of_failure, find
+from modelbeam.explain import ALL, Explanation, code_of_failure, find
 from modelbeam.report.progress import failure_lines
 
 FROZEN = {

@@ -20,6 +20,7 @@ ROOMS = [
     "text",
     "machine",
     "streams",
+    "explain",
     "report.page",
     "storage",
     "models",

@@ -6,7 +6,7 @@ import argparse
 
 from modelbeam.cli.output import print_json, say
 from modelbeam.errors import RequestError, did_you_mean
-from modelbeam.report.explain import ALL, find
+from modelbeam.explain import ALL, find
 
 
 def run(flags: argparse.Namespace, rest: list[str]) -> int:

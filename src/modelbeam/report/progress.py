@@ -8,12 +8,12 @@ from typing import Any
 
 from modelbeam import engines, streams
 from modelbeam.engines.run import Submitted
+from modelbeam.explain import code_of_failure
 from modelbeam.job.flags import is_local
 from modelbeam.job.prepare import Plan, Silent, Watcher
 from modelbeam.job.result import Run, place_of
 from modelbeam.job.task import Totals
 from modelbeam.local.hints import HINT
-from modelbeam.report.explain import code_of_failure
 from modelbeam.text import count, duration, fold, printable, size
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from modelbeam.explain import code_of_failure
 from modelbeam.report.page import plots
 from modelbeam.report.page.columns import left_out
 from modelbeam.report.page.limits import Limits
@@ -64,7 +65,8 @@ def _from_run(kind: dict[str, Any]) -> dict[str, Any]:
 
 def _kind(lines: str | None, kind: dict[str, Any], total: int, first: bool, limits: Limits) -> Html:
     count, stage = whole(kind.get("count")), as_text(kind.get("stage"))
-    model, code, frame = (as_text(kind.get(key)) for key in ("model", "code", "frame"))
+    model, frame = as_text(kind.get("model")), as_text(kind.get("frame"))
+    code = code_of_failure(stage, as_text(kind.get("type")))
     along = [float(number(one) or 0) for one in as_list(kind.get("along"))[:50]]
     head = joined(
         tag("span", tag("b", f"{count:,}"), " ", tag("span", share(count, total), class_="soft"),
@@ -74,7 +76,7 @@ def _kind(lines: str | None, kind: dict[str, Any], total: int, first: bool, limi
             tag("span", shown(as_text(kind.get("type")), 80), class_="type"),
             tag("span", "in ", shown(stage, 40), class_="soft") if stage else None,
             tag("span", "model ", shown(model, 60), class_="soft") if model else None,
-            tag("code", shown(code, 20)) if code else None,
+            tag("code", code, title=f"modelbeam explain {code}") if code else None,
             tag("span", shown(as_text(kind.get("message")), 300), class_="message"),
             tag("span", "at ", tag("code", shown(frame, 120)), class_="soft") if frame else None,
             class_="what",
