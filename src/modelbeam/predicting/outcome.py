@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -220,7 +222,7 @@ def _without_clashes(outcome: Outcome) -> Outcome:
     if outcome.kept is None:
         return outcome
     clashes: list[Failure] = []
-    good: list[int] = []
+    good: list[Sequence[int]] = []
     values: list[Any] = []
     at = 0
     pieces: list[Any] = outcome.values if outcome.table else [outcome.values]
@@ -230,20 +232,26 @@ def _without_clashes(outcome: Outcome) -> Outcome:
         if outcome.table and size != len(outcome.kept):
             kept = kept.take(range(at, at + size))
         clashing = _clashes(kept, piece, outcome.table)
+        if not clashing:
+            good.append(range(at, at + size))
+            values += [piece] if outcome.table else piece
+            at += size
+            continue
         clashes += [moved(failure, range(at, at + size)) for failure in clashing]
         lost = {failure.row for failure in clashing}
         fine = [row for row in range(size) if row not in lost]
-        good += [at + row for row in fine]
+        good.append([at + row for row in fine])
         if outcome.table:
-            values.append(piece.take(np.array(fine, np.int64)) if lost else piece)
+            values.append(piece.take(np.array(fine, np.int64)))
         else:
-            values += [piece[row] for row in fine] if lost else piece
+            values += [piece[row] for row in fine]
         at += size
     if not clashes:
         return outcome
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in clashes]
-    rows = composed(outcome.rows, good)
-    kept = outcome.kept.take(good)
+    places = list(chain.from_iterable(good))
+    rows = composed(outcome.rows, places)
+    kept = outcome.kept.take(places)
     return Outcome(outcome.read, values, outcome.table, rows, kept, failures, outcome.recovered)
 
 
