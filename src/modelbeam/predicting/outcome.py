@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import seconds_waited
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
 from modelbeam.predicting.compare import marked
+from modelbeam.predicting.counts import Calls
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
 from modelbeam.predicting.renaming import Rename, new_names, of_member, twice_of
@@ -32,6 +33,7 @@ class Outcome:
         kept: what stands beside each prediction, or ``None``.
         failures: one for each other record.
         recovered: how many of the predicted records had failed once, and not when tried again.
+        calls: how many records a model that takes many was given at once.
         parts: of several models the name and the outcome of each, whose rows and failures are those
             of the batch; ``values`` is empty then, and a sink puts them together as its format has
             them (:func:`.several.joined`).
@@ -44,6 +46,7 @@ class Outcome:
     kept: Kept | None
     failures: list[Failure]
     recovered: int = 0
+    calls: Calls = field(default_factory=Calls, compare=False)
     parts: tuple[tuple[str, Outcome], ...] = ()
 
     @property
@@ -98,7 +101,8 @@ def outcome_of(
     if kept is not None and made.rows is not None:
         kept = kept.take(made.rows)
     rows = composed(decoded.rows, made.rows)
-    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, made.recovered)
+    again, calls = made.recovered, made.calls
+    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, again, calls)
     return _without_clashes(_renamed(outcome, rename))
 
 
@@ -155,7 +159,7 @@ def _of_several(
         batch.keep(keep, kept_rows) if keep and kept_rows else None,
         failures,
         sum(part.recovered for _, part in parts),
-        tuple(parts),
+        parts=tuple(parts),
     )
 
 
@@ -252,7 +256,7 @@ def _without_clashes(outcome: Outcome) -> Outcome:
     places = list(chain.from_iterable(good))
     rows = composed(outcome.rows, places)
     kept = outcome.kept.take(places)
-    return Outcome(outcome.read, values, outcome.table, rows, kept, failures, outcome.recovered)
+    return replace(outcome, values=values, rows=rows, kept=kept, failures=failures)
 
 
 def _clashes(kept: Kept, piece: Any, table: bool) -> list[Failure]:
