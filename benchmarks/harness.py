@@ -17,6 +17,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -250,11 +251,11 @@ def _measure_process(
 
 
 def wrong_output(contestant: Contestant) -> str:
-    """Say what is wrong with the number of lines that a contestant wrote, if anything."""
+    """Say what is wrong with the number of records that a contestant wrote, if anything."""
     if contestant.output is None:
         return ""
-    lines = sum(count_lines(file) for file in output_files(contestant.output))
-    return "" if lines == contestant.rows else f"{lines:,} lines of {contestant.rows:,}"
+    rows = count_rows(output_files(contestant.output), contestant.output.suffix)
+    return "" if rows == contestant.rows else f"{rows:,} lines of {contestant.rows:,}"
 
 
 def output_files(output: Path) -> list[Path]:
@@ -262,6 +263,18 @@ def output_files(output: Path) -> list[Path]:
     if output.is_file():
         return [output]
     return sorted(file for file in output.glob("*") if file.name[0] not in "._")
+
+
+def count_rows(files: Sequence[Path], suffix: str) -> int:
+    """The records in files of a format; a file of CSV has a header.
+
+    Parquet is read by a process of its own, since what is imported here would count as the memory
+    of every contestant.
+    """
+    if suffix == ".parquet":
+        script = [sys.executable, Path(__file__).with_name("tables.py"), "rows"]
+        return int(subprocess.run([*script, *files], check=True, stdout=subprocess.PIPE).stdout)
+    return sum(count_lines(file) - (suffix == ".csv") for file in files)
 
 
 def count_lines(path: Path) -> int:

@@ -21,6 +21,9 @@ PACKAGES = (
     "modelbeam",
     "apache-beam",
     "daft",
+    "duckdb",
+    "lightgbm",
+    "onnxruntime",
     "orjson",
     "pandas",
     "polars",
@@ -29,6 +32,7 @@ PACKAGES = (
     "ray",
     "numpy",
     "scikit-learn",
+    "xgboost-cpu",
 )
 
 
@@ -64,6 +68,11 @@ class Setting:
         script = HERE / "iris_lr" / "iris_lr.py"
         subprocess.run([sys.executable, script], env=self.environment, check=True)
 
+    def train_scoring(self) -> None:
+        """Train those over tables, which are files of their libraries."""
+        script = HERE / "iris_lr" / "scoring.py"
+        subprocess.run([sys.executable, script], env=self.environment, check=True)
+
     def source(self, rows: int) -> Path:
         """The input of that many lines, generated when there is none yet.
 
@@ -74,9 +83,16 @@ class Setting:
         subprocess.run([sys.executable, HERE / "generate.py", str(rows), path], check=True)
         return path
 
-    def output(self, name: str) -> Path:
+    def table(self, what: str, rows: int) -> Path:
+        """The same as ``parquet`` or ``csv``, see ``tables.py``."""
+        path = self.work / f"table-{rows}.{what}"
+        script = [sys.executable, HERE / "tables.py", what, str(rows), path]
+        subprocess.run(script, check=True)
+        return path
+
+    def output(self, name: str, suffix: str = ".jsonl") -> Path:
         """Where a contestant writes, in a directory of its own."""
-        return self.work / "output" / name / "predictions.jsonl"
+        return self.work / "output" / name / f"predictions{suffix}"
 
     def wanted(self, contestants: Sequence[Contestant]) -> list[Contestant]:
         """Those that ``--only`` names, or all."""
@@ -113,24 +129,31 @@ class Task:
     rows: int
     note: str = ""
 
+    @property
+    def suffix(self) -> str:
+        """Of what is written: CSV and Parquet as they came, all else as JSON Lines."""
+        found = self.source.suffix
+        return found if found in (".csv", ".parquet") else ".jsonl"
+
     def modelbeam(self, model: str, *flags: str, key: str = "modelbeam") -> Contestant:
         """Modelbeam with a model of ``iris_lr``."""
-        output = self.setting.output(f"{key}-{self.rows}")
-        command = [
-            sys.executable,
-            "-m",
-            "modelbeam",
-            "predict",
-            "--model",
-            model if ":" in model else f"iris_lr:{model}",
-        ]
+        named = ":" in model or "/" in model
+        return self.predict([model if named else f"iris_lr:{model}"], *flags, key=key)
+
+    def predict(
+        self, models: Sequence[str], *flags: str, key: str, label: str | None = None
+    ) -> Contestant:
+        """Modelbeam with models as ``--model`` has them; the output is of the input's format."""
+        output = self.setting.output(f"{key}-{self.rows}", self.suffix)
+        command = [sys.executable, "-m", "modelbeam", "predict"]
+        command += [word for model in models for word in ("--model", model)]
         command += ["--input", str(self.source), "--output", str(output), "--overwrite", "-q"]
-        label = " ".join(["modelbeam", *flags])
+        label = label or " ".join(["modelbeam", *flags])
         return Contestant(key, label, [*command, *flags], self.rows, output, self.note)
 
     def peer(self, key: str, script: str, label: str, *arguments: str) -> Contestant:
         """One of the scripts in ``peers/``."""
-        output = self.setting.output(f"{key}-{self.rows}")
+        output = self.setting.output(f"{key}-{self.rows}", self.suffix)
         command = [sys.executable, str(HERE / "peers" / script), str(self.source), str(output)]
         return Contestant(key, label, [*command, *arguments], self.rows, output, self.note)
 
@@ -234,6 +257,130 @@ def _beside(result: Result, peer: Result) -> list[str]:
     memory = [f"{one.median('tree_bytes') / 1e6:,.0f}" for one in (result, peer)]
     seconds = [f"{wall:.2f}", f"{other:.2f}", f"{wall / other:.2f}"]
     return [*found, *seconds, *memory, peer.contestant.label]
+
+
+PARQUET_PEERS = {
+    "loop": "pyarrow and the library, a loop",
+    "polars": "Polars, streaming",
+    "daft": "Daft",
+    "ray": "Ray Data",
+    "spark": "Spark, mapInPandas",
+}
+
+
+def parquet(setting: Setting) -> int:
+    """Compare modelbeam with its peers: Parquet in, a model of XGBoost, Parquet out.
+
+    The last line is modelbeam over four times as many rows: its memory must not grow with them.
+    """
+    setting.train_scoring()
+    contestants: list[Contestant] = []
+    for rows in setting.rows or [2_000_000]:
+        one = Task(setting, setting.table("parquet", rows), rows)
+        contestants.append(_scored(setting, one, ["xgboost"], "modelbeam"))
+        contestants += [
+            one.peer(key, f"parquet_{key}.py", label, "xgboost")
+            for key, label in PARQUET_PEERS.items()
+        ]
+    more = 4 * max(one.rows for one in contestants)
+    larger = Task(setting, setting.table("parquet", more), more)
+    contestants.append(_scored(setting, larger, ["xgboost"], "modelbeam"))
+    results = setting.compare(contestants)
+    tables = [table(results, _fastest(results))]
+    return setting.finish("parquet", "XGBoost over Parquet", tables, results)
+
+
+def csv(setting: Setting) -> int:
+    """Compare modelbeam with Polars and DuckDB: CSV in, a logistic regression, CSV out."""
+    contestants: list[Contestant] = []
+    for rows in setting.rows or [5_000_000]:
+        one = Task(setting, setting.table("csv", rows), rows)
+        contestants += [
+            one.modelbeam("IrisTable"),
+            one.peer("polars", "csv_polars.py", "Polars, streaming"),
+            one.peer("duckdb", "csv_duckdb.py", "DuckDB, a function over Arrow"),
+        ]
+    results = setting.compare(contestants)
+    tables = [table(results, _fastest(results))]
+    return setting.finish("csv", "CSV to CSV", tables, results)
+
+
+def libraries(setting: Setting) -> int:
+    """Compare modelbeam with LightGBM and ONNX Runtime in a loop: Parquet in, Parquet out."""
+    setting.train_scoring()
+    rows = min(setting.rows or [2_000_000])
+    source = setting.table("parquet", rows)
+    results: list[Result] = []
+    tables: list[Table] = []
+    for name in ("lightgbm", "onnx", "xgboost"):
+        one = Task(setting, source, rows)
+        made = setting.compare(
+            [
+                _scored(setting, one, [name], "modelbeam"),
+                one.peer("loop", "parquet_loop.py", f"a loop, {name}", name),
+            ]
+        )
+        tables.append(table(made, "loop"))
+        results += made
+    return setting.finish("libraries", "The same library in a loop", tables, results)
+
+
+def several(setting: Setting) -> int:
+    """Measure what a second model over the same records costs, against the loop that has two."""
+    setting.train_scoring()
+    rows = min(setting.rows or [2_000_000])
+    one = Task(setting, setting.table("parquet", rows), rows)
+    pair = ["xgboost", "xgboost-2"]
+    contestants = [
+        _scored(setting, one, pair[:1], "one"),
+        _scored(setting, one, pair, "two"),
+        one.peer("loop-one", "parquet_loop.py", "a loop, one model", *pair[:1]),
+        one.peer("loop-two", "parquet_loop.py", "a loop, two models", *pair),
+    ]
+    results = setting.compare(contestants)
+    tables = [table(results), _second_model(results)]
+    return setting.finish("several", "A second model over the same records", tables, results)
+
+
+def _second_model(results: Sequence[Result]) -> Table:
+    """What two models take more than one: of modelbeam, and of the loop, which only predicts."""
+    found = {result.contestant.key: result for result in results if not result.error}
+    heading = ["a second model costs", "wall s", "CPU s", "CPU / loop"]
+    if not found.keys() >= {"one", "two", "loop-one", "loop-two"}:
+        return [heading]
+    more = {
+        who: [found[two].median(what) - found[one].median(what) for what in ("wall", "cpu")]
+        for who, one, two in (("modelbeam", "one", "two"), ("loop", "loop-one", "loop-two"))
+    }
+    return [
+        heading,
+        *(
+            [who, f"{wall:.2f}", f"{cpu:.2f}", f"{cpu / more['loop'][1]:.2f}"]
+            for who, (wall, cpu) in more.items()
+        ),
+    ]
+
+
+def _scored(setting: Setting, one: Task, names: Sequence[str], key: str) -> Contestant:
+    """Modelbeam with files of trained models, which write id and score."""
+    sys.path.insert(0, str(HERE / "iris_lr"))
+    from scoring import FEATURES, FILES, PREDICTED
+
+    models = [f"{setting.model / FILES[name]}" for name in names]
+    flags = ["--keep", "id"]
+    if len(names) > 1:
+        models = [f"{name}={model}" for name, model in zip(names, models, strict=True)]
+    else:
+        flags += ["--rename", f"{PREDICTED[names[0]]}=score"]
+    if "onnx" in names:
+        flags += ["--features", ",".join(FEATURES)]
+    return one.predict(models, *flags, key=key, label=f"modelbeam, {' and '.join(names)}")
+
+
+def _fastest(results: Sequence[Result]) -> str:
+    """The peer that took the least time; the ratios are to it."""
+    peers = [one for one in results if one.contestant.key != "modelbeam" and not one.error]
+    return min(peers, key=lambda one: one.median("wall")).contestant.key if peers else ""
 
 
 def framework(setting: Setting) -> int:
@@ -417,6 +564,10 @@ def everything(setting: Setting) -> int:
         peers,
         outputs,
         shapes,
+        parquet,
+        csv,
+        libraries,
+        several,
         framework,
         memory,
         startup,
@@ -434,6 +585,10 @@ BENCHMARKS: dict[str, Callable[[Setting], int]] = {
     "peers": peers,
     "outputs": outputs,
     "shapes": shapes,
+    "parquet": parquet,
+    "csv": csv,
+    "libraries": libraries,
+    "several": several,
     "framework": framework,
     "memory": memory,
     "startup": startup,

@@ -7,7 +7,9 @@ import datetime
 import decimal
 import io
 import random
+import re
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -401,3 +403,67 @@ def test_a_value_is_written_whole_or_fails() -> None:
     writer.close()
     assert ([failure.row for failure in failures], writer.rows) == ([1, 3], 2)
     assert list(fastavro.reader(io.BytesIO(into.getvalue()))) == [{"a": 1}, {"a": None}]
+
+
+AVRO_NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,4}", fullmatch=True)
+VALUES = {
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float64(): st.floats(allow_nan=False, allow_infinity=False),
+    pa.string(): st.text(max_size=5),
+    None: st.text(max_size=5),
+    pa.list_(pa.int64()): st.lists(st.integers(0, 9), max_size=3),
+    pa.struct([("x", pa.bool_())]): st.fixed_dictionaries({"x": st.booleans()}),
+}
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_several_models_are_read_again_as_they_were_written(data: st.DataObject) -> None:
+    """Whatever they and their columns are called, with any of them null; kept as they were read."""
+    names = data.draw(st.lists(AVRO_NAMES, min_size=2, max_size=4, unique=True))
+    kept, *members = names
+    layout = [OutputColumn(kept, pa.int64())]
+    for model in members:
+        for name in data.draw(st.lists(AVRO_NAMES, min_size=1, max_size=3, unique=True)):
+            kind = data.draw(st.sampled_from(list(VALUES)))
+            layout.append(OutputColumn(f"{model}.{name}", kind, model))
+    assert formats.find("avro").layout_problem(tuple(layout)) is None
+    rows = [
+        {c.name: data.draw(st.none() | VALUES[c.type]) for c in layout}
+        for _ in range(data.draw(st.integers(1, 4)))
+    ]
+    wanted = []
+    for row in rows:
+        one: dict[str, Any] = {kept: row[kept]}
+        for model in members:
+            own = {c.own_name: row[c.name] for c in layout if c.model == model}
+            one[model] = None if all(value is None for value in own.values()) else own
+        wanted.append(one)
+    made = written(layout, Outcome(len(rows), rows, False, None, None, []))
+    assert list(fastavro.reader(io.BytesIO(made))) == wanted
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "in.avro"
+        path.write_bytes(made)
+        [batch] = batches(path, Wanted("record", keep="all"))
+    assert batch.records().records == wanted
+    again = Outcome(len(rows), [{}] * len(rows), False, None, batch.keep("all", None), [])
+    assert written(layout, again) == made
+
+
+def written(layout: list[OutputColumn], outcome: Outcome) -> bytes:
+    into = io.BytesIO()
+    writer = formats.find("avro").writer(into, tuple(layout))
+    assert writer.write(outcome) == []
+    writer.close()
+    return into.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (OutputColumn("old-one.y", None, "old-one"), "the model 'old-one' cannot be called so"),
+        (OutputColumn("a.p.x", None, "a"), "column 'p.x' of the model 'a' .* --rename a.p.x=NAME"),
+    ],
+)
+def test_a_model_that_avro_does_not_allow_is_refused(column: OutputColumn, said: str) -> None:
+    assert re.search(said, formats.find("avro").layout_problem((column,)) or "")

@@ -21,11 +21,14 @@ from stores import Root
 from modelbeam import models, storage
 from modelbeam.errors import OutputWriteError, ReconciliationError
 from modelbeam.formats import Format, from_suffix
+from modelbeam.job.result import Run
 from modelbeam.job.split import predict_split
 from modelbeam.job.task import Task
-from modelbeam.predicting.counts import Counts, Kind
+from modelbeam.models.base import LoadedModel, ModelInfo
+from modelbeam.predicting.counts import Calls, Counts, Kind, Tally
 from modelbeam.predicting.failures import Failure, Position, error_line, original_text
 from modelbeam.report import page
+from modelbeam.report.progress import summary
 from modelbeam.sinks.files import publish
 from modelbeam.sinks.files.attempt import Files
 from modelbeam.sinks.files.manifest import Manifest, Written, find_manifest
@@ -214,6 +217,39 @@ def test_a_model_that_fails_at_random_leaves_every_record_once(root: Root) -> No
     assert min(len(predicted), len(errors)) > 50
 
 
+def test_the_size_of_calls_is_that_of_all_splits(tmp_path: Path) -> None:
+    """In ``run.json`` and in the summary, also of splits whose manifests an earlier run wrote."""
+
+    class Narrow(LoadedModel):
+        info = ModelInfo("t", "narrow", "batch")
+
+        def predict_batch(self, records: list[dict[str, Any]]) -> list[Any]:
+            if len(records) > 40:
+                raise MemoryError
+            return records
+
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"n": {n}}}\n' for n in range(300)))
+    output = Output(str(tmp_path / "out"), False, Format("jsonl"))
+    [whole] = plan_splits([storage.stat(str(path))], 1 << 20)
+    ends = path.read_text().index('{"n": 30}'), path.stat().st_size
+    [piece] = whole.pieces
+    cut = [replace(piece, start=start, end=end) for start, end in itertools.pairwise((0, *ends))]
+    splits = [Split(at, (one,)) for at, one in enumerate(cut)]
+    State(output, RECORD, fresh=True).close()
+    task = Task(output.state, RECORD.fingerprint, output.format, (), None, 1 << 20)
+    model = Narrow()
+    for split in splits:  # 30 records, and 270: 135, 67 and 33 at once
+        predict_split(split, task, model)
+    said = Narrow.info.to_dict()
+    publication = publish.Publication(output, RECORD, (said,), None, "R", "1 thread", 0.0, 0)
+    described = publish.publish(publication, splits)
+    assert described["models"] == [{**said, "batch_size": 33, "halved": 3}]
+    assert described["counts"] == {"read": 300, "predicted": 300, "failed": 0}
+    shown = summary(Run.of(described))
+    assert "1 thread, up to 33 records a call, halved 3 times since memory ran out)" in shown
+
+
 def test_an_attempt_that_crashed_before_its_manifest_counts_nothing(job: Job) -> None:
     def crash(split: int, failing: set[int]) -> None:
         with failing_at(0, "write_atomically", Crash()), pytest.raises(Crash):
@@ -321,7 +357,7 @@ def test_a_manifest_is_read_as_it_was_written(path: str) -> None:
         "f" * 20,
         Written("a.jsonl", 12),
         Written("a.errors.jsonl", 34),
-        Counts(4, 2, 2, kinds),
+        Counts(4, 2, 2, kinds, models={"a": Tally(4, 2, 2)}, calls={"a": Calls(3, 1)}),
         5,
         0.25,
     )

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars
 import pyarrow as pa
 import pytest
@@ -85,6 +86,62 @@ def test_only_the_needed_columns_are_read(tmp_path: Path) -> None:
     wanted = Wanted("table", columns=("x",), keep=("id",), signature=signature)
     [batch] = batches(path, wanted)
     assert batch.keep("all", None).table.schema.names == ["id", "x"]
+
+
+def test_a_large_row_group_is_read_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By far the most of it is not read before the first batch is there."""
+    count, whole = 1 << 20, 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            nonlocal whole
+            found = super().read(size)
+            whole += len(found)
+            return found
+
+    table = pa.table({"x": np.random.default_rng(1).random(count)})
+    [piece] = pieces(write(tmp_path / "in.parquet", table, row_group_size=count))
+    monkeypatch.setattr("modelbeam.storage.open_read", Counted)
+    found = iter(source_of(piece.path).reader(piece, Wanted("table")))
+    assert 0 < next(found).count() < count
+    assert whole < piece.size / 2
+    assert sum(batch.count() for batch in found) < count
+    assert whole > piece.size
+
+
+def test_only_texts_and_bytes_are_written_with_dictionaries(tmp_path: Path) -> None:
+    columns = {
+        "number": pa.array([1, 1]),
+        "float": pa.array([0.5, 0.5]),
+        "text": pa.array(["a", "a"]),
+        "bytes": pa.array([b"a", b"a"]),
+        "decimal": pa.array([decimal.Decimal("1.5")] * 2),
+        "numbers": pa.array([[1, 1], [1]]),
+        "texts": pa.array([[{"a": "b", "n": 1}], []]),
+        "labels": pa.array(["a", "a"]).dictionary_encode(),
+    }
+    layout = tuple(OutputColumn(name, column.type) for name, column in columns.items())
+    with (tmp_path / "out.parquet").open("wb") as handle:
+        writer = formats.find("parquet").writer(handle, layout)
+        rows = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+        assert writer.write(Outcome(2, [rows], True, None, None, [])) == []
+        writer.close()
+    file = parquet.ParquetFile(tmp_path / "out.parquet")
+    assert file.read().to_pylist() == rows.to_pylist()
+    group = file.metadata.row_group(0)
+    about = {
+        column.path_in_schema: column.has_dictionary_page
+        for column in map(group.column, range(group.num_columns))
+    }
+    assert {path for path, has in about.items() if has} == {
+        "text",
+        "bytes",
+        "decimal",
+        "texts.list.element.a",
+        "labels",
+    }
 
 
 def test_a_name_with_a_dot_is_one_column(tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def stub(**calls: Callable[..., Any]) -> Any:
     """A loaded model of one call, whose records are all valid."""
     return SimpleNamespace(
         most=None,
+        rows=None,
         validate_many=lambda records: records,
         turns=Turns(),
         trusted=None,
@@ -437,7 +438,16 @@ def test_what_is_too_much_at_once_is_halved_and_kept_small(style, error):
         assert testing.written(outcome) == [{"y": n} for n in range(1000)]
         too_large = [size for size in model.sizes if size > 100]
         assert too_large == [1000, 500, 250, 125], times
+        assert (outcome.calls.largest, outcome.calls.halved) == (62, 0 if times else 4)
     assert model.most == 62
+
+
+def test_a_call_is_as_large_as_what_the_library_is_given():
+    model = Narrow("table", MemoryError())
+    model.rows = 8
+    assert testing.predict(model, [{"x": n} for n in range(20)]).calls.largest == 8
+    one = testing.predict(models.load("small_models:Doubler"), [{"x": 1.0}] * 3)
+    assert one.calls.largest == 0
 
 
 def test_a_record_that_is_too_much_by_itself_fails():

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +122,9 @@ def read(path: Path) -> list[dict[str, Any]]:
             return [
                 {**row, "prediction": float(row["prediction"])} for row in csv.DictReader(handle)
             ]
+    if path.suffix == ".avro":
+        with path.open("rb") as file:
+            return list(fastavro.reader(file))
     return read_lines(path)
 
 
@@ -188,7 +192,7 @@ def outputs_of(out: Path) -> list[dict[str, Any]]:
     return [row for file in sorted(out.glob("predictions-*")) for row in read(file)]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "avro"])
 def test_of_several_models_a_record_that_failed_in_one_is_predicted_again(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +217,7 @@ def test_of_several_models_a_record_that_failed_in_one_is_predicted_again(
         b = None if n in failed["b"] else record["x"]
         if (a, b) != (None, None):
             wanted.append((record["id"], a, b))
-    if suffix == "jsonl":
+    if suffix != "parquet":  # a record for each model
         rows = [
             (row["id"], *((row[name] or {}).get("prediction") for name in "ab"))
             for row in outputs_of(out)

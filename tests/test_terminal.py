@@ -241,7 +241,7 @@ def test_the_summary_uses_one_word_for_workers(
     shown: dict[tuple[int, str], tuple[int, str]], width: int
 ) -> None:
     summary = " ".join(shown[width, "predict"][1].rpartition("records read")[2].split())
-    assert re.match(r", 600 predicted, 2 failed in .* \(.*/s, 2 workers: threads\)", summary)
+    assert re.match(r", 600 predicted, 2 failed in .* \(.*/s, 2 workers: threads[,)]", summary)
     assert json.dumps("failed records in out/errors-")[1:-1] in summary
 
 

@@ -248,6 +248,9 @@ class FileFormat(ABC):
     same_columns: bool = False
     """Whether all records of a file that is written have the same columns."""
 
+    nests_models = False
+    """Whether each of several models has a record of its own, though the columns are the same."""
+
     def layout_problem(self, layout: Layout) -> str | None:
         """Why these columns cannot be written, and what to do; the rest of a sentence."""
         return None

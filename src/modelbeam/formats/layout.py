@@ -16,10 +16,17 @@ class OutputColumn(NamedTuple):
     Attributes:
         name: as it is written.
         type: of Arrow; ``None`` where that is open, so that values become text.
+        model: of several the one whose column it is; its name begins with the model's and a dot.
     """
 
     name: str
     type: Any = None
+    model: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """What it is called where its model has a record of its own."""
+        return self.name[len(self.model) + 1 :] if self.model else self.name
 
 
 Layout = tuple[OutputColumn, ...]
@@ -72,7 +79,7 @@ def together(*layouts: Iterable[OutputColumn]) -> Layout:
     for column in (column for layout in layouts for column in layout):
         before = found.setdefault(column.name, column)
         if before.type != column.type:
-            found[column.name] = OutputColumn(column.name, _wider(before.type, column.type))
+            found[column.name] = before._replace(type=_wider(before.type, column.type))
     return tuple(found.values())
 
 

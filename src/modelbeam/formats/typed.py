@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -141,7 +142,7 @@ class TypedWriter(Writer):
             values = [float(v) if type(v) is int and int(float(v)) == v else v for v in values]
         return pa.array(values, kind)
 
-    def _kept_columns(self, kept: Kept, rows: list[int]) -> dict[str, Any]:
+    def _kept_columns(self, kept: Kept, rows: Sequence[int]) -> dict[str, Any]:
         chosen = kept.take(rows)
         if not isinstance(chosen, KeptTable):
             dicts = chosen.dicts()
@@ -180,12 +181,13 @@ class TypedWriter(Writer):
             ):
                 return None
             bad = _not_finite(piece)
-            rows = [row for row in range(size) if row not in bad]
+            rows: Sequence[int] = range(size)
             failures += [
                 Failure(at + row, "encode", "ValueError", f"{name} is NaN or infinite")
                 for row, name in sorted(bad.items())
             ]
             if bad:
+                rows = [row for row in rows if row not in bad]
                 piece = piece.take(np.array(rows, np.int64))
             try:
                 columns = {} if kept is None else self._kept_columns(kept, rows)

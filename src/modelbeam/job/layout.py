@@ -179,7 +179,7 @@ def _columns_of_several(
         if said:
             called = [flat_name(member.name, column.name) for column in said]
             made += [
-                column._replace(name=names.get(name, name))
+                column._replace(name=names.get(name, name), model=member.name)
                 for column, name in zip(said, called, strict=True)
             ]
             continue
@@ -188,7 +188,10 @@ def _columns_of_several(
         found = of_rows([row[member.name] for row in rows if row[member.name] is not None])
         if not found and any(piece.size for piece in pieces):
             raise _unknown_columns(member, task)
-        made += [column._replace(name=flat_name(member.name, column.name)) for column in found]
+        made += [
+            column._replace(name=flat_name(member.name, column.name), model=member.name)
+            for column in found
+        ]
     return tuple(made)
 
 

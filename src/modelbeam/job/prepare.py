@@ -274,7 +274,7 @@ def _partition_of(plan: Plan) -> dict[str, Any]:
 def _columns_of(layout: Layout | None) -> dict[str, Any]:
     if layout is None:
         return {}
-    return {"output columns": [[name, str(kind) if kind else None] for name, kind in layout]}
+    return {"output columns": [[c.name, str(c.type) if c.type else None] for c in layout]}
 
 
 def make_task(plan: Plan, record: JobRecord) -> Task:
@@ -408,7 +408,8 @@ def check_models(
     job = plan.job
     kept = _input_columns(inputs, job) if job.keep == "all" else set(job.keep)
     owners = {member.name: member.name for member in info.members}
-    if formats.find(plan.output.format.name).same_columns:
+    kind = formats.find(plan.output.format.name)
+    if kind.same_columns and not kind.nests_models:
         pieces = [named.piece for named in inputs]
         predicted = predicted_columns(pieces, info, task, predict)
         owners = {

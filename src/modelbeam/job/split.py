@@ -197,6 +197,8 @@ def _predict_batch(
     if profile is not None:
         profile.done(outcome.read, failed, time.perf_counter() - began)
     counts.failed += failed
+    for name, one in outcome.parts or ((model.info.name, outcome),):
+        counts.note_calls(name, one.calls)
     counts.recovered += outcome.recovered
     counts.predicted += written
     counts.read += outcome.read

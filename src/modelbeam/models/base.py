@@ -108,6 +108,8 @@ class LoadedModel:
             see :mod:`modelbeam.predicting.results`.
         apart: for a model that is in another process, what predicts there.
         most: records of a call, once one with more ran out of memory.
+        rows: records that the library itself gets at once, at most, where a kind cuts what it is
+            given.
         validates_itself: whether ``predict`` applies the input schema; else it is applied before.
         members: the models that this is made of, if it is several; see
             :mod:`modelbeam.predicting.several`.
@@ -119,6 +121,7 @@ class LoadedModel:
     trusted: bool | None = None
     apart: Apart | None = None
     most: int | None = None
+    rows: int | None = None
     validates_itself: bool = False
     members: tuple[LoadedModel, ...] = ()
     compares: bool = False

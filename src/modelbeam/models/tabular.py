@@ -37,7 +37,7 @@ class TableModel(LoadedModel):
         aligned: what the number of rows is a multiple of.
     """
 
-    rows = LARGEST
+    rows: int = LARGEST
     aligned = 1
 
     def predict_rows(self, batch: Any) -> list[tuple[str, Any]]:

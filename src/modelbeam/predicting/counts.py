@@ -104,6 +104,24 @@ class Tally:
 
 
 @dataclass(slots=True)
+class Calls:
+    """How many records a model that takes many at once was given.
+
+    Attributes:
+        largest: the most of a call that went well.
+        halved: how many calls were cut in halves since memory ran out.
+    """
+
+    largest: int = 0
+    halved: int = 0
+
+    def add(self, other: Calls) -> None:
+        """Add those of another batch or split."""
+        self.largest = max(self.largest, other.largest)
+        self.halved += other.halved
+
+
+@dataclass(slots=True)
 class Counts:
     """Records of a split or a job: ``read`` is ``predicted`` plus ``failed``.
 
@@ -112,6 +130,8 @@ class Counts:
 
     Of several models ``models`` has the counts of each; then a record counts here as predicted if
     one of them has predicted it, and as failed if none has.
+
+    ``calls`` has by name what each model that takes many records at once was given.
     """
 
     read: int = 0
@@ -120,6 +140,7 @@ class Counts:
     kinds: list[Kind] = field(default_factory=list)
     recovered: int = 0
     models: dict[str, Tally] = field(default_factory=dict)
+    calls: dict[str, Calls] = field(default_factory=dict)
 
     @property
     def most_failed(self) -> int:
@@ -129,6 +150,11 @@ class Counts:
     def of_model(self, name: str) -> Tally:
         """The counts of one of several models."""
         return self.models.setdefault(name, Tally())
+
+    def note_calls(self, name: str, calls: Calls) -> None:
+        """Add what a model was given at once."""
+        if calls.largest or calls.halved:
+            self.calls.setdefault(name, Calls()).add(calls)
 
     def add_failure(self, failure: Failure, place: Place, source: str = "") -> None:
         """Count one failed record."""
@@ -170,6 +196,8 @@ class Counts:
         self.recovered += other.recovered
         for name, tally in other.models.items():
             self.of_model(name).add(tally)
+        for name, calls in other.calls.items():
+            self.note_calls(name, calls)
         known = {(kind.stage, kind.type, kind.message, kind.model): kind for kind in self.kinds}
         for kind in other.kinds:
             mine = known.get((kind.stage, kind.type, kind.message, kind.model))

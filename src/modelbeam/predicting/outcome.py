@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from modelbeam.models.base import LoadedModel
 from modelbeam.models.turns import seconds_waited
 from modelbeam.predicting.batch import Batch, Decoded, Keep, Kept, composed
 from modelbeam.predicting.compare import marked
+from modelbeam.predicting.counts import Calls
 from modelbeam.predicting.failures import Failure, column_clash, moved
 from modelbeam.predicting.predictor import predict
 from modelbeam.predicting.renaming import Rename, new_names, of_member, twice_of
@@ -30,6 +33,7 @@ class Outcome:
         kept: what stands beside each prediction, or ``None``.
         failures: one for each other record.
         recovered: how many of the predicted records had failed once, and not when tried again.
+        calls: how many records a model that takes many was given at once.
         parts: of several models the name and the outcome of each, whose rows and failures are those
             of the batch; ``values`` is empty then, and a sink puts them together as its format has
             them (:func:`.several.joined`).
@@ -42,6 +46,7 @@ class Outcome:
     kept: Kept | None
     failures: list[Failure]
     recovered: int = 0
+    calls: Calls = field(default_factory=Calls, compare=False)
     parts: tuple[tuple[str, Outcome], ...] = ()
 
     @property
@@ -96,7 +101,8 @@ def outcome_of(
     if kept is not None and made.rows is not None:
         kept = kept.take(made.rows)
     rows = composed(decoded.rows, made.rows)
-    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, made.recovered)
+    again, calls = made.recovered, made.calls
+    outcome = Outcome(decoded.read, made.values, table, rows, kept, failures, again, calls)
     return _without_clashes(_renamed(outcome, rename))
 
 
@@ -153,7 +159,7 @@ def _of_several(
         batch.keep(keep, kept_rows) if keep and kept_rows else None,
         failures,
         sum(part.recovered for _, part in parts),
-        tuple(parts),
+        parts=tuple(parts),
     )
 
 
@@ -220,7 +226,7 @@ def _without_clashes(outcome: Outcome) -> Outcome:
     if outcome.kept is None:
         return outcome
     clashes: list[Failure] = []
-    good: list[int] = []
+    good: list[Sequence[int]] = []
     values: list[Any] = []
     at = 0
     pieces: list[Any] = outcome.values if outcome.table else [outcome.values]
@@ -230,21 +236,27 @@ def _without_clashes(outcome: Outcome) -> Outcome:
         if outcome.table and size != len(outcome.kept):
             kept = kept.take(range(at, at + size))
         clashing = _clashes(kept, piece, outcome.table)
+        if not clashing:
+            good.append(range(at, at + size))
+            values += [piece] if outcome.table else piece
+            at += size
+            continue
         clashes += [moved(failure, range(at, at + size)) for failure in clashing]
         lost = {failure.row for failure in clashing}
         fine = [row for row in range(size) if row not in lost]
-        good += [at + row for row in fine]
+        good.append([at + row for row in fine])
         if outcome.table:
-            values.append(piece.take(np.array(fine, np.int64)) if lost else piece)
+            values.append(piece.take(np.array(fine, np.int64)))
         else:
-            values += [piece[row] for row in fine] if lost else piece
+            values += [piece[row] for row in fine]
         at += size
     if not clashes:
         return outcome
     failures = outcome.failures + [moved(failure, outcome.rows) for failure in clashes]
-    rows = composed(outcome.rows, good)
-    kept = outcome.kept.take(good)
-    return Outcome(outcome.read, values, outcome.table, rows, kept, failures, outcome.recovered)
+    places = list(chain.from_iterable(good))
+    rows = composed(outcome.rows, places)
+    kept = outcome.kept.take(places)
+    return replace(outcome, values=values, rows=rows, kept=kept, failures=failures)
 
 
 def _clashes(kept: Kept, piece: Any, table: bool) -> list[Failure]:

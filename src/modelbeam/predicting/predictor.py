@@ -14,14 +14,14 @@ import itertools
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelbeam.errors import TooManyCrashesError
 from modelbeam.models.base import Apart, LoadedModel, WrongNumberOfPredictionsError
 from modelbeam.models.turns import Turns, alone, end_if_forked, forks, is_ctrl_c, watch
 from modelbeam.predicting.columns import Parts, in_order, validated
-from modelbeam.predicting.counts import masked
+from modelbeam.predicting.counts import Calls, masked
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.memory import TooMuchMemoryError, free_memory, is_out_of_memory
 from modelbeam.predicting.results import (
@@ -61,12 +61,14 @@ class Predictions:
         rows: the record of each prediction, as an index into the batch; ``None`` for all in order.
         failures: one for each of the other records.
         recovered: how many of the predicted records had failed once, and not when tried again.
+        calls: how many records a model that takes many was given at once.
     """
 
     values: list[Any]
     rows: list[int] | None
     failures: list[Failure]
     recovered: int = 0
+    calls: Calls = field(default_factory=Calls, compare=False)
 
 
 def predict(
@@ -228,12 +230,14 @@ def predict_batch(
         return made
 
     size = batch_size or RECORDS_A_CALL
-    pieces, failed, recovered = _call_and_confirm(model, call, len(valid), size)
+    calls = Calls()
+    pieces, failed, recovered = _call_and_confirm(model, call, len(valid), size, calls)
     values = [value for _, _, made in pieces for value in made]
-    if not failures and not failed:
-        return _as_dicts(model, values, None, [], recovered)
+    places = None if not failures and not failed else [rows[i] for i in _covered(pieces)]
     failures += [replace(failure, row=rows[failure.row]) for failure in failed]
-    return _as_dicts(model, values, [rows[i] for i in _covered(pieces)], failures, recovered)
+    predictions = _as_dicts(model, values, places, failures, recovered)
+    predictions.calls = calls
+    return predictions
 
 
 def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Predictions:
@@ -264,9 +268,10 @@ def predict_table(model: LoadedModel, batch: Any, batch_size: int | None) -> Pre
 
     count = batch.num_rows
     size = batch_size or max(count, 1)
-    pieces, failures, recovered = _call_and_confirm(model, call, count, size)
+    calls = Calls()
+    pieces, failures, recovered = _call_and_confirm(model, call, count, size, calls)
     rows = _covered(pieces) if failures else None
-    return Predictions([made for _, _, made in pieces], rows, failures, recovered)
+    return Predictions([made for _, _, made in pieces], rows, failures, recovered, calls)
 
 
 def _predict_apart(apart: Apart, records: Any, batch_size: int | None) -> Predictions:
@@ -285,12 +290,14 @@ def _predict_apart(apart: Apart, records: Any, batch_size: int | None) -> Predic
     values: list[Any] = []
     rows: list[int] = []
     recovered = 0
+    calls = Calls()
     for start, stop, made in pieces:
+        calls.add(made.calls)
         values += made.values
         rows += [start + row for row in (range(stop - start) if made.rows is None else made.rows)]
         failures += [replace(failure, row=start + failure.row) for failure in made.failures]
         recovered += made.recovered
-    return Predictions(values, rows if failures else None, failures, recovered)
+    return Predictions(values, rows if failures else None, failures, recovered, calls)
 
 
 def picklable(made: Predictions) -> Predictions:
@@ -307,7 +314,7 @@ def picklable(made: Predictions) -> Predictions:
                 kept.append(row)
             except Exception as error:
                 failures.append(Failure.of(row, "encode", error))
-        return Predictions(values, kept, failures, made.recovered)
+        return replace(made, values=values, rows=kept, failures=failures)
     return made
 
 
@@ -329,21 +336,27 @@ def _copied_table(made: Any) -> Any:
 
 
 def _call_and_confirm(
-    model: LoadedModel, call: Callable[[int, int], Any], count: int, batch_size: int
+    model: LoadedModel, call: Callable[[int, int], Any], count: int, batch_size: int, calls: Calls
 ) -> tuple[list[tuple[int, int, Any]], list[Failure], int]:
-    """``call_in_batches`` in the model's turn, its failures confirmed, and how many were not."""
+    """``call_in_batches`` in the model's turn, its failures confirmed, and how many were not.
+
+    What the model was given at once is added to ``calls``.
+    """
     turns = model.turns
 
     def limited(start: int, stop: int) -> Any:
         if model.most is not None and stop - start > model.most:
             raise TooMuchMemoryError("a call with fewer records has run out of memory before")
         try:
-            return turns.predict(call, start, stop)
+            made = turns.predict(call, start, stop)
         except MODEL_ERRORS as error:
             if stop - start > 1 and is_out_of_memory(error):
                 model.most = (stop - start) // 2
+                calls.halved += 1
                 free_memory()
             raise
+        calls.add(Calls(min(stop - start, model.rows or stop)))
+        return made
 
     size = min(batch_size, model.most or batch_size)
     pieces, failures = call_in_batches(limited, count, size)
@@ -404,16 +417,18 @@ def _predict_parts(model: LoadedModel, parts: Parts, batch_size: int | None) -> 
     made: list[tuple[Any, list[int]]] = []
     failures: list[Failure] = []
     recovered = 0
+    calls = Calls()
     for batch, places in zip(parts.batches, parts.rows, strict=True):
         done = predict_table(model, batch, batch_size)
         recovered += done.recovered
+        calls.add(done.calls)
         failures += [replace(failure, row=places[failure.row]) for failure in done.failures]
         rows = iter(places if done.rows is None else [places[row] for row in done.rows])
         for piece in done.values:
             made.append((piece, list(itertools.islice(rows, piece.num_rows))))
     rows_made = sorted(row for _, rows in made for row in rows)
     rows_of = rows_made if failures else None
-    return Predictions(in_order(made), rows_of, failures, recovered)
+    return Predictions(in_order(made), rows_of, failures, recovered, calls)
 
 
 def call_in_batches(

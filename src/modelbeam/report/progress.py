@@ -236,17 +236,21 @@ def watcher(*, quiet: bool, progress: bool) -> Watcher:
 def summary(run: Run) -> str:
     """The end of a run in a few lines: counts, failures by type with the first of each, rate."""
     description = run.description
+    models = description["models"]
     lines = [
         f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed "
         f"in {run.seconds:.1f} s ({description['records_per_second']:,}/s, "
-        f"{description['workers']})"
+        f"{description['workers']}{_at_once(models[0]) if len(models) == 1 else ''})"
     ]
     if description["splits_resumed"]:
         lines[0] += f"; {description['splits_resumed']} of {description['splits']} splits resumed"
     if description.get("already_finished"):
         lines.insert(0, f"nothing to do: the run was finished at {description['finished']}")
     for name, tally in description["counts"].get("models", {}).items():
-        lines.append(f"  {name}: {tally['predicted']:,} predicted, {tally['failed']:,} failed")
+        at_once = _at_once(next((one for one in models if one["name"] == name), {}))
+        lines.append(
+            f"  {name}: {tally['predicted']:,} predicted, {tally['failed']:,} failed{at_once}"
+        )
     lines += failure_lines(description)
     lines += [f"  {note}" for note in description.get("notes", ()) if note.startswith(HINT)]
     where = run.output if len(run.shards) != 1 or run.output in run.shards else run.shards[0]
@@ -259,6 +263,15 @@ def summary(run: Run) -> str:
     if page := description.get("report"):
         lines.append(f"report in {page}")
     return "\n".join(lines)
+
+
+def _at_once(model: dict[str, Any]) -> str:
+    """How many records a call of a model had, at most, if it takes many."""
+    if not model.get("batch_size"):
+        return ""
+    halved = model.get("halved", 0)
+    why = f", halved {count(halved, 'time')} since memory ran out" if halved else ""
+    return f", up to {count(model['batch_size'], 'record')} a call{why}"
 
 
 def failure_lines(description: dict[str, Any]) -> list[str]:

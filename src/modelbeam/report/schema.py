@@ -94,7 +94,12 @@ _MODEL = _object(
         ),
         "distribution": _null_or(_text("Name and version of the installed package.")),
         "fingerprint": _null_or(_text("A digest of its file, or of its code.")),
+        "batch_size": _count(
+            "The most records of a call; absent of a model that takes one at a time."
+        ),
+        "halved": _count("How many calls were cut in halves since memory ran out."),
     },
+    optional=("batch_size", "halved"),
 )
 
 _FAILURE = _object(

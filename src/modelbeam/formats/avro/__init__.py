@@ -27,6 +27,7 @@ class Avro(FileFormat):
 
     name = "avro"
     same_columns = True
+    nests_models = True
 
     def __init__(self) -> None:
         import fastavro  # noqa: F401 - whoever asks for the format is told that it is missing
@@ -74,10 +75,10 @@ class Avro(FileFormat):
         decoded(warm_up(style, AvroWriter))
 
     def layout_problem(self, layout: Layout) -> str | None:
-        """A column whose name Avro does not allow is told."""
-        from modelbeam.formats.avro.types import name_problem
+        """A column or a model whose name Avro does not allow is told."""
+        from modelbeam.formats.avro.types import column_problem
 
-        return next(filter(None, (name_problem(column.name) for column in layout)), None)
+        return next(filter(None, map(column_problem, layout)), None)
 
     def writer(self, handle: BinaryIO, layout: Layout | None = None, part: int = 0) -> Writer:
         """Write records."""

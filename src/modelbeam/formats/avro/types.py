@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -18,6 +19,25 @@ def name_problem(name: str) -> str | None:
         f"column '{name}' cannot be called so in Avro, where a name has letters of ASCII, digits "
         f"and _: choose the kept columns with --keep A,B, or another format"
     )
+
+
+def column_problem(column: OutputColumn) -> str | None:
+    """The same of a column, which may be that of one of several models."""
+    if not column.model:
+        return name_problem(column.name)
+    allowed = "in Avro, where a name has letters of ASCII, digits and _"
+    if not _NAME.fullmatch(column.model):
+        return (
+            f"the model '{column.model}' cannot be called so {allowed}: give it another name with "
+            f"--model NAME=…, or choose another format"
+        )
+    if not _NAME.fullmatch(column.own_name):
+        return (
+            f"column '{column.own_name}' of the model '{column.model}' cannot be called so "
+            f"{allowed}: give it another name with --rename {column.name}=NAME, or choose another "
+            f"format"
+        )
+    return None
 
 
 # From Avro
@@ -177,29 +197,48 @@ def storable(kind: Any) -> Any:
     return None
 
 
+def nested(layout: Layout) -> Any:
+    """The Arrow schema in which the columns of each of several models are one, a struct."""
+    import pyarrow as pa
+
+    fields: dict[str, list[Any]] = {}
+    for column in layout:
+        fields.setdefault(column.model or column.name, []).append(
+            (column.own_name, pa.string() if column.type is None else column.type)
+        )
+    models = {column.model for column in layout}
+    return pa.schema(
+        (name, pa.struct(inner) if name in models else inner[0][1])
+        for name, inner in fields.items()
+    )
+
+
 def avro_schema(schema: Any) -> dict[str, Any]:
     """The schema of records with the columns of an Arrow schema, whose types are storable."""
-    return _record("prediction", schema)
+    return _record("prediction", schema, set())
 
 
-def _record(name: str, fields: Any) -> dict[str, Any]:
+def _record(name: str, fields: Any, used: set[str]) -> dict[str, Any]:
+    """The schema of a record; no two of a file may have one name."""
+    name = next(one for n in itertools.count(1) if (one := name + f"_{n}" * (n > 1)) not in used)
+    used.add(name)
     made = [
-        {"name": field.name, "type": ["null", _avro(f"{name}_{field.name}", field.type)]}
+        {"name": field.name, "type": ["null", _avro(f"{name}_{field.name}", field.type, used)]}
         for field in fields
     ]
     return {"type": "record", "name": name, "fields": made}
 
 
-def _avro(name: str, kind: Any) -> Any:
+def _avro(name: str, kind: Any, used: set[str]) -> Any:
     import pyarrow as pa
 
     types = pa.types
     if types.is_struct(kind):
-        return _record(name, kind)
+        return _record(name, kind, used)
     if types.is_map(kind):
-        return {"type": "map", "values": ["null", _avro(name, kind.item_type)]}
+        return {"type": "map", "values": ["null", _avro(name, kind.item_type, used)]}
     if types.is_list(kind):
-        return {"type": "array", "items": ["null", _avro(name, kind.value_type)]}
+        return {"type": "array", "items": ["null", _avro(name, kind.value_type, used)]}
     if types.is_decimal(kind):
         size = {"precision": kind.precision, "scale": kind.scale}
         return {"type": "bytes", "logicalType": "decimal", **size}

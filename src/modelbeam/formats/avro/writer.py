@@ -6,15 +6,21 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from modelbeam import formats, storage
 from modelbeam.formats import compression
 from modelbeam.formats.avro.container import MARKER, Frames
-from modelbeam.formats.avro.types import avro_schema, storable
+from modelbeam.formats.avro.types import avro_schema, nested, storable
 from modelbeam.formats.binary import created
-from modelbeam.formats.layout import Layout
+from modelbeam.formats.kept import KeptTable
+from modelbeam.formats.layout import Layout, OutputColumn
 from modelbeam.formats.typed import TypedWriter
+from modelbeam.predicting.failures import Failure
+from modelbeam.predicting.outcome import Outcome
 from modelbeam.storage import write_all
 
 BLOCK_ROWS = 4096
@@ -36,18 +42,20 @@ class AvroWriter(TypedWriter):
     """
 
     def __init__(self, handle: BinaryIO, layout: Layout) -> None:
-        super().__init__(
-            tuple(column._replace(type=storable(column.type)) for column in layout),
-            BLOCK_ROWS,
-            BLOCK_BYTES,
-        )
+        fitting = tuple(column._replace(type=storable(column.type)) for column in layout)
+        super().__init__(fitting, BLOCK_ROWS, BLOCK_BYTES)
+        self._models: dict[str, list[OutputColumn]] = {}
+        for column in fitting:
+            if column.model:
+                self._models.setdefault(column.model, []).append(column)
+        self._nested = nested(fitting)
         self._handle, self._made = handle, io.BytesIO()
         self._into: Any = None
 
     def _begin(self, codec: str) -> Any:
         import fastavro.write
 
-        schema = avro_schema(self._schema)
+        schema = avro_schema(self._nested)
         marker = hashlib.sha256(json.dumps(schema).encode()).digest()[:MARKER]
         return fastavro.write.Writer(
             self._made, schema, codec, sync_interval=INTERVAL, sync_marker=marker
@@ -62,12 +70,45 @@ class AvroWriter(TypedWriter):
         import pyarrow as pa
 
         self._into = self._into or self._begin("deflate")
-        columns = [_numbers(column) for column in table.columns]
-        rows = pa.table(columns, names=table.schema.names)
+        columns = [_numbers(self._of_model(table, name)) for name in self._nested.names]
+        rows = pa.table(columns, names=self._nested.names)
         for record in rows.to_pylist(maps_as_pydicts="lossy"):
             self._into.write(record)
         self._into.flush()
         self._put()
+
+    def _of_model(self, table: Any, name: str) -> Any:
+        """A column; of several models all columns of one, null where all of them are."""
+        import pyarrow as pa
+
+        own = self._models.get(name)
+        if own is None:
+            return table.column(name)
+        arrays = [table.column(column.name).combine_chunks() for column in own]
+        empty = np.logical_and.reduce([np.asarray(array.is_null()) for array in arrays])
+        names = [column.own_name for column in own]
+        return pa.StructArray.from_arrays(arrays, names, mask=pa.array(empty))
+
+    def write(self, outcome: Outcome) -> list[Failure]:
+        """Take the predictions of a batch; what is kept of an earlier run has records of models."""
+        if self._models and isinstance(outcome.kept, KeptTable):
+            outcome = replace(outcome, kept=KeptTable(self._flat(outcome.kept.table)))
+        return super().write(outcome)
+
+    def _flat(self, rows: Any) -> Any:
+        """The same rows with columns of their own for what each model has in its record."""
+        import pyarrow as pa
+
+        arrays: list[Any] = []
+        names: list[str] = []
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            inner = column.flatten() if name in self._models else [column]
+            arrays += inner
+            if name in self._models:
+                names += [f"{name}.{column.type.field(at).name}" for at in range(len(inner))]
+            else:
+                names.append(name)
+        return pa.RecordBatch.from_arrays(arrays, names=names)
 
     def _end(self) -> None:
         if self._into is None:

@@ -17,6 +17,12 @@ from modelbeam.predicting.batch import Batch
 from modelbeam.predicting.dicts import DictsBatch
 from modelbeam.storage import FileInfo
 
+AHEAD_LOCAL, AHEAD_FAR = 256 << 10, 8 << 20
+"""Bytes of a column that are read at once: a column of a large row group is never in memory whole.
+
+Of what is behind a URL more, since each time is a request.
+"""
+
 
 @contextmanager
 def opened(piece: Piece) -> Iterator[Any]:
@@ -29,14 +35,16 @@ def opened(piece: Piece) -> Iterator[Any]:
     from pyarrow import parquet
 
     with whole(piece, "Parquet"), seekable(piece) as handle:
-        file = parquet.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False)
+        far = storage.is_url(piece.path) and piece.compression is None
+        asked = {"pre_buffer": False, "buffer_size": AHEAD_FAR if far else AHEAD_LOCAL}
+        file = parquet.ParquetFile(pa.PythonFile(handle, mode="r"), **asked)
         wanted = pa.schema([_any_size(field) for field in file.schema_arrow])
         if wanted.equals(file.schema_arrow):
             yield file
             return
         footer = _plain_footer(handle)
         source = pa.PythonFile(handle, mode="r")
-        yield _AnySize(parquet.ParquetFile(source, metadata=footer, pre_buffer=False), wanted)
+        yield _AnySize(parquet.ParquetFile(source, metadata=footer, **asked), wanted)
 
 
 def _any_size(field: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelbeam import storage
-from modelbeam.predicting.counts import Counts, Kind, Tally
+from modelbeam.predicting.counts import Calls, Counts, Kind, Tally
 from modelbeam.sources.splits import Split
 from modelbeam.storage import join
 
@@ -65,6 +65,7 @@ class Manifest:
         counts = data["counts"]
         counts["kinds"] = [Kind(**kind) for kind in counts["kinds"]]
         counts["models"] = {name: Tally(**one) for name, one in counts["models"].items()}
+        counts["calls"] = {name: Calls(**one) for name, one in counts.get("calls", {}).items()}
         return cls(
             key=data["key"],
             place=data["place"],

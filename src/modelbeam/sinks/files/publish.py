@@ -28,7 +28,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
@@ -480,7 +480,7 @@ def describe_run(
         "schema": RUN_SCHEMA,
         "modelbeam": __version__,
         "status": "succeeded" if succeeded else "failed",
-        "models": list(publication.models),
+        "models": [{**one, **_calls(one, counts)} for one in publication.models],
         "output": publication.output.path,
         "files": files,
         "counts": {
@@ -513,6 +513,12 @@ def describe_run(
         "job": publication.record.to_dict(),
         "request": publication.request,
     }
+
+
+def _calls(model: Mapping[str, Any], counts: Counts) -> dict[str, int]:
+    """How many records a model was given at once, if it takes many."""
+    calls = counts.calls.get(model.get("name", ""))
+    return {} if calls is None else {"batch_size": calls.largest, "halved": calls.halved}
 
 
 def _time(seconds: float) -> str:
