@@ -377,7 +377,8 @@ class Member:
         new = [code for code, value in enumerate(known) if value not in noted]
         if not new:
             return
-        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        indices = column.indices.fill_null(-1) if column.null_count else column.indices
+        codes = indices.to_numpy(zero_copy_only=False)
         first = {}
         for code in new:
             place = int((codes == code).argmax()) if len(codes) else 0
