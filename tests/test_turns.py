@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from modelbeam.formats import compression
 from modelbeam.formats.layout import OutputColumn
 from modelbeam.local.mode import Meter, Shares, processes_pay
 from modelbeam.models import turns
-from modelbeam.models.turns import Turns, alone, at_work, turns_of
+from modelbeam.models.turns import Turns, alone, at_work, coming, turns_of
 from modelbeam.predicting.failures import Failure
 from modelbeam.predicting.outcome import Outcome
 from modelbeam.predicting.predictor import CONFIRMED_OF_A_KIND, confirmed, predict_records
@@ -293,6 +294,21 @@ def test_a_process_that_was_forked_before_predicts_and_one_that_the_model_forks_
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["{'y': 2.0}", "alone"] * 2
+
+
+def test_in_a_child_that_a_call_forks_no_further_record_comes() -> None:
+    seen, child = 0, -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process may have threads
+        with coming(list(range(5))) as left:
+            for record in left:
+                seen += 1
+                if record == 1:
+                    child = os.fork()
+    if child == 0:
+        os._exit(seen)
+    assert seen == 5
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 # Nothing of ours is imported after the first call

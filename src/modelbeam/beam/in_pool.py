@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from modelbeam.beam.pools import pools
-from modelbeam.sinks import sink_of
 
 
 class PredictSplitInPool(beam.DoFn):
@@ -34,12 +33,7 @@ class PredictSplitInPool(beam.DoFn):
             return
         split = pool.splits[element]
         try:
-            task = pool.wait_open()
-            manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
-            if manifest is None:
-                manifest = pool.predict(split)
-            else:
-                pool.skip(split, manifest)
+            manifest = pool.predict(split)
         except Exception as error:
             pool.stop(error)
             return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from modelbeam.job.task import Task
 from modelbeam.sinks import Manifest
 from modelbeam.sources.splits import Split
 
@@ -21,14 +20,8 @@ class Pool(Protocol):
 
     splits: list[Split]
 
-    def wait_open(self) -> Task:
-        """Wait until the model is loaded and everything checked; what every split is told."""
-
     def predict(self, split: Split) -> Manifest | None:
-        """Have a split predicted and committed; ``None`` if its input is damaged."""
-
-    def skip(self, split: Split, manifest: Manifest) -> None:
-        """Count a split that an earlier run has done."""
+        """Have a split predicted and committed, unless it is; ``None`` if its input is damaged."""
 
     def stop(self, error: BaseException) -> None:
         """Note the first failure; no further split is begun."""

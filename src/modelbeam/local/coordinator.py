@@ -1,12 +1,15 @@
 """One run of a job on this machine: its task, how far it is, its publication, and how it ended.
 
 The steps of Beam's pipeline hand their work to it by its name (:mod:`modelbeam.beam.pools`); the
-processes are the pool's.
+processes are the pool's. The model is often ready before Beam is imported: the first splits are
+begun ahead then, and the steps are given what became of them.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +17,7 @@ from modelbeam.beam.pools import pools
 from modelbeam.errors import InputReadError, ModelbeamError, is_damage
 from modelbeam.job.task import Progress, Task, Totals
 from modelbeam.local.pool import StoppedError, WorkerPool
-from modelbeam.sinks import Manifest
+from modelbeam.sinks import Manifest, sink_of
 from modelbeam.sinks.files.publish import Publication, publish
 from modelbeam.sources.splits import Split
 
@@ -45,6 +48,8 @@ class Coordinator:
         self._done = Totals()
         self._predicted = 0
         self._bytes = 0
+        self._ahead: dict[int, Future[Manifest | None]] = {}
+        self._arrived = False
         pools[self.name] = self
 
     @property
@@ -68,6 +73,23 @@ class Coordinator:
             self._publication, self._task, self._bytes = publication, task, size
             self._changed.notify_all()
         self._pool.open(self, len(self.splits))
+        for _ in range(min(self._pool.workers, len(self.splits))):
+            threading.Thread(target=self._begin_ahead, name="ahead", daemon=True).start()
+
+    def _begin_ahead(self) -> None:
+        """Do one split after the other until the pipeline is there to say which comes next."""
+        while True:
+            with self._changed:
+                number = len(self._ahead)
+                if self._arrived or self.failure is not None or number == len(self.splits):
+                    return
+                split = self.splits[number]
+                begun = self._ahead[split.index] = Future()
+            try:
+                begun.set_result(self._predict(split))
+            except BaseException as error:
+                begun.set_exception(error)
+                return
 
     def totals(self) -> Totals:
         """How far the whole job is."""
@@ -92,16 +114,8 @@ class Coordinator:
 
     # What the steps do; see :class:`modelbeam.beam.pools.Pool`.
 
-    def wait_open(self) -> Task:
-        """Wait until the model is loaded and everything checked; what every split is told."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.failure or self._task)
-            if self.failure is not None or self._task is None:
-                raise StoppedError("The job was stopped.")
-            return self._task
-
     def predict(self, split: Split) -> Manifest | None:
-        """Have a split predicted, and count it.
+        """Have a split predicted and committed, unless it is, and count it.
 
         Returns:
             ``None`` if its input is damaged: that is told at the end, with all others done.
@@ -109,7 +123,20 @@ class Coordinator:
         Raises:
             JobError: the split failed; :attr:`failure` has the first one.
         """
-        task = self.wait_open()
+        with self._changed:
+            self._arrived = True
+            begun = self._ahead.get(split.index)
+        return self._predict(split) if begun is None else begun.result()
+
+    def _predict(self, split: Split) -> Manifest | None:
+        task = self._wait_open()
+        manifest: Manifest | None
+        manifest = sink_of(task.state, task.output, task.fingerprint).committed(split)
+        if manifest is not None:  # by an earlier run
+            with self._changed:
+                self._done.add(manifest.counts, split.bytes)
+                self._done.resumed += 1
+            return manifest
         try:
             manifest = self._pool.predict(split, task)
         except InputReadError as error:
@@ -125,11 +152,13 @@ class Coordinator:
             self._done.add(manifest.counts, split.bytes)
         return manifest
 
-    def skip(self, split: Split, manifest: Manifest) -> None:
-        """Count a split that an earlier run has done."""
+    def _wait_open(self) -> Task:
+        """Wait until the model is loaded and everything checked; what every split is told."""
         with self._changed:
-            self._done.add(manifest.counts, split.bytes)
-            self._done.resumed += 1
+            self._changed.wait_for(lambda: self.failure or self._task)
+            if self.failure is not None or self._task is None:
+                raise StoppedError("The job was stopped.")
+            return self._task
 
     def stop(self, error: BaseException) -> None:
         """Note the first failure; no further split is begun."""

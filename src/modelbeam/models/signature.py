@@ -189,21 +189,36 @@ class Signature:
         Returns:
             The records, without the fields that the schema ignores; ``None`` if some may be wrong.
         """
-        names = {column.name for column in self.columns}
-        others = not all(map(names.issuperset, records))
-        if others and not self.ignores:
-            return None
+        plain = {dict}.issuperset(map(type, records))  # others may do as they please
+        whole = plain and {len(self.columns)}.issuperset(map(len, records))
         for column in self.columns:
-            values = [record.get(column.name, MISSING) for record in records]
-            if not column.required and not column.filled:
-                values = [value for value in values if value is not MISSING]
+            values = _values_of(records, column.name) if plain else None
+            if values is None:
+                whole = False
+                values = [record.get(column.name, MISSING) for record in records]
+                if not column.required and not column.filled:
+                    values = [value for value in values if value is not MISSING]
             if column.nullable:
                 values = [value for value in values if value is not None]
             if not column.all_plain(values):
                 return None
+        if whole:  # as many members as columns, and each column is there
+            return records
+        names = {column.name for column in self.columns}
+        others = not all(map(names.issuperset, records))
+        if others and not self.ignores:
+            return None
         if not others:
             return records
         return [{n: v for n, v in record.items() if n in names} for record in records]
+
+
+def _values_of(records: list[dict[str, Any]], name: str) -> list[Any] | None:
+    """The values of a member that all records have; ``None`` if one lacks it."""
+    try:
+        return list(map(operator.itemgetter(name), records))
+    except KeyError:
+        return None
 
 
 def from_schema(schema: Any) -> Signature | None:

@@ -63,6 +63,7 @@ def _forked() -> None:
     """In a child: there is but one thread, and what others were about to do here is nobody's."""
     global _forks, _changed
     _forks += 1
+    getattr(_mine, "coming", []).clear()
     _changed = threading.Condition()
     _at_work.intersection_update({threading.get_ident()})
     _State.first = _State.alone = None
@@ -86,6 +87,24 @@ def end_if_forked(since: int) -> None:
     """
     if _forks != since:
         os._exit(0)
+
+
+@contextmanager
+def coming(records: list[Any]) -> Iterator[Iterator[Any]]:
+    """What a loop that calls a model for each record goes over.
+
+    In a child that the model forks nothing more comes, so that the loop need not look for it after
+    each call.
+
+    Args:
+        records: a list of the caller's own.
+    """
+    before = getattr(_mine, "coming", [])
+    _mine.coming = records
+    try:
+        yield iter(records)
+    finally:
+        _mine.coming = before
 
 
 @contextmanager

@@ -15,11 +15,20 @@ import pickle
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import length_hint
 from typing import Any
 
 from modelbeam.errors import TooManyCrashesError
 from modelbeam.models.base import Apart, LoadedModel, WrongNumberOfPredictionsError
-from modelbeam.models.turns import Turns, alone, end_if_forked, forks, is_ctrl_c, watch
+from modelbeam.models.turns import (
+    Turns,
+    alone,
+    coming,
+    end_if_forked,
+    forks,
+    is_ctrl_c,
+    watch,
+)
 from modelbeam.predicting.columns import Parts, in_order, validated
 from modelbeam.predicting.counts import Calls, masked
 from modelbeam.predicting.failures import Failure
@@ -117,7 +126,9 @@ def _rejected(model: LoadedModel, records: list[dict[str, Any]]) -> list[Failure
     JSON writes 1.0 as 1 if whoever writes it pleases, and a model of records is given what stands
     there: that a schema wants a float is no reason to keep it away.
     """
-    failures = _validate(model, records)[2]
+    if model.validate_many(records) is not None:
+        return []
+    failures = validated(records, model.validate)[2]
     if not failures or model.info.signature is None:
         return failures
     floats = {column.name for column in model.info.signature.columns if column.kind == "float"}
@@ -162,14 +173,20 @@ def _predict_records(
     def call_all(start: int, stop: int) -> None:
         nonlocal sure
         since = forks()
-        for row in range(start, stop):
-            try:
-                take(predict(records[row]))
-            except MODEL_ERRORS as error:
-                if is_ctrl_c(error):
-                    raise
-                failures.append(Failure.of(row, "predict", error))
-            end_if_forked(since)
+        with coming(records[start:stop]) as left:
+            while True:
+                try:
+                    for record in left:  # no more work a record than this: it is all that there is
+                        take(predict(record))
+                    break
+                except MODEL_ERRORS as error:
+                    end_if_forked(since)
+                    if is_ctrl_c(error):
+                        raise
+                    row = stop - 1 - length_hint(left)
+                    if row == len(collected.values) + len(failures):  # else it came between two
+                        failures.append(Failure.of(row, "predict", error))
+        end_if_forked(since)
         sure = collected.settle()
 
     watch(lambda: len(collected.values) + len(failures))

@@ -104,6 +104,18 @@ def of_cells(cells: Sequence[Cell]) -> Cells:
     )
 
 
+def of_plain(values: list[Any]) -> Cells:
+    """The same as :func:`of_values`, of Python's own types of which most lists have just one."""
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return of_numbers(np.array(values, np.float64))
+    if kinds == {str}:
+        lengths = np.array(list(map(len, values)), np.float64)
+        nan = np.full(len(values), math.nan)
+        return Cells(np.full(len(values), STRING, np.uint8), nan, list(map(_text, values)), lengths)
+    return of_values(values)
+
+
 def cell(value: Any) -> Cell:
     """The cell of one value; what it holds is copied."""
     if value is None:

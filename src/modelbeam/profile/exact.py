@@ -126,7 +126,8 @@ class Exact:
             if not len(numbers):
                 return
             low, high = float(numbers.min()), float(numbers.max())
-        self.zeros += int(np.count_nonzero(numbers == 0))
+        if low <= 0 <= high:
+            self.zeros += int(np.count_nonzero(numbers == 0))
         self._extend(low, high)
 
     def _see_values(self, column: Any) -> None:

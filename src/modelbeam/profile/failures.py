@@ -173,6 +173,14 @@ def shown_record(original: Mapping[str, Any], wants: Wants) -> dict[str, Any]:
     return {"record": cut[:RECORD].decode("utf-8", "ignore") + "…"}
 
 
+def as_it_was(original: Mapping[str, Any], wants: Wants) -> bytes | dict[str, Any]:
+    """What :func:`shown_record` can be made of later: the text, or if that is long, the result."""
+    if "record" not in original:
+        return {}
+    text = orjson.dumps(original["record"], default=str)
+    return text if len(text) <= RECORD else shown_record(original, wants)
+
+
 def _without(record: dict[str, Any], mask: tuple[str, ...]) -> dict[str, Any]:
     """A record with the values of some columns masked; ``a.b`` is member ``b`` of ``a``."""
     made: dict[str, Any] = {}

@@ -53,6 +53,8 @@ def steps(level: int) -> tuple[int, int]:
 
 def between(first: int, end: int, level: int) -> Numbers:
     """The numbers from ``first`` to before ``end`` that are in the sample of a level."""
+    if level == 0:
+        return np.arange(first, end, dtype=np.uint64)
     if level < ONE_BY_ONE or end - first < 1 << level:
         numbers = np.arange(first, end, dtype=np.uint64)
         return numbers[taken(numbers, level)]
@@ -77,6 +79,25 @@ def between(first: int, end: int, level: int) -> Numbers:
     return np.array(found, np.uint64)
 
 
+_first: dict[int, tuple[int, Numbers]] = {}
+"""By level the numbers in its sample, up to some number: all splits have the same."""
+
+
+def first_of(level: int, end: int) -> Numbers:
+    """The numbers before ``end`` that are in the sample of a level."""
+    known, numbers = _first.get(level, (0, np.empty(0, np.uint64)))
+    if known < end:
+        more = max(end, 2 * known)
+        numbers = np.concatenate((numbers, between(known, more, level)))
+        _first[level] = more, numbers
+    return numbers[: np.searchsorted(numbers, np.uint64(end))]
+
+
+_UNEVEN = 64
+"""No sample of a level has as many records less than its share: what is left over of the golden
+ratio's multiples grows with the logarithm of how many there are, by less than one a doubling."""
+
+
 class Level:
     """The level of a split's sample: the lowest at which its records so far are few enough.
 
@@ -88,15 +109,19 @@ class Level:
         self.most = most
         self.level = 0
         self.records = 0
-        self._taken: Numbers = np.empty(0, np.uint64)
 
     def grow(self, count: int) -> Any:
         """So many records more have come: which of these are in the sample, as indices."""
         first = self.records
         self.records += count
-        found = np.concatenate((self._taken, between(first, self.records, self.level)))
+        if self.level == 0 and self.records <= self.most:
+            return np.arange(count, dtype=np.int64)
+        while self.records >> self.level > self.most + _UNEVEN:
+            self.level += 1  # certainly too many
+        found = first_of(self.level, self.records)
         while len(found) > self.most:
             self.level += 1
-            found = found[taken(found, self.level)]
-        self._taken = found
-        return (found[found >= np.uint64(first)] - np.uint64(first)).astype(np.int64)
+            found = first_of(self.level, self.records)
+        return (found[np.searchsorted(found, np.uint64(first)) :] - np.uint64(first)).astype(
+            np.int64
+        )

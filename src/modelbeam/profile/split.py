@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from modelbeam.predicting.batch import Batch, Decoded
 from modelbeam.predicting.columns import Parts
@@ -21,6 +22,7 @@ from modelbeam.profile.cells import (
     COLUMNS,
     DOUBLE,
     INTEGER,
+    TEXT,
     Cell,
     Cells,
     cell,
@@ -30,10 +32,11 @@ from modelbeam.profile.cells import (
     of_arrow,
     of_cells,
     of_numbers,
+    of_plain,
     together,
 )
 from modelbeam.profile.exact import Counted, is_text
-from modelbeam.profile.failures import Failures, shown_record
+from modelbeam.profile.failures import Failures, as_it_was, shown_record
 from modelbeam.profile.odd import COLUMNS as ODD_COLUMNS
 from modelbeam.profile.odd import SCORES, Odd
 from modelbeam.profile.pace import Pace
@@ -78,6 +81,10 @@ class Sampled:
         """The records' numbers, in order, and the cells of each column."""
         if not self._chunks:
             return np.empty(0, np.uint64), {}
+        if all(isinstance(rows, list) for _, rows in self._chunks):  # then they are one
+            numbers = np.concatenate([numbers for numbers, _ in self._chunks])
+            rows = [row for _, some in self._chunks for row in some]
+            self._chunks = [(numbers, _by_column(rows) or list(map(_cells_of, rows)))]
         sizes = [len(numbers) for numbers, _ in self._chunks]
         parts: dict[str, dict[int, Any]] = {}
         for at, (_, rows) in enumerate(self._chunks):
@@ -98,11 +105,44 @@ class Sampled:
         return numbers, made
 
 
+class _Later(dict[str, Any]):
+    """A record of which the cells are made once it is known that it stays in the sample."""
+
+
+_PLAIN = frozenset({float, int, bool, type(None)})
+
+
+def _kept(record: Any) -> dict[str, Any]:
+    """What is noted of a record: a copy where that is small and nobody's but ours, else cells."""
+    if type(record) is not dict or len(record) > COLUMNS:
+        return _row(record)
+    for value in record.values():
+        kind = type(value)
+        if kind not in _PLAIN and (kind is not str or len(value) > TEXT):
+            return _row(record)
+    return _Later(record)
+
+
+def _cells_of(row: Any) -> dict[str, Cell]:
+    return _row(row) if type(row) is _Later else row
+
+
+def _by_column(rows: list[Any]) -> dict[str, Cells] | None:
+    """The columns of records that all have the same members; ``None`` if these do not."""
+    names = tuple(rows[0])
+    if {_Later} != set(map(type, rows)) or {names} != set(map(tuple, rows)):
+        return None
+    if not all(type(name) is str and len(name) <= TEXT for name in names):
+        return None
+    return {name: of_plain([row[name] for row in rows]) for name in names}
+
+
 def _columns_of(rows: Any) -> Any:
     """The columns of a chunk."""
     if not isinstance(rows, list):
         yield from rows.items()
         return
+    rows = list(map(_cells_of, rows))
     nothing: Cell = cell(None)
     for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
         yield name, [row.get(name, nothing) for row in rows]
@@ -118,6 +158,8 @@ def _joined(found: dict[int, Any], sizes: list[int]) -> Cells:
         part = found.get(at)
         if part is None:
             cells.append(missing(size))
+        elif isinstance(part, Cells):
+            cells.append(part)
         else:
             cells.append(of_cells(part) if isinstance(part, list) else of_arrow(part))
     return together(cells)
@@ -148,7 +190,7 @@ class Side:
     def see_dicts(self, numbers: Any, records: list[Any]) -> None:
         """Take some of the records, as they are."""
         self.counted.drop()
-        self.sampled.add(numbers, [_row(record) for record in records])
+        self.sampled.add(numbers, list(map(_kept, records)))
 
     def see_batch(self, batch: Any, numbers: Any, rows: Any) -> None:
         """Count an Arrow batch, and take some of its rows."""
@@ -181,7 +223,7 @@ class Member:
         self._first = 0
         self._rows: Any = None
         self._chosen: Any = None
-        self._places: dict[int, dict[str, Any]] = {}
+        self._places: dict[int, tuple[str, Any, Any]] = {}
 
     def decoded(self, decoded: Decoded) -> None:
         """Take what was read of a batch, before the model sees it."""
@@ -335,7 +377,8 @@ class Member:
         new = [code for code, value in enumerate(known) if value not in noted]
         if not new:
             return
-        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        indices = column.indices.fill_null(-1) if column.null_count else column.indices
+        codes = indices.to_numpy(zero_copy_only=False)
         first = {}
         for code in new:
             place = int((codes == code).argmax()) if len(codes) else 0
@@ -348,9 +391,12 @@ class Member:
         """Note of sampled records what is told of them, should their predictions be odd."""
         numbers = self.numbers_of(rows)
         chosen = np.flatnonzero(taken(numbers, self.level.level))
-        described = self._described(np.asarray(rows)[chosen], batch, path)
-        for at, number in enumerate(numbers[chosen].tolist()):
-            self._places[number] = described(at)
+        places = np.asarray(rows)[chosen].tolist()
+        for number, row in zip(numbers[chosen].tolist(), places, strict=True):
+            record: Any = {}
+            if self._wants.examples:
+                record = as_it_was(batch.original(row, True), self._wants)
+            self._places[number] = batch.source(row) or path, batch.position(row), record
 
     def settle(self) -> None:
         """Look for odd predictions among dicts that are sampled, once it is known which are."""
@@ -359,7 +405,10 @@ class Member:
         numbers, columns = self.predictions.sampled.columns()
 
         def described(at: int) -> dict[str, Any]:
-            return self._places[int(numbers[at])]
+            source, place, record = self._places[int(numbers[at])]
+            if isinstance(record, bytes):
+                record = shown_record({"record": orjson.Fragment(record)}, self._wants)
+            return {"source": as_utf8(source), **place._asdict(), **record}
 
         looked = 0
         for name, cells in columns.items():
