@@ -7,6 +7,7 @@ where there was no compiler and answers for whole blocks.
 from __future__ import annotations
 
 import json
+import math
 import random
 import struct
 from decimal import Decimal, getcontext
@@ -598,3 +599,33 @@ def test_a_record_is_judged_by_its_own_values_only() -> None:
     batch, rows, failures = to_batch(records, signature)
     assert batch.to_pylist() == [{"x": 1}, {"x": 3}, {"x": 4}]
     assert (rows, [failure.row for failure in failures]) == ([0, 2, 3], [1])
+
+
+def test_an_integer_that_is_no_double_is_doubtful_where_it_must_be_one() -> None:
+    signature = Signature((Column("x", "float", lossless=True, at_least=-(2.0**60)),), True)
+    numbers = [-(2**53), -(2**53) + 1, 2**53 - 1, 2**53, 2**53 + 1, 2**54 + 1, "1.5", "-1e300"]
+    found = check_lines(block_of("\n".join(f'{{"x":{n}}}' for n in numbers).encode()), signature)
+    assert found is not None
+    assert found.rows == [1, 2, 6]
+
+
+@given(
+    st.floats() | st.integers(-(2**70), 2**70) | st.integers(2**53 - 3, 2**53 + 3),
+    st.sampled_from(["above", "at_least", "below", "at_most"]),
+    st.sampled_from(["float", "int"]),
+    st.lists(st.integers(-3, 3), max_size=3),
+)
+def test_bounds_are_held_to_the_last_bit(bound: Any, side: str, kind: Any, near: Any) -> None:
+    column = Column("x", kind, **{side: bound})
+    values = [0, -1, 2**53 + 1, 2**63 - 1, -(2**63)]
+    if abs(bound) < 2**62:
+        values += [int(bound) + step for step in near]
+    texts = [str(v) if kind == "int" else repr(float(v)) for v in values]
+    if kind == "float" and abs(bound) <= 2**70:
+        here = float(bound)
+        texts += [repr(v) for v in (here, math.nextafter(here, 9e99), math.nextafter(here, -9e99))]
+    block = block_of("\n".join(f'{{"x":{text}}}' for text in texts).encode())
+    found = jsonl_columns.decode(block, Signature((column,), True))
+    assert found is not None
+    fits = [row for row, text in enumerate(texts) if column.problem(json.loads(text)) is None]
+    assert (list(range(block.count)) if found.rows is None else found.rows) == fits

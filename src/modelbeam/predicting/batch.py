@@ -124,6 +124,13 @@ class Batch(ABC):
         failures = decoded.failures + [moved(failure, decoded.rows) for failure in failures]
         return Decoded(batch, composed(decoded.rows, fitting), failures)
 
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """What :meth:`table` returns, where no code of the schema's has to see a record for it.
+
+        ``None`` where it has to, or if that is not known.
+        """
+        return None
+
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Some columns of some rows (``None``: of all), as they were before any model saw them."""
         decoded = self.records()

@@ -35,6 +35,7 @@ class JsonBatch(LinesBatch):
         super().__init__(block)
         self._keep = () if keep == "all" else keep
         self._certain: columns.Columns | None = None
+        self._signature: Signature | None = None
 
     def records(self) -> Decoded:
         """The records as dicts."""
@@ -48,19 +49,32 @@ class JsonBatch(LinesBatch):
         self, signature: Signature | None, validate: Callable[[dict[str, Any]], Any]
     ) -> Decoded:
         """The records as columns; the reference looks only at lines that are not certain."""
-        block, certain = self.block, None
-        if signature is not None and signature.exact:
-            certain = columns.decode(block, signature, self._keep)
-            self._certain = certain if self._keep else None
+        certain = self._decode(signature)
         if certain is not None and not certain.doubtful:
             return Decoded(certain.batch, certain.rows, [])
-        decoded = decode_records(block, certain.doubtful if certain else None)
+        decoded = decode_records(self.block, certain.doubtful if certain else None)
         batch, fitting, failures = to_batch(decoded.records, signature, validate)
         rows = composed(decoded.rows, fitting)
         failures = decoded.failures + [moved(failure, decoded.rows) for failure in failures]
         if certain is not None:
             batch, rows = _merged(certain, batch, rows or [])
         return Decoded(batch, rows, failures)
+
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """The records as columns, if none of their lines is doubtful."""
+        certain = self._decode(signature)
+        if certain is None or certain.doubtful:
+            return None
+        return Decoded(certain.batch, certain.rows, [])
+
+    def _decode(self, signature: Signature | None) -> columns.Columns | None:
+        """What is certain of the lines; remembered."""
+        if signature is None or not signature.decodable:
+            return None
+        if self._signature is not signature:
+            self._certain = columns.decode(self.block, signature, self._keep)
+            self._signature = signature
+        return self._certain
 
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Members of the lines, their texts as they are."""
@@ -74,7 +88,8 @@ class JsonBatch(LinesBatch):
     def _cut(self, names: Sequence[str], rows: list[int] | None) -> list[bytes]:
         """Some members of some lines, cut out by the decoder in C where it is certain of them."""
         lines = self.block.lines
-        certain = self._certain or columns.places_of(self.block, names)
+        certain = self._certain if self._keep else None
+        certain = certain or columns.places_of(self.block, names)
         if certain is None or certain.places is None:
             chosen = lines if rows is None else [lines[row] for row in rows]
             return [selected(line, names) for line in chosen]
