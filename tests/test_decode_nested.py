@@ -426,3 +426,10 @@ def test_strings_are_freed_of_their_escapes(length: int) -> None:
     assert found.doubtful == []
     found.batch.validate(full=True)
     assert found.batch.column("x").to_pylist() == [*made, "".join(made)]
+
+
+def test_what_is_not_written_is_a_column_all_the_same() -> None:
+    hidden = create_model("Hidden", x=(list[Leaf], Field(exclude=True)))
+    found = check(block_of(b'{"x":[{"length":1}]}\n{"x":[{"length":"2"}]}'), of_model(hidden))
+    assert found is not None
+    assert (found.rows, found.doubtful) == ([0], [1])
