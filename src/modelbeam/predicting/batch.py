@@ -61,7 +61,7 @@ class Kept(ABC):
         return [row for row in range(len(self)) if wanted & self.names(row)]
 
     @abstractmethod
-    def texts(self) -> list[bytes]:
+    def texts(self) -> Sequence[bytes]:
         """Each record's kept columns as the text of a JSON object."""
 
     @abstractmethod

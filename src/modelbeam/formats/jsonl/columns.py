@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from modelbeam.formats.jsonl.texts import Texts
 from modelbeam.formats.lines import LineBlock
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import array_of, type_of
@@ -87,8 +88,7 @@ def _decode_with_open_columns(
     if found is None or found.doubtful or found.places is None:
         return None
     places = found.places[:, [noted.index(name) for name in names]]
-    texts = cut(block, places, names).to_pylist()
-    records = orjson.loads(b"[" + b",".join(texts) + b"]")
+    records = orjson.loads(b"[" + b",".join(cut(block, places, names)) + b"]")
     arrays = []
     for column in columns:
         if column in typed:
@@ -357,6 +357,11 @@ def _doubles_within(column: Column) -> tuple[float, float]:
             if most > bound or (strict and most == bound):
                 most = math.nextafter(most, -math.inf)
             high = most if math.isnan(most) else min(high, most)
+    # a double at a bound as large as this may have been an integer beyond it
+    if _EXACT < abs(low) < math.inf:
+        low = math.nextafter(low, math.inf)
+    if _EXACT < abs(high) < math.inf:
+        high = math.nextafter(high, -math.inf)
     return low, high
 
 
@@ -414,7 +419,7 @@ def _array(pa: Any, node: _Node, slots: int, kind: Any) -> Any:
     return pa.Array.from_buffers(kind, slots, buffers, nulls, children=children)
 
 
-def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
+def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Texts:
     """The members that are kept of each row, as the text of a JSON object; nothing is parsed.
 
     Args:
@@ -423,10 +428,8 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
         keep: their names, in the order of the result; those that a row lacks are left out.
 
     Returns:
-        A ``pyarrow.LargeBinaryArray``, one text a row, each in one line.
+        One text a row, each in one line.
     """
-    import pyarrow as pa
-
     native = library()
     if native is None:
         raise RuntimeError("places are known only to the decoder in C")
@@ -441,8 +444,7 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
         block.data, places.ctypes.data, rows, len(heads), b"".join(heads),
         ends.ctypes.data, text.ctypes.data, offsets.ctypes.data,
     )  # fmt: skip
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), rows, buffers)
+    return Texts(text[: int(offsets[-1])].tobytes(), offsets[:-1], offsets[1:])
 
 
 def _has_doubtful_numbers(columns: Sequence[Column], batch: Any) -> bool:
