@@ -16,6 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelbeam.formats.jsonl.encode import Encoded, encode_records, encode_table, selected
+from modelbeam.formats.jsonl.texts import Texts
+from modelbeam.formats.lines import LineBlock
 
 MEAN_FLOATS = [5.0, 1e22, 1e16, 1e21, 123456789012345680.0, -0.0, 0.0, 5e-324, 1e-7, 1e-5, 0.1]
 MEAN_STRINGS = [
@@ -278,6 +280,58 @@ def test_kept_members_stand_before_the_predictions_as_they_were(kept: bytes, lin
 @pytest.mark.parametrize(("kept", "line"), [(b'{"a":1}', b'{"a":1}'), (b"{}", b"{}")])
 def test_an_empty_prediction_adds_nothing_to_what_is_kept(kept: bytes, line: bytes) -> None:
     assert lines_of(encode_records([{}], [kept])) == [line]
+
+
+kept_objects = st.lists(
+    st.builds(
+        lambda before, members, after: before + b"{" + b" ,".join(members) + after,
+        st.sampled_from([b"", b" ", b"\r\t"]),
+        st.lists(
+            st.sampled_from([b' "a":1', b'"b" :"}\\r"', b'\r"c":{}', b'"d":[\r]']), max_size=3
+        ),
+        st.sampled_from([b"}", b" }", b"\r} \r", b"}\t"]),
+    ),
+    max_size=6,
+)
+
+
+@given(kept_objects, st.data())
+def test_texts_in_one_piece_of_memory_are_those_of_a_list(kept: list[bytes], data: Any) -> None:
+    memory, places = b"", []
+    for text in kept:
+        memory += data.draw(st.sampled_from([b"", b"{", b"\n", b"x"]))
+        places.append((len(memory), len(memory) + len(text)))
+        memory += text
+    texts = Texts(memory, [begin for begin, _ in places], [end for _, end in places])
+    plain = [text.replace(b"\r", b" ") for text in kept]
+    assert list(texts) == texts == plain
+    assert [texts[row] for row in range(len(texts))] == plain
+    assert Texts.of(kept) == plain
+    rows = data.draw(st.lists(st.sampled_from(range(len(kept))))) if kept else []
+    taken = texts.take(rows)
+    assert taken == [plain[row] for row in rows]
+    assert taken[1:] == [plain[row] for row in rows][1:]
+    parts = [b"}", b'"b"', b"["]
+    assert list(taken.holding(parts[1:])) == [
+        at for at, row in enumerate(rows) if any(part in plain[row] for part in parts[1:])
+    ]
+    predictions = [{"y": row} for row in range(len(rows))]
+    batch = table(y=pa.array(range(len(rows)), pa.int64()))
+    wanted = lines_of(encode_records(predictions, [plain[row] for row in rows]))
+    assert lines_of(encode_records(predictions, taken)) == wanted
+    assert lines_of(encode_table(batch, taken)) == wanted
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"{}\r", b" "])), st.booleans())
+def test_lines_stand_where_their_block_says(lines: list[bytes], ends: bool) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+    block = LineBlock(data, 0, 0, data.count(b"\n") + (data != b"" and not data.endswith(b"\n")))
+    assert Texts(data, *block.spans()) == [line.replace(b"\r", b" ") for line in block.lines]
+
+
+def test_as_many_texts_are_kept_as_there_are_predictions() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        encode_table(table(y=pa.array([1, 2])), [b"{}"])
 
 
 def test_kept_members_stay_with_their_records_where_some_fail() -> None:

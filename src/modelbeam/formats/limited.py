@@ -81,6 +81,11 @@ class FirstRecords(Batch):
         """The records as columns."""
         return self._cut(self._batch.table(signature, validate))
 
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """The records as columns, if no schema's code has to see them."""
+        plain = self._batch.plain_table(signature)
+        return None if plain is None else self._cut(plain)
+
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Some columns of some rows."""
         return self._batch.keep(names, self.records().rows if rows is None else rows)

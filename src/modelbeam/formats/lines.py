@@ -66,6 +66,12 @@ class LineBlock:
                 self._lines.pop()
         return self._lines
 
+    def spans(self) -> tuple[Any, Any]:
+        """Where each line begins in ``data``, and where it ends, its newline left out."""
+        begins = self._all_begins()[: self.count]
+        ends = np.append(self._begins[1:] - 1, len(self.data))[: self.count]
+        return begins, ends
+
     def position(self, row: int) -> Position:
         """Where the line is: from 1 in its piece, and its offset in the file."""
         offset = self.offset + self._begin(row)
@@ -82,10 +88,14 @@ class LineBlock:
             for _ in range(row):
                 start = self.data.index(b"\n", start) + 1
             return start
+        return int(self._all_begins()[row])
+
+    def _all_begins(self) -> Any:
+        """Where the lines begin; one more than they are if the last has its newline."""
         if self._begins is None:
             ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
             self._begins = np.concatenate(([0], ends + 1))
-        return int(self._begins[row])
+        return self._begins
 
     def one(self, row: int) -> bytes:
         """The line without its newline; where they are not apart yet, it alone is cut out."""

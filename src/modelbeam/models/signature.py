@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Union
 
 from modelbeam.models import shapes
@@ -59,6 +59,9 @@ class Column:
         shape: what the values are made of, where it is more than a plain type and known.
         member: what a validated record calls it, if not by its name.
         lossless: whether an integer in a column of floats must be one of them exactly.
+        parts: where the schema says all of what is inside: the members of an object, or what the
+            items of a list are; see :meth:`inside`.
+        closed: whether an object may have no other members.
     """
 
     name: str
@@ -74,6 +77,18 @@ class Column:
     shape: Shape = field(default=None, compare=False)
     member: str | None = field(default=None, compare=False)
     lossless: bool = field(default=False, compare=False)
+    parts: tuple[Column, ...] | None = field(default=None, compare=False)
+    closed: bool = field(default=False, compare=False)
+
+    @property
+    def inside(self) -> tuple[Column, ...] | None:
+        """The members of an object or, one column, the items of a list; ``None`` if not known."""
+        return _NUMBERS if self.parts is None and self.shape == FLOATS else self.parts
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the values are known to be lists."""
+        return isinstance(self.shape, tuple) and self.shape[0] == "list"
 
     @property
     def bounded(self) -> bool:
@@ -123,6 +138,9 @@ class Column:
         return isinstance(value, tuple(allowed))  # numpy.float64, a str that is an enum
 
 
+_NUMBERS = (Column("item", "float"),)
+
+
 def is_exact(value: Any) -> bool:
     """Whether a number is one that a double has."""
     if not isinstance(value, int) or -(2**53) <= value <= 2**53:
@@ -151,6 +169,8 @@ class Signature:
         whole: whether the schema looks at nothing but the columns.
         ignores: whether it takes other fields and leaves them out.
         typed: whether data whose columns are of other types throughout is refused before a run.
+        nested: whether a record is certainly one that the schema takes as it is, if the columns,
+            and all that is inside of them, are of the very types that are named.
     """
 
     columns: tuple[Column, ...]
@@ -159,6 +179,12 @@ class Signature:
     whole: bool = field(default=True, compare=False)
     ignores: bool = field(default=False, compare=False)
     typed: bool = field(default=False, compare=False)
+    nested: bool = field(default=False, compare=False)
+
+    @property
+    def decodable(self) -> bool:
+        """Whether records of the right types can be told without the schema's own code."""
+        return self.exact or self.nested
 
     @property
     def names(self) -> list[str]:
@@ -227,24 +253,61 @@ def from_schema(schema: Any) -> Signature | None:
     if not isinstance(fields, dict):
         return None
     columns: list[Column] = []
-    exact = whole = not _validates_its_own_way(type(schema))
+    exact = nested = whole = not _validates_its_own_way(type(schema))
+    ignores = getattr(schema, "_ignore_extra_keys", None) is True
     for key, value in fields.items():
         name = _name_of_key(key)
         if name is None:
-            exact = whole = False
+            exact = nested = whole = False
             continue
-        required = type(key).__name__ != "Optional"
-        filled = hasattr(key, "default")
-        kind, nullable = _plain_type(value)
-        nullable = nullable or value is object
-        exact = exact and (kind != "any" or value is object or value == [float])
-        shape = shapes.of_schema(value, _name_of_key) if kind == "any" else None
-        truth = kind in ("int", "float") and _takes(type(schema), value, True)
-        columns.append(
-            Column(name, kind, nullable, required, filled=filled, truth=truth, shape=shape)
-        )
-    ignores = getattr(schema, "_ignore_extra_keys", None) is True
-    return Signature(tuple(columns), exact, whole=whole, ignores=ignores)
+        column = _schema_column(name, key, value, type(schema))
+        plain = column.kind != "any" or value is object or value == [float]
+        exact = exact and plain
+        nested = nested and (plain or column.parts is not None)
+        columns.append(column)
+    return Signature(tuple(columns), exact, whole=whole, ignores=ignores, nested=nested)
+
+
+def _schema_column(name: str, key: Any, value: Any, library: Any) -> Column:
+    """A column of the ``schema`` library."""
+    kind, nullable = _plain_type(value)
+    return Column(
+        name,
+        kind,
+        nullable or value is object,
+        required=type(key).__name__ != "Optional",
+        filled=hasattr(key, "default"),
+        truth=kind in ("int", "float") and _takes(library, value, True),
+        shape=shapes.of_schema(value, _name_of_key) if kind == "any" else None,
+        parts=_parts_of_schema(value, library) if kind == "any" else None,
+        closed=True,
+    )
+
+
+def _parts_of_schema(value: Any, library: Any) -> tuple[Column, ...] | None:
+    """What is inside of a list or an object, if plain types are all that is said of it."""
+    if shapes.of_schema(value, _name_of_key) is None:
+        return None
+    if type(value).__name__ == "Or":
+        others = [member for member in value.args if member is not None]
+        one = len(others) == 1 and type(value).__module__ == "schema"
+        return _parts_of_schema(others[0], library) if one else None
+    if type(value) is list and len(value) == 1:
+        return _all_known([_schema_column("item", "item", value[0], library)])
+    if type(value) is dict and value:
+        names = [str(_name_of_key(key)) for key in value]
+        columns = [
+            _schema_column(name, key, member, library)
+            for name, (key, member) in zip(names, value.items(), strict=True)
+        ]
+        return _all_known(columns) if len(set(names)) == len(names) else None
+    return None
+
+
+def _all_known(columns: Sequence[Column]) -> tuple[Column, ...] | None:
+    """The columns, if all are of plain types or known inside."""
+    known = all(column.kind != "any" or column.parts is not None for column in columns)
+    return tuple(columns) if known else None
 
 
 def _validates_its_own_way(cls: type) -> bool:
@@ -276,39 +339,101 @@ def from_pydantic(model: Any) -> Signature | None:
         return _from_pydantic_1(model)
     if getattr(model, "__pydantic_root_model__", False):
         return None
+    columns, plain, understood = _pydantic_columns(model, 0)
+    exact = understood and all(plain)
+    known = all(p or column.parts is not None for p, column in zip(plain, columns, strict=True))
+    return Signature(columns, exact, converts=True, nested=understood and known)
+
+
+def _pydantic_columns(model: Any, depth: int) -> tuple[tuple[Column, ...], list[bool], bool]:
+    """The columns of a pydantic model.
+
+    Returns:
+        Them; of each whether its kind says what values it takes; and whether nothing else is said.
+    """
     config = getattr(model, "model_config", {})
-    decorators = model.__pydantic_decorators__
-    exact = not _has_code_of_its_own(model, config)
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    renames = any(one.info.mode == "before" for one in decorators.model_validators.values())
-    columns = []
-    for name, one in fields.items():
-        kind, nullable = _plain_type(one.annotation)
-        bounds, understood = _bounds(one.metadata)
-        if bounds and kind not in ("float", "int"):
-            bounds, understood = {}, False
-        alias = one.validation_alias or one.alias or name
-        one_name = isinstance(alias, str) and (alias == name or not by_name)
-        checks_defaults = one.validate_default or config.get("validate_default")
-        nullable = nullable or one.annotation in (Any, object)
+    understood = not _has_code_of_its_own(model, config)
+    columns, all_plain = [], []
+    for name, one in model.model_fields.items():
+        column, clear = _pydantic_column(model, config, name, one, depth)
         plain = (
-            kind != "any"
+            column.kind != "any"
             or one.annotation in (Any, object)
             or _without_null(one.annotation) in (list[float], list[float])
         )
-        exact = exact and understood and plain and one_name
-        column = Column(
-            alias if isinstance(alias, str) else name,
-            kind,
-            nullable,
-            required=one.is_required() and one_name and not renames,
-            **bounds,
-            filled=not one.is_required() and (one.default is not None or bool(checks_defaults)),
-            shape=shapes.of_annotation(one.annotation) if kind == "any" else None,
-            member=name,
-        )
+        understood = understood and clear
         columns.append(column)
-    return Signature(tuple(columns), exact, converts=True)
+        all_plain.append(plain)
+    return tuple(columns), all_plain, understood
+
+
+def _pydantic_column(
+    model: Any, config: dict[str, Any], name: str, one: Any, depth: int
+) -> tuple[Column, bool]:
+    """A field as a column, and whether nothing more is said of it but what is inside."""
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    validators = model.__pydantic_decorators__.model_validators
+    renames = any(one.info.mode == "before" for one in validators.values())
+    kind, nullable = _plain_type(one.annotation)
+    bounds, understood = _bounds(one.metadata)
+    if bounds and kind not in ("float", "int"):
+        bounds, understood = {}, False
+    alias = one.validation_alias or one.alias or name
+    one_name = isinstance(alias, str) and (alias == name or not by_name)
+    checks_defaults = one.validate_default or config.get("validate_default")
+    strict = config.get("strict") or any(type(item).__name__ == "Strict" for item in one.metadata)
+    column = Column(
+        alias if isinstance(alias, str) else name,
+        kind,
+        nullable or one.annotation in (Any, object),
+        required=one.is_required() and one_name and not renames,
+        **bounds,
+        filled=not one.is_required() and (one.default is not None or bool(checks_defaults)),
+        shape=shapes.of_annotation(one.annotation) if kind == "any" else None,
+        member=name,
+        # a strict model inside another one is no object, but something of its class
+        parts=_parts_of_annotation(one.annotation, depth) if kind == "any" and not strict else None,
+    )
+    return column, understood and one_name
+
+
+_DEEPEST = 32
+
+
+def _parts_of_annotation(annotation: Any, depth: int) -> tuple[Column, ...] | None:
+    """What is inside of a list or a model, if plain types are all that is said of it."""
+    annotation = _without_null(annotation)
+    shape = shapes.of_annotation(annotation)
+    if shape is None or depth > _DEEPEST:
+        return None
+    if typing.get_origin(annotation) is list:
+        (item,) = typing.get_args(annotation)
+        kind, nullable = _plain_type(item)
+        inside = _parts_of_annotation(item, depth + 1) if kind == "any" else None
+        shape = shapes.of_annotation(item) if kind == "any" else None
+        return _all_known(
+            [Column("item", kind, nullable, shape=shape, parts=inside, lossless=_is_union(item))]
+        )
+    if not isinstance(annotation, type) or shape[0] != "struct" or not shape[1]:
+        return None
+    config = getattr(annotation, "model_config", {})
+    columns, _, understood = _pydantic_columns(annotation, depth + 1)
+    fields = getattr(annotation, "model_fields", {}).values()
+    if not understood or config.get("strict") or len({c.name for c in columns}) < len(columns):
+        return None
+    if any(one.exclude or getattr(one, "exclude_if", None) for one in fields):
+        return None
+    return _all_known(
+        [
+            replace(column, lossless=_is_union(one.annotation))
+            for column, one in zip(columns, fields, strict=True)
+        ]
+    )
+
+
+def _is_union(annotation: Any) -> bool:
+    """Whether it is integers and floats, so that an integer stays one that no double may be."""
+    return _plain_type(annotation)[0] == "float" and _without_null(annotation) is not float
 
 
 def _without_null(annotation: Any) -> Any:

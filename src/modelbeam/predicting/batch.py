@@ -61,7 +61,7 @@ class Kept(ABC):
         return [row for row in range(len(self)) if wanted & self.names(row)]
 
     @abstractmethod
-    def texts(self) -> list[bytes]:
+    def texts(self) -> Sequence[bytes]:
         """Each record's kept columns as the text of a JSON object."""
 
     @abstractmethod
@@ -123,6 +123,13 @@ class Batch(ABC):
         batch, fitting, failures = to_batch(decoded.records, signature, validate)
         failures = decoded.failures + [moved(failure, decoded.rows) for failure in failures]
         return Decoded(batch, composed(decoded.rows, fitting), failures)
+
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """What :meth:`table` returns, where no code of the schema's has to see a record for it.
+
+        ``None`` where it has to, or if that is not known.
+        """
+        return None
 
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Some columns of some rows (``None``: of all), as they were before any model saw them."""

@@ -217,7 +217,11 @@ def _as_kind(column: Column, value: Any) -> Any:
         return None
     try:
         if column.kind == "any":
-            return list(map(float, value)) if column.shape == FLOATS else value
+            if column.shape != FLOATS:
+                return value
+            if None in value:
+                return [None if member is None else float(member) for member in value]
+            return list(map(float, value))
         if column.kind == "float":
             return float(value)
         if column.kind == "int":
@@ -290,7 +294,7 @@ def _type_in(column: Column, value: Any) -> lattice.Type:
     """What must agree for two values to stand in one array of a column."""
     import pyarrow as pa
 
-    declared = _type_of(column)
+    declared = type_of(column)
     try:
         if declared is None:
             return lattice.type_of(value)
@@ -329,7 +333,7 @@ def array_of(column: Column, values: list[Any], sure: bool = False) -> Any | Non
     """An Arrow array of values, or ``None`` where a closer look is needed; not if it was taken."""
     import pyarrow as pa
 
-    declared = _type_of(column)
+    declared = type_of(column)
     try:
         array = pa.array(values, declared)
     except (OverflowError, ValueError, TypeError, RecursionError):
@@ -385,7 +389,7 @@ def _has_floats(column: Column) -> bool:
     return column.kind == "float" or column.shape == FLOATS
 
 
-def _type_of(column: Column) -> Any | None:
+def type_of(column: Column) -> Any | None:
     """The Arrow type of a column; ``None`` where it follows from the values."""
     return _arrow_type(column.kind if column.kind != "any" else column.shape)
 

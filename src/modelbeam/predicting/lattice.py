@@ -160,6 +160,8 @@ def as_arrow_has_it(value: Any, depth: int = 0) -> Any:
         return sorted((as_arrow_has_it(member, depth + 1) for member in value), key=repr)
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         return value.astimezone(datetime.timezone.utc)
+    if hasattr(value, "model_dump"):  # of pydantic, in a field that it does not write
+        return as_arrow_has_it(value.model_dump(by_alias=False), depth + 1)
     if isinstance(value, _AS_TEXT) or hasattr(value, "unicode_string"):
         return str(value)
     return value

@@ -177,6 +177,9 @@ def _decoded(batch: Batch, model: LoadedModel) -> Decoded:
     signature = model.info.signature
     # the schema's own code is the model's: it waits for its turn, for few records one by one
     if signature is None or not signature.exact:
+        plain = None if signature is None else batch.plain_table(signature)
+        if plain is not None:
+            return plain
         return model.turns.use(batch.table, signature, model.validate)
     return batch.table(signature, lambda record: model.turns.use(model.validate, record))
 

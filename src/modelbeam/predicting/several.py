@@ -262,6 +262,10 @@ class _Shared(_View):
             self._done.tables.append((signature, decoded))
         return decoded
 
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """The records as columns, if no schema's code has to see them."""
+        return self._batch.plain_table(signature)
+
 
 class Chosen(_View):
     """Some records of a batch.

@@ -7,6 +7,7 @@
 :mod:`.columns`         lines straight into columns, in C
 :mod:`.values`          what each type becomes in JSON
 :mod:`.table`           columns as lines, in C
+:mod:`.texts`           texts that stand in one piece of memory
 :mod:`.encode`          predictions, and what is kept of the input, as lines
 :mod:`.writer`          a file of them
 ======================= ==========================================================================

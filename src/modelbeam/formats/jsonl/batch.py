@@ -12,15 +12,12 @@ import orjson
 from modelbeam.formats.jsonl import columns
 from modelbeam.formats.jsonl.decode import decode_records
 from modelbeam.formats.jsonl.encode import selected
+from modelbeam.formats.jsonl.texts import Texts
 from modelbeam.formats.lines import LineBlock, LinesBatch
 from modelbeam.models.signature import Signature
 from modelbeam.predicting.batch import Decoded, Keep, Kept, composed
 from modelbeam.predicting.columns import to_batch
-from modelbeam.predicting.failures import (
-    moved,
-    original_text,
-    without_returns,
-)
+from modelbeam.predicting.failures import moved, original_text
 
 
 class JsonBatch(LinesBatch):
@@ -35,6 +32,7 @@ class JsonBatch(LinesBatch):
         super().__init__(block)
         self._keep = () if keep == "all" else keep
         self._certain: columns.Columns | None = None
+        self._signature: Signature | None = None
 
     def records(self) -> Decoded:
         """The records as dicts."""
@@ -48,13 +46,10 @@ class JsonBatch(LinesBatch):
         self, signature: Signature | None, validate: Callable[[dict[str, Any]], Any]
     ) -> Decoded:
         """The records as columns; the reference looks only at lines that are not certain."""
-        block, certain = self.block, None
-        if signature is not None and signature.exact:
-            certain = columns.decode(block, signature, self._keep)
-            self._certain = certain if self._keep else None
+        certain = self._decode(signature)
         if certain is not None and not certain.doubtful:
             return Decoded(certain.batch, certain.rows, [])
-        decoded = decode_records(block, certain.doubtful if certain else None)
+        decoded = decode_records(self.block, certain.doubtful if certain else None)
         batch, fitting, failures = to_batch(decoded.records, signature, validate)
         rows = composed(decoded.rows, fitting)
         failures = decoded.failures + [moved(failure, decoded.rows) for failure in failures]
@@ -62,25 +57,41 @@ class JsonBatch(LinesBatch):
             batch, rows = _merged(certain, batch, rows or [])
         return Decoded(batch, rows, failures)
 
+    def plain_table(self, signature: Signature) -> Decoded | None:
+        """The records as columns, if none of their lines is doubtful."""
+        certain = self._decode(signature)
+        if certain is None or certain.doubtful:
+            return None
+        return Decoded(certain.batch, certain.rows, [])
+
+    def _decode(self, signature: Signature | None) -> columns.Columns | None:
+        """What is certain of the lines; remembered."""
+        if signature is None or not signature.decodable:
+            return None
+        if self._signature is not signature:
+            self._certain = columns.decode(self.block, signature, self._keep)
+            self._signature = signature
+        return self._certain
+
     def keep(self, names: Keep, rows: list[int] | None) -> Kept:
         """Members of the lines, their texts as they are."""
         if names != "all":
             return KeptText(self._cut(names, rows))
-        lines = self.block.lines
-        if rows is not None:
-            lines = [lines[row] for row in rows]
-        return KeptText([without_returns(line) for line in lines])
+        texts = Texts(self.block.data, *self.block.spans())
+        return KeptText(texts if rows is None else texts.take(rows))
 
-    def _cut(self, names: Sequence[str], rows: list[int] | None) -> list[bytes]:
+    def _cut(self, names: Sequence[str], rows: list[int] | None) -> Sequence[bytes]:
         """Some members of some lines, cut out by the decoder in C where it is certain of them."""
-        lines = self.block.lines
-        certain = self._certain or columns.places_of(self.block, names)
+        certain = self._certain if self._keep else None
+        certain = certain or columns.places_of(self.block, names)
         if certain is None or certain.places is None:
+            lines = self.block.lines
             chosen = lines if rows is None else [lines[row] for row in rows]
             return [selected(line, names) for line in chosen]
-        made: list[bytes] = columns.cut(self.block, certain.places, names).to_pylist()
+        made = columns.cut(self.block, certain.places, names)
         if certain.rows == rows:
             return made
+        lines = self.block.lines
         by_line = dict(zip(certain.rows or range(len(made)), made, strict=True))
         return [
             by_line[row] if row in by_line else selected(lines[row], names)
@@ -101,15 +112,15 @@ class KeptText(Kept):
         texts: one a record.
     """
 
-    def __init__(self, texts: list[bytes]) -> None:
-        self._texts = texts
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._texts = Texts.of(texts)
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def take(self, rows: Sequence[int]) -> Kept:
         """The same of some of the records."""
-        return KeptText([self._texts[row] for row in rows])
+        return KeptText(self._texts.take(rows))
 
     def names(self, row: int) -> set[str]:
         """The members that one record has."""
@@ -118,19 +129,19 @@ class KeptText(Kept):
     def clashing(self, names: Sequence[str]) -> Sequence[int]:
         """The rows whose text holds one of the names, or an escape that may hide one."""
         tokens = [json.dumps(n, ensure_ascii=False).encode("utf-8", "replace") for n in names]
-        return [
-            row
-            for row, text in enumerate(self._texts)
-            if b"\\" in text or any(token in text for token in tokens)
-        ]
+        return self._texts.holding([*tokens, *_HIDING])
 
-    def texts(self) -> list[bytes]:
+    def texts(self) -> Sequence[bytes]:
         """The texts."""
         return self._texts
 
     def dicts(self) -> list[dict[str, Any]]:
         """The texts, parsed."""
         return [orjson.loads(text) for text in self._texts]
+
+
+_HIDING = (rb"\u", rb"\/")
+"""Escapes of what may as well stand in a name without one."""
 
 
 def _merged(certain: columns.Columns, batch: Any, rows: list[int]) -> tuple[Any, list[int]]:

@@ -4,6 +4,10 @@
  * wanted column is there once with a value of its kind. Every other line is called doubtful and
  * left to the caller, who has a slower parser to decide. So this file never reports an error.
  *
+ * Columns may be nested. A column belongs to a domain: the lines, or the items of the innermost list
+ * around it. All columns of a domain have a slot for each of its rows or items, also where an object
+ * around them is null, as Arrow has it.
+ *
  * Memory safety rests on one fact: data[length] is NUL (CPython's bytes are terminated), NUL is
  * valid nowhere in JSON, and each loop below moves on only over a byte that it has accepted.
  * Fixed-length comparisons and loads of several bytes check the distance to the end first.
@@ -34,27 +38,11 @@
 #define DEEPEST 256            /* nesting of a value that is skipped; deeper is doubtful */
 #define SMALLEST_POWER (-342)  /* of five, in the table */
 #define LARGEST_POWER 308
-#define MOST_KNOWN 512         /* members of a line whose names are remembered */
 #define CHUNK 16               /* bytes of a string that are looked at together */
 
-enum kind { FLOAT = 0, INTEGER = 1, BOOLEAN = 2, STRING = 3, PLACE = 4, FLOATS = 5 };
+enum kind { FLOAT = 0, INTEGER = 1, BOOLEAN = 2, STRING = 3, PLACE = 4, LIST = 5, STRUCT = 6 };
 
-typedef struct {
-    const uint8_t *name;   /* as it stands in the data, without quotes */
-    int64_t name_length;
-    int64_t kind;
-    int64_t nullable;      /* null is a value */
-    int64_t required;      /* absence is not */
-    void *values;          /* double, int64_t or uint8_t a row; for strings, lists int32_t offsets */
-    uint8_t *valid;        /* a row: 1 if there is a value */
-    void *text;            /* for strings their bytes, for lists their doubles, one after another */
-    int64_t text_length;   /* out: of the rows so far, and what the present line has added */
-    int64_t text_kept;     /* scratch: of the rows so far */
-    int64_t nulls;         /* out */
-    int64_t seen;          /* scratch: the last line that has it, from 1 */
-    int32_t *places;       /* a row: where in the data its text begins and ends; or NULL */
-    int64_t stride;        /* from one row's place to the next one's, in int32_t */
-} column;
+typedef struct column column;
 
 typedef struct {
     const uint8_t *text; /* from the quote before the name to the value */
@@ -62,15 +50,38 @@ typedef struct {
     column *column; /* NULL if it is not wanted */
 } member;
 
+struct column {
+    const uint8_t *name;   /* as it stands in the data, without quotes */
+    int64_t name_length;
+    int64_t kind;
+    int64_t nullable;      /* null is a value */
+    int64_t required;      /* absence is not */
+    int64_t bounded;       /* numbers outside of the bounds below are doubtful */
+    double low, high;      /* of a FLOAT, inclusive */
+    int64_t least, most;   /* of an INTEGER, inclusive */
+    void *values;          /* double, int64_t or uint8_t a slot; of strings, lists int32_t offsets */
+    uint8_t *valid;        /* a slot: 1 if there is a value; NULL if there always is */
+    uint8_t *text;         /* of strings the bytes, one after another */
+    int64_t length;        /* out: of strings bytes, of lists items; the present line's included */
+    int64_t kept;          /* scratch: of the rows so far */
+    int64_t seen;          /* scratch: the last object that has it, from 1 */
+    int32_t *places;       /* a row: where in the data its text begins and ends; or NULL */
+    int64_t stride;        /* from one row's place to the next one's, in int32_t */
+    column *children;      /* of an object its members, of a list what its items are */
+    int64_t child_count;
+    int64_t closed;        /* an object with other members is doubtful */
+    member *known;         /* scratch: of the objects before, by place; room for known_room */
+    int64_t known_room;
+    int64_t known_count;   /* scratch */
+    column *next_long;     /* scratch: the next of the strings and lists */
+};
+
 typedef struct {
     const uint8_t *begin;
     const uint8_t *end;
-    column *columns;
-    int64_t column_count;
-    const uint64_t *powers;  /* of five: high and low word of the 128-bit mantissa, pairwise */
-    locale_t locale;         /* "C", whatever the process has set */
-    int64_t known_count;
-    member known[MOST_KNOWN]; /* of the lines before, by place */
+    const uint64_t *powers; /* of five: high and low word of the 128-bit mantissa, pairwise */
+    locale_t locale;        /* "C", whatever the process has set */
+    int64_t objects;        /* begun so far */
 } parser;
 
 typedef struct {
@@ -244,6 +255,17 @@ static inline int plain_run(const uint8_t *p) {
 #endif
 }
 
+/* The value of four hexadecimal digits, or -1. Each is looked at only after the one before it. */
+static inline int hexadecimal(const uint8_t *p) {
+    int value = 0, i;
+    for (i = 0; i < 4; i++) {
+        uint8_t c = p[i], letter = (uint8_t)((c | 32) - 'a');
+        if (!is_digit(c) && letter >= 6) return -1;
+        value = value << 4 | (is_digit(c) ? c - '0' : letter + 10);
+    }
+    return value;
+}
+
 /* From after the opening quote to after the closing one. With `plain`, an escape is doubtful. */
 static const uint8_t *skip_string(const parser *self, const uint8_t *p, int plain) {
     for (;; p++) {
@@ -258,13 +280,14 @@ static const uint8_t *skip_string(const parser *self, const uint8_t *p, int plai
         if (plain) return NULL;
         p++;
         if (*p == 'u') {
-            int i;
-            for (i = 1; i <= 4; i++) {
-                uint8_t c = p[i];
-                if (!is_digit(c) && (uint8_t)((c | 32) - 'a') >= 6) return NULL;
-            }
-            if ((p[1] | 32) == 'd' && !(p[2] >= '0' && p[2] <= '7')) return NULL; /* surrogates */
+            int unit = hexadecimal(p + 1);
+            if (unit < 0) return NULL;
             p += 4;
+            if (unit < 0xD800 || unit > 0xDFFF) continue;
+            if (unit > 0xDBFF || p[1] != '\\' || p[2] != 'u') return NULL; /* half a character */
+            unit = hexadecimal(p + 3);
+            if (unit < 0xDC00 || unit > 0xDFFF) return NULL;
+            p += 6;
         } else if (*p == 0 || strchr("\"\\/bfnrt", *p) == NULL) {
             return NULL;
         }
@@ -335,17 +358,93 @@ static const uint8_t *skip_value(const parser *self, const uint8_t *p, int depth
     }
 }
 
-static inline int is_long(const column *c) { return c->kind == STRING || c->kind == FLOATS; }
+static inline int is_long(const column *c) { return c->kind == STRING || c->kind == LIST; }
 
-/* A list of numbers. There is room: each takes two bytes of the data at least. */
-static const uint8_t *parse_floats(const parser *self, column *c, const uint8_t *p) {
-    if (*p != '[') return NULL;
+/* Copies text[0, length), the inside of a string that skip_string has accepted, without escapes. */
+static int64_t unescape(const uint8_t *text, int64_t length, uint8_t *out) {
+    const uint8_t *first = out, *end = text + length;
+    while (text < end) {
+        const uint8_t *escape = memchr(text, '\\', (size_t)(end - text));
+        int64_t plain = (escape == NULL ? end : escape) - text;
+        uint32_t c;
+        memcpy(out, text, (size_t)plain);
+        out += plain;
+        if (escape == NULL) break;
+        text = escape + 2;
+        switch (escape[1]) {
+        case 'b': *out++ = '\b'; continue;
+        case 'f': *out++ = '\f'; continue;
+        case 'n': *out++ = '\n'; continue;
+        case 'r': *out++ = '\r'; continue;
+        case 't': *out++ = '\t'; continue;
+        case 'u': break;
+        default: *out++ = escape[1]; continue;
+        }
+        c = (uint32_t)hexadecimal(text);
+        text += 4;
+        if (c >= 0xD800 && c <= 0xDFFF) {
+            c = 0x10000 + ((c - 0xD800) << 10) + ((uint32_t)hexadecimal(text + 2) - 0xDC00);
+            text += 6;
+        }
+        if (c < 0x80) {
+            *out++ = (uint8_t)c;
+        } else if (c < 0x800) {
+            *out++ = (uint8_t)(0xC0 | c >> 6);
+            *out++ = (uint8_t)(0x80 | (c & 0x3F));
+        } else {
+            if (c < 0x10000) {
+                *out++ = (uint8_t)(0xE0 | c >> 12);
+            } else {
+                *out++ = (uint8_t)(0xF0 | c >> 18);
+                *out++ = (uint8_t)(0x80 | (c >> 12 & 0x3F));
+            }
+            *out++ = (uint8_t)(0x80 | (c >> 6 & 0x3F));
+            *out++ = (uint8_t)(0x80 | (c & 0x3F));
+        }
+    }
+    return out - first;
+}
+
+/* What stands in a slot that is of no account, here and further in. */
+static void put_nothing(column *c, int64_t slot) {
+    int64_t i;
+    switch (c->kind) {
+    case FLOAT:
+    case INTEGER:
+        ((int64_t *)c->values)[slot] = 0;
+        break;
+    case BOOLEAN:
+        ((uint8_t *)c->values)[slot] = 0;
+        break;
+    case STRING:
+    case LIST:
+        ((int32_t *)c->values)[slot] = (int32_t)c->length;
+        break;
+    case STRUCT:
+        for (i = 0; i < c->child_count; i++) {
+            if (c->children[i].valid != NULL) c->children[i].valid[slot] = 1; /* as Arrow has it */
+            put_nothing(c->children + i, slot);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static const uint8_t *parse_value(parser *self, column *c, const uint8_t *p, int64_t slot);
+static const uint8_t *parse_object(parser *self, column *c, const uint8_t *p, int64_t slot);
+
+/* There is room: before each item stands a bracket or a comma of its own. */
+static const uint8_t *parse_list(parser *self, column *c, const uint8_t *p) {
+    column *item = c->children;
+    int plain = item->kind == FLOAT && item->valid == NULL && !item->bounded;
     p = skip_space(p + 1);
     if (*p == ']') return p + 1;
     for (;;) {
-        p = parse_float(self, p, (double *)c->text + c->text_length);
+        p = plain ? parse_float(self, p, (double *)item->values + c->length)
+                  : parse_value(self, item, p, c->length);
         if (p == NULL) return NULL;
-        c->text_length++;
+        c->length++;
         p = skip_space(p);
         if (*p == ']') return p + 1;
         if (*p != ',') return NULL;
@@ -353,30 +452,43 @@ static const uint8_t *parse_floats(const parser *self, column *c, const uint8_t 
     }
 }
 
-static const uint8_t *parse_value(const parser *self, column *c, const uint8_t *p, int64_t row) {
+static const uint8_t *parse_value(parser *self, column *c, const uint8_t *p, int64_t slot) {
     if (c->kind == PLACE) return skip_value(self, p, 1);
     if (*p == 'n') {
         if (!c->nullable) return NULL;
+        c->valid[slot] = 0;
+        put_nothing(c, slot);
         return literal(self, p, "null", 4);
     }
-    c->valid[row] = 1;
+    if (c->valid != NULL) c->valid[slot] = 1;
     switch (c->kind) {
-    case FLOAT:
-        return parse_float(self, p, (double *)c->values + row);
-    case INTEGER:
-        return parse_integer(p, (int64_t *)c->values + row);
+    case FLOAT: {
+        double *value = (double *)c->values + slot;
+        p = parse_float(self, p, value);
+        if (p != NULL && c->bounded && !(*value >= c->low && *value <= c->high)) return NULL;
+        return p;
+    }
+    case INTEGER: {
+        int64_t *value = (int64_t *)c->values + slot;
+        p = parse_integer(p, value);
+        if (p != NULL && c->bounded && !(*value >= c->least && *value <= c->most)) return NULL;
+        return p;
+    }
     case BOOLEAN:
-        ((uint8_t *)c->values)[row] = *p == 't';
+        ((uint8_t *)c->values)[slot] = *p == 't';
         return *p == 't' ? literal(self, p, "true", 4) : literal(self, p, "false", 5);
-    case FLOATS:
-        return parse_floats(self, c, p);
+    case LIST:
+        ((int32_t *)c->values)[slot] = (int32_t)c->length;
+        return *p == '[' ? parse_list(self, c, p) : NULL;
+    case STRUCT:
+        return *p == '{' ? parse_object(self, c, p, slot) : NULL;
     default: {
         const uint8_t *after;
+        ((int32_t *)c->values)[slot] = (int32_t)c->length;
         if (*p != '"') return NULL;
-        after = skip_string(self, p + 1, 1);
+        after = skip_string(self, ++p, 0);
         if (after == NULL) return NULL;
-        memcpy((uint8_t *)c->text + c->text_length, p + 1, (size_t)(after - p - 2));
-        c->text_length += after - p - 2;
+        c->length += unescape(p, after - p - 1, c->text + c->length);
         return after;
     }
     }
@@ -404,16 +516,17 @@ static inline int is_member(const parser *self, const member *m, const uint8_t *
 }
 
 /* From the quote before a member's name to its value; NULL if it is doubtful. */
-static const uint8_t *read_name(parser *self, const uint8_t *p, int64_t at, column **out) {
+static const uint8_t *read_name(const parser *self, column *object, const uint8_t *p, int64_t at,
+                                column **out) {
     const uint8_t *first = p;
     column *c = NULL;
     int64_t i;
-    if (at < self->known_count && is_member(self, self->known + at, p)) {
-        *out = self->known[at].column;
-        return p + self->known[at].length;
+    if (at < object->known_count && is_member(self, object->known + at, p)) {
+        *out = object->known[at].column;
+        return p + object->known[at].length;
     }
-    for (i = 0; i < self->column_count && c == NULL; i++)
-        if (is_key(self, self->columns + i, p)) c = self->columns + i;
+    for (i = 0; i < object->child_count && c == NULL; i++)
+        if (is_key(self, object->children + i, p)) c = object->children + i;
     if (c != NULL)
         p += c->name_length + 2;
     else if (*p != '"' || (p = skip_string(self, p + 1, 1)) == NULL)
@@ -421,47 +534,42 @@ static const uint8_t *read_name(parser *self, const uint8_t *p, int64_t at, colu
     p = skip_space(p);
     if (*p != ':') return NULL;
     p = skip_space(p + 1);
-    if (at < MOST_KNOWN) {
-        self->known[at].text = first;
-        self->known[at].length = p - first;
-        self->known[at].column = c;
-        if (at == self->known_count) self->known_count++;
+    if (at < object->known_room) {
+        object->known[at].text = first;
+        object->known[at].length = p - first;
+        object->known[at].column = c;
+        if (at == object->known_count) object->known_count++;
     }
     *out = c;
     return p;
 }
 
-/* One line from its '{'; returns where it ends, or NULL if it is doubtful. */
-static const uint8_t *parse_line(parser *self, const uint8_t *p, int64_t row, int64_t line) {
-    int64_t at = 0, i;
-    for (i = 0; i < self->column_count; i++) {
-        column *c = self->columns + i;
-        if (c->places != NULL) c->places[row * c->stride] = c->places[row * c->stride + 1] = -1;
-        if (c->kind == PLACE) continue;
-        c->valid[row] = 0;
-        if (is_long(c)) ((int32_t *)c->values)[row] = (int32_t)c->text_length;
-    }
+/* An object from its '{' to after its end, or NULL if it is doubtful. */
+static const uint8_t *parse_object(parser *self, column *object, const uint8_t *p, int64_t slot) {
+    int64_t at = 0, i, found = 0, serial = ++self->objects;
     p = skip_space(p + 1);
     if (*p == '}') {
         p++;
     } else {
         for (;; at++) {
             column *c = NULL;
-            p = read_name(self, p, at, &c);
+            p = read_name(self, object, p, at, &c);
             if (p == NULL) return NULL;
             p = skip_space(p);
             if (c == NULL) {
+                if (object->closed) return NULL;
                 p = skip_value(self, p, 1);
                 if (p == NULL) return NULL;
             } else {
                 const uint8_t *first = p;
-                if (c->seen == line + 1) return NULL; /* a second time */
-                c->seen = line + 1;
-                p = parse_value(self, c, p, row);
+                if (c->seen == serial) return NULL; /* a second time */
+                c->seen = serial;
+                found++;
+                p = parse_value(self, c, p, slot);
                 if (p == NULL) return NULL;
                 if (c->places != NULL) {
-                    c->places[row * c->stride] = (int32_t)(first - self->begin);
-                    c->places[row * c->stride + 1] = (int32_t)(p - self->begin);
+                    c->places[slot * c->stride] = (int32_t)(first - self->begin);
+                    c->places[slot * c->stride + 1] = (int32_t)(p - self->begin);
                 }
             }
             p = skip_space(p);
@@ -473,45 +581,48 @@ static const uint8_t *parse_line(parser *self, const uint8_t *p, int64_t row, in
             p = skip_space(p + 1);
         }
     }
-    p = skip_space(p);
-    if (*p != '\n' && p != self->end) return NULL;
-    for (i = 0; i < self->column_count; i++)
-        if (self->columns[i].required && self->columns[i].seen != line + 1) return NULL;
-    for (i = 0; i < self->column_count; i++) {
-        column *c = self->columns + i;
-        if (c->kind == PLACE || c->valid[row]) continue;
-        c->nulls++;
-        if (c->kind == BOOLEAN)
-            ((uint8_t *)c->values)[row] = 0;
-        else if (!is_long(c))
-            ((int64_t *)c->values)[row] = 0;
+    for (i = 0; found < object->child_count; i++) {
+        column *c = object->children + i;
+        if (c->seen == serial) continue;
+        if (c->required) return NULL;
+        found++;
+        if (c->places != NULL) c->places[slot * c->stride] = c->places[slot * c->stride + 1] = -1;
+        if (c->kind == PLACE) continue;
+        c->valid[slot] = 0;
+        put_nothing(c, slot);
     }
     return p;
 }
 
-/* What modelbeam_decode takes as `locale`; made once, never freed. */
+/* What modelbeam_columns takes as `locale`; made once, never freed. */
 void *modelbeam_locale(void) { return (void *)newlocale(LC_ALL_MASK, "C", (locale_t)0); }
 
 /* Decodes the lines of data[0, length), where data[length] is NUL.
  *
- * columns: what is wanted; their arrays have room for a row a line (offsets: one more), and `text`
- *     for `length` bytes, or for `length` / 2 doubles.
+ * columns: what is wanted: first an object whose members are those of a line, then, of each column,
+ *     its children together. Arrays of the lines' columns have room for a slot a line, those of items
+ *     for a slot each comma and opening bracket of the data, both for one more; `text` has `length`
+ *     bytes. What may be null or absent has `valid`.
  * row_lines: out, the line of each row. doubtful: out, the lines left to the caller.
  * totals: out, {rows, doubtful lines, lines, blank lines}.
  */
-void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int64_t column_count,
-                      const uint64_t *powers, void *locale, int32_t *row_lines,
-                      int32_t *doubtful, int64_t *totals) {
+void modelbeam_columns(const uint8_t *data, int64_t length, column *columns, int64_t column_count,
+                       const uint64_t *powers, void *locale, int32_t *row_lines,
+                       int32_t *doubtful, int64_t *totals) {
     parser self;
     const uint8_t *p = data;
+    column *longs = NULL, *c;
     int64_t rows = 0, doubts = 0, line = 0, blanks = 0, i;
     self.begin = data;
     self.end = data + length;
-    self.columns = columns;
-    self.column_count = column_count;
     self.powers = powers;
     self.locale = (locale_t)locale;
-    self.known_count = 0;
+    self.objects = 0;
+    for (i = 0; i < column_count; i++) {
+        if (!is_long(columns + i)) continue;
+        columns[i].next_long = longs;
+        longs = columns + i;
+    }
     for (; p < self.end; line++) {
         const uint8_t *begin = p, *after = NULL;
         p = skip_space(p);
@@ -521,15 +632,19 @@ void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int6
             continue;
         }
         if (*p == '{') {
-            after = parse_line(&self, p, rows, line);
+            after = parse_object(&self, columns, p, rows);
+            if (after != NULL) {
+                after = skip_space(after);
+                if (*after != '\n' && after != self.end) after = NULL;
+            }
         }
         if (after != NULL) {
-            for (i = 0; i < column_count; i++) columns[i].text_kept = columns[i].text_length;
+            for (c = longs; c != NULL; c = c->next_long) c->kept = c->length;
             row_lines[rows++] = (int32_t)line;
             p = after + 1;
             continue;
         }
-        for (i = 0; i < column_count; i++) columns[i].text_length = columns[i].text_kept;
+        for (c = longs; c != NULL; c = c->next_long) c->length = c->kept;
         doubtful[doubts++] = (int32_t)line;
         p = memchr(begin, '\n', (size_t)(self.end - begin));
         if (p == NULL) {
@@ -537,10 +652,6 @@ void modelbeam_decode(const uint8_t *data, int64_t length, column *columns, int6
             break;
         }
         p++;
-    }
-    for (i = 0; i < column_count; i++) {
-        if (is_long(columns + i))
-            ((int32_t *)columns[i].values)[rows] = (int32_t)columns[i].text_length;
     }
     totals[0] = rows;
     totals[1] = doubts;

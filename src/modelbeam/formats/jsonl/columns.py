@@ -10,20 +10,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from modelbeam.formats.jsonl.texts import Texts
 from modelbeam.formats.lines import LineBlock
-from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
-from modelbeam.predicting.columns import array_of
+from modelbeam.predicting.columns import array_of, type_of
 
-_PLACE = 4
-_COLON = 58
+_PLACE, _LIST, _STRUCT = 4, 5, 6
+_COLON, _COMMA, _BRACKET = b":,["
 
 Places = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -54,7 +56,7 @@ def decode(block: LineBlock, signature: Signature, keep: Sequence[str] = ()) -> 
         signature: the columns.
         keep: members whose places are wanted too.
     """
-    if not signature.columns or not signature.exact:
+    if not signature.columns or not signature.decodable:
         return None
     native = library()
     if native is None:
@@ -86,8 +88,7 @@ def _decode_with_open_columns(
     if found is None or found.doubtful or found.places is None:
         return None
     places = found.places[:, [noted.index(name) for name in names]]
-    texts = cut(block, places, names).to_pylist()
-    records = orjson.loads(b"[" + b",".join(texts) + b"]")
+    records = orjson.loads(b"[" + b",".join(cut(block, places, names)) + b"]")
     arrays = []
     for column in columns:
         if column in typed:
@@ -108,16 +109,11 @@ def places_of(block: LineBlock, keep: Sequence[str]) -> Columns | None:
     return None if native is None else _decode_native(native, block, (), keep)
 
 
-def _kind_in_c(column: Column) -> tuple[int, Any] | None:
-    """``kind`` and the type of ``values`` in ``columns.c``; ``None`` if there is none."""
+def _kind_in_c(column: Column) -> int | None:
+    """``kind`` in ``columns.c``, or ``None`` if there is none for the column."""
     if column.kind == "any":
-        return (5, np.int32) if column.shape == FLOATS else None
-    return {
-        "float": (0, np.float64),
-        "int": (1, np.int64),
-        "bool": (2, np.uint8),
-        "str": (3, np.int32),
-    }[column.kind]
+        return None if column.inside is None else _LIST if column.is_list else _STRUCT
+    return {"float": 0, "int": 1, "bool": 2, "str": 3}[column.kind]
 
 
 class _Column(ctypes.Structure):
@@ -129,16 +125,34 @@ class _Column(ctypes.Structure):
         ("kind", ctypes.c_int64),
         ("nullable", ctypes.c_int64),
         ("required", ctypes.c_int64),
+        ("bounded", ctypes.c_int64),
+        ("low", ctypes.c_double),
+        ("high", ctypes.c_double),
+        ("least", ctypes.c_int64),
+        ("most", ctypes.c_int64),
         ("values", ctypes.c_void_p),
         ("valid", ctypes.c_void_p),
         ("text", ctypes.c_void_p),
-        ("text_length", ctypes.c_int64),
-        ("text_kept", ctypes.c_int64),
-        ("nulls", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("kept", ctypes.c_int64),
         ("seen", ctypes.c_int64),
         ("places", ctypes.c_void_p),
         ("stride", ctypes.c_int64),
+        ("children", ctypes.c_void_p),
+        ("child_count", ctypes.c_int64),
+        ("closed", ctypes.c_int64),
+        ("known", ctypes.c_void_p),
+        ("known_room", ctypes.c_int64),
+        ("known_count", ctypes.c_int64),
+        ("next_long", ctypes.c_void_p),
     )
+
+
+_MEMBER = 24
+"""Bytes of a ``member`` of ``columns.c``, or more."""
+
+_KNOWN_MEMBERS, _KNOWN_MEMBERS_INSIDE = 512, 64
+"""Members of a line, and of an object in it, whose names are remembered from one to the next."""
 
 
 @functools.cache
@@ -149,12 +163,11 @@ def library() -> Any | None:
         if path.exists():
             try:
                 library: Any = ctypes.CDLL(str(path))
-                library.modelbeam_cut.restype = None
+                library.modelbeam_cut.restype = library.modelbeam_columns.restype = None
             except (OSError, AttributeError):  # built elsewhere, for another libc; or too old
                 continue
             library.modelbeam_locale.restype = ctypes.c_void_p
-            library.modelbeam_decode.restype = None
-            library.modelbeam_decode.argtypes = [
+            library.modelbeam_columns.argtypes = [
                 ctypes.c_char_p, ctypes.c_int64, ctypes.POINTER(_Column), ctypes.c_int64,
                 ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
                 ctypes.c_void_p,
@@ -205,60 +218,208 @@ def _decode_native(
         keep = []
     names = [column.name for column in columns]
     only_kept = [name for name in keep if name not in names]
-    arrays = []
-    described = (_Column * (len(columns) + len(only_kept)))()
-    for column, one in zip(columns, described, strict=False):
-        name = orjson.dumps(column.name)[1:-1]
-        if b"\\" in name:
-            return None
-        one.kind, numpy_type = _kind_in_c(column) or (_PLACE, np.uint8)
-        values = np.empty(room, numpy_type)
-        valid = np.empty(room, np.uint8)
-        text = (
-            np.empty(len(data) // 2 + 1, np.float64)
-            if column.kind == "any"
-            else np.empty(len(data) if column.kind == "str" else 0, np.uint8)
-        )
-        arrays.append((values, valid, text))
-        one.name, one.name_length = name, len(name)
-        one.nullable = column.nullable
-        one.required = column.required or column.filled  # what is filled in is the schema's matter
-        one.values, one.valid, one.text = values.ctypes.data, valid.ctypes.data, text.ctypes.data
-    for kept, one in zip(only_kept, described[len(columns) :], strict=True):
-        name = orjson.dumps(kept)[1:-1]
-        one.name, one.name_length, one.kind = name, len(name), _PLACE
-        one.required = kept in needed
+    nodes = [_Node(column, room, needed=column.name in needed) for column in columns]
+    kept = [_Node(Column(name, "any"), 0, needed=name in needed) for name in only_kept]
+    line = _Node(Column("", "any"), room, children=[*nodes, *kept])
+    described = _describe(data, line)
+    if described is None:
+        return None
     places = np.empty((room, len(keep), 2), np.int32)
-    for i, kept in enumerate(keep):
-        one = described[[*names, *only_kept].index(kept)]
+    for i, name in enumerate(keep):
+        one = described[1 + [*names, *only_kept].index(name)]
         one.places, one.stride = places.ctypes.data + 8 * i, 2 * len(keep)
     row_lines, doubtful = np.empty(room, np.int32), np.empty(room, np.int32)
     totals = np.zeros(4, np.int64)
-    library.modelbeam_decode(
+    library.modelbeam_columns(
         data, len(data), described, len(described), library.powers.ctypes.data, library.locale,
         row_lines.ctypes.data, doubtful.ctypes.data, totals.ctypes.data,
     )  # fmt: skip
     rows, doubts, lines, _ = (int(total) for total in totals)
     if lines != block.count:
         return None
-    made = [
-        _arrow_array(pa, one, column, rows, *array)
-        for one, column, array in zip(described, columns, arrays, strict=False)
-    ]
-    batch = pa.RecordBatch.from_arrays(made, names=[column.name for column in columns])
-    lines_of_rows, left, places = row_lines[:rows], doubtful[:doubts], places[:rows]
-    bad = _out_of_bounds(columns, arrays, rows)
-    if bad is not None:
-        batch = batch.filter(pa.array(~bad))
-        left = np.sort(np.concatenate((left, lines_of_rows[bad])))
-        lines_of_rows, places = lines_of_rows[~bad], places[~bad]
-    whole = len(lines_of_rows) == lines
+    batch = pa.RecordBatch.from_arrays(
+        [_array(pa, n, rows, type_of(n.column)) for n in nodes], names=names
+    )
     return Columns(
-        batch, None if whole else lines_of_rows.tolist(), left.tolist(), places if keep else None
+        batch,
+        None if rows == lines else row_lines[:rows].tolist(),
+        doubtful[:doubts].tolist(),
+        places[:rows] if keep else None,
     )
 
 
-def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
+@dataclass(slots=True)
+class _Node:
+    """A column, or a part of a nested one, with the memory that it is decoded into.
+
+    Attributes:
+        column: what it is.
+        room: how many slots it may have.
+        needed: whether a record must have it, whatever the column says.
+        children: its parts.
+        described: what ``columns.c`` knows of it.
+        values, valid, text, known: as there.
+    """
+
+    column: Column
+    room: int
+    needed: bool = False
+    children: list[_Node] = field(default_factory=list)
+    described: Any = None
+    values: Any = None
+    valid: Any = None
+    text: Any = None
+    known: Any = None
+
+
+def _describe(data: bytes, line: _Node) -> Any | None:
+    """What ``columns.c`` takes; ``None`` if a name may be written with escapes.
+
+    Args:
+        data: the lines.
+        line: the object that each of them holds; it must live as long as the result is used.
+    """
+    nodes = [line]
+    items = -1
+    for node in nodes:  # which grows meanwhile
+        column = node.column
+        if column.inside is not None:
+            if column.is_list and items < 0:
+                signs = np.frombuffer(data, np.uint8)
+                items = sum(int(np.count_nonzero(signs == sign)) for sign in (_COMMA, _BRACKET))
+            room = items + 1 if column.is_list else node.room
+            node.children = [_Node(part, room) for part in column.inside]
+        nodes += node.children
+    described = (_Column * len(nodes))()
+    size = ctypes.sizeof(_Column)
+    at = 1
+    for node, one in zip(nodes, described, strict=True):
+        name = orjson.dumps(node.column.name)[1:-1]
+        if b"\\" in name:
+            return None
+        node.described, one.name, one.name_length = one, name, len(name)
+        one.child_count = len(node.children)
+        one.children = ctypes.addressof(described) + at * size
+        at += len(node.children)
+        kind = _STRUCT if node is line else _kind_in_c(node.column)
+        one.kind = _PLACE if kind is None else kind
+        _give_room(node, len(data), _KNOWN_MEMBERS if node is line else _KNOWN_MEMBERS_INSIDE)
+        one.required |= node.needed
+    return described
+
+
+def _give_room(node: _Node, length: int, known: int) -> None:
+    """Describe a column and where its values go."""
+    column, one = node.column, node.described
+    if one.kind == _PLACE:
+        return
+    one.nullable, one.closed = column.nullable, column.closed
+    one.required = column.required or column.filled  # what is filled in is the schema's matter
+    if one.kind == _STRUCT:
+        node.known = np.empty(known * _MEMBER, np.uint8)
+        one.known, one.known_room = node.known.ctypes.data, known
+    else:
+        node.values = np.empty(node.room, _VALUES[one.kind])
+        one.values = node.values.ctypes.data
+    if one.kind == _STRING:
+        node.text = np.empty(length, np.uint8)
+        one.text = node.text.ctypes.data
+    if one.nullable or not one.required:
+        node.valid = np.empty(node.room, np.uint8)
+        one.valid = node.valid.ctypes.data
+    if column.bounded or column.lossless:
+        one.bounded = 1
+        if column.kind == "int":
+            one.least, one.most = _integers_within(column)
+        else:
+            one.low, one.high = _doubles_within(column)
+
+
+_STRING = 3
+_VALUES = {0: np.float64, 1: np.int64, 2: np.uint8, _STRING: np.int32, _LIST: np.int32}
+
+_EXACT = 2.0**53 - 1
+"""An integer up to this is the double that it was decoded into; 2**53 may have been one more."""
+
+
+def _doubles_within(column: Column) -> tuple[float, float]:
+    """The least and the greatest double within a column's bounds that it is certain of."""
+    low, high = (-_EXACT, _EXACT) if column.lossless else (-math.inf, math.inf)
+    for bound, strict in ((column.at_least, False), (column.above, True)):
+        if bound is not None:
+            least = _nearest(bound)
+            if least < bound or (strict and least == bound):
+                least = math.nextafter(least, math.inf)
+            low = least if math.isnan(least) else max(low, least)
+    for bound, strict in ((column.at_most, False), (column.below, True)):
+        if bound is not None:
+            most = _nearest(bound)
+            if most > bound or (strict and most == bound):
+                most = math.nextafter(most, -math.inf)
+            high = most if math.isnan(most) else min(high, most)
+    # a double at a bound as large as this may have been an integer beyond it
+    if _EXACT < abs(low) < math.inf:
+        low = math.nextafter(low, math.inf)
+    if _EXACT < abs(high) < math.inf:
+        high = math.nextafter(high, -math.inf)
+    return low, high
+
+
+def _nearest(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _integers_within(column: Column) -> tuple[int, int]:
+    """The least and the greatest integer of 64 bits within a column's bounds."""
+    least, most = -(2**63), 2**63 - 1
+    given = (column.above, column.at_least, column.below, column.at_most)
+    bounds = [None if b is None or abs(b) == math.inf else b for b in given]
+    if any(bound is not None and bound != bound for bound in bounds) or (
+        math.inf in given[:2] or -math.inf in given[2:]
+    ):
+        return 1, 0
+    above, at_least, below, at_most = bounds
+    if above is not None:
+        least = max(least, math.floor(above) + 1)
+    if at_least is not None:
+        least = max(least, math.ceil(at_least))
+    if below is not None:
+        most = min(most, math.ceil(below) - 1)
+    if at_most is not None:
+        most = min(most, math.floor(at_most))
+    return (least, most) if least <= most else (1, 0)
+
+
+def _array(pa: Any, node: _Node, slots: int, kind: Any) -> Any:
+    """An Arrow array over what was decoded, without a copy except of booleans."""
+    one, values = node.described, node.values
+    bitmap = None
+    if node.valid is not None and not node.valid[:slots].all():
+        bitmap = pa.array(node.valid[:slots] != 0).buffers()[1]
+    buffers, children = [bitmap], None
+    if one.kind == _STRUCT:
+        children = [
+            _array(pa, child, slots, kind.field(at).type) for at, child in enumerate(node.children)
+        ]
+    elif one.kind in (_LIST, _STRING):
+        values[slots] = one.length
+        buffers.append(pa.py_buffer(values))
+        if one.kind == _STRING:
+            buffers.append(pa.py_buffer(node.text[: one.length]))
+        else:
+            children = [_array(pa, node.children[0], one.length, kind.value_type)]
+    elif node.column.kind == "bool":
+        buffers.append(pa.array(values[:slots].view(np.bool_)).buffers()[1])
+    else:
+        buffers.append(pa.py_buffer(values))
+    nulls = 0 if bitmap is None else -1
+    return pa.Array.from_buffers(kind, slots, buffers, nulls, children=children)
+
+
+def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Texts:
     """The members that are kept of each row, as the text of a JSON object; nothing is parsed.
 
     Args:
@@ -267,10 +428,8 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
         keep: their names, in the order of the result; those that a row lacks are left out.
 
     Returns:
-        A ``pyarrow.LargeBinaryArray``, one text a row, each in one line.
+        One text a row, each in one line.
     """
-    import pyarrow as pa
-
     native = library()
     if native is None:
         raise RuntimeError("places are known only to the decoder in C")
@@ -285,60 +444,13 @@ def cut(block: LineBlock, places: Places, keep: Sequence[str]) -> Any:
         block.data, places.ctypes.data, rows, len(heads), b"".join(heads),
         ends.ctypes.data, text.ctypes.data, offsets.ctypes.data,
     )  # fmt: skip
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), rows, buffers)
-
-
-_EXACT = 2.0**53
-"""An integer up to this is the double that it was decoded into."""
-
-
-def _out_of_bounds(
-    columns: tuple[Column, ...], arrays: list[tuple[Any, Any, Any]], rows: int
-) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-    """Which rows have a value that is not certainly within its column's bounds, if any has."""
-    bad = np.zeros(rows, np.bool_)
-    for column, (values, valid, _) in zip(columns, arrays, strict=True):
-        if not column.bounded and not column.lossless:
-            continue
-        values, good = values[:rows], np.ones(rows, np.bool_)
-        if column.above is not None:
-            good &= values > column.above
-        if column.at_least is not None:
-            good &= values >= column.at_least
-        if column.below is not None:
-            good &= values < column.below
-        if column.at_most is not None:
-            good &= values <= column.at_most
-        if column.kind == "float":
-            good &= np.abs(values) <= _EXACT
-        bad |= ~good & (valid[:rows] != 0)
-    return bad if bad.any() else None
+    return Texts(text[: int(offsets[-1])].tobytes(), offsets[:-1], offsets[1:])
 
 
 def _has_doubtful_numbers(columns: Sequence[Column], batch: Any) -> bool:
     """Whether a number that must be exact may have been an integer that is no double."""
     found = [batch.column(c.name) for c in columns if c.lossless and c.kind == "float"]
     return any((np.abs(np.asarray(column)) > _EXACT).any() for column in found)
-
-
-def _arrow_array(
-    pa: Any, described: _Column, column: Column, rows: int, values: Any, valid: Any, text: Any
-) -> Any:
-    """An Arrow array over what was decoded, without a copy except of booleans and nulls."""
-    mask = valid[:rows] == 0 if described.nulls else None
-    if column.kind in ("str", "any"):
-        bitmap = pa.array(mask == 0).buffers()[1] if mask is not None else None
-        buffers, text = [bitmap, pa.py_buffer(values)], text[: described.text_length]
-        if column.kind == "str":
-            buffers.append(pa.py_buffer(text))
-            return pa.Array.from_buffers(pa.string(), rows, buffers, described.nulls)
-        kind = pa.list_(pa.float64())
-        return pa.Array.from_buffers(
-            kind, rows, buffers, described.nulls, children=[pa.array(text)]
-        )
-    values = values[:rows]
-    return pa.array(values.view(np.bool_) if column.kind == "bool" else values, mask=mask)
 
 
 def _is_utf8(data: bytes) -> bool:

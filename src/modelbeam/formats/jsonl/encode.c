@@ -88,25 +88,46 @@ static const char *token_end(const char *at)
     }
 }
 
+static int is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* The members of an object, without white space at its ends and without returns. */
+static char *put_members(char *out, const char *text, const char *end)
+{
+    while (text < end && is_space(*text))
+        text++;
+    while (text < end && is_space(end[-1]))
+        end--;
+    if (end - text < 2)
+        return out;
+    text++;
+    end--;
+    while (text < end && is_space(end[-1]))
+        end--;
+    char *last = put(out, text, end - text);
+    while (out < last && (out = memchr(out, '\r', (size_t)(last - out))))
+        *out++ = ' '; /* outside of strings: in them it would be an escape */
+    return last;
+}
+
 /* Write the rows and return how many bytes they are.
  *
- * `kept` and `kept_offsets` are the texts of JSON objects that stand before the predictions, without
- * white space around them, or null.
+ * `kept` holds the texts of JSON objects whose members stand before the predictions, each from its
+ * place in `begins` to that in `ends`; or it is null.
  */
-int64_t modelbeam_encode(out_column *columns, int64_t count, int64_t rows, const char *kept,
-                         const int64_t *kept_offsets, char *out)
+int64_t modelbeam_lines(out_column *columns, int64_t count, int64_t rows, const char *kept,
+                        const int64_t *begins, const int64_t *ends, char *out)
 {
     char *start = out;
     for (int64_t row = 0; row < rows; row++) {
         int first = 1;
         *out++ = '{';
         if (kept) {
-            const char *text = kept + kept_offsets[row];
-            int64_t length = kept_offsets[row + 1] - kept_offsets[row];
-            if (length > 2) { /* all but the braces */
-                out = put(out, text + 1, length - 2);
-                first = 0;
-            }
+            char *members = out;
+            out = put_members(out, kept + begins[row], kept + ends[row]);
+            first = out == members;
         }
         for (int64_t i = 0; i < count; i++) {
             out_column *column = columns + i;

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from modelbeam.formats.jsonl.columns import library
+from modelbeam.formats.jsonl.texts import Texts
 from modelbeam.formats.jsonl.values import plain_value, rows_of_column, shortest
 
 _TOKENS, _TEXT32, _TEXT64, _LABELS = range(4)
@@ -73,28 +74,24 @@ def encode(batch: Any, kept: Sequence[bytes] | None) -> memoryview | None:
         one.kind, one.name, one.name_length = part.kind, name, len(name)
         one.data, one.offsets = _address(part.data), _address(part.offsets)
         one.indices, one.valid = _address(part.indices), _address(part.valid)
-    before = ends = None
+    before: tuple[Any, ...] = (None, None, None)
     if kept is not None:
-        texts = [text.strip() for text in kept]
-        texts = [text[:-1].rstrip() + b"}" for text in texts]
-        before = b"".join(texts)
-        ends = np.zeros(rows + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, rows), out=ends[1:])
-        room += len(before)
+        texts = Texts.of(kept)
+        if len(texts) != rows:
+            raise ValueError(f"{len(texts)} texts are kept of {rows} records")
+        before = (texts.data, texts.begins.ctypes.data, texts.ends.ctypes.data)
+        room += texts.size
     out = np.empty(room + 16, np.uint8)
-    function = native.modelbeam_encode
+    function = native.modelbeam_lines
     function.restype = ctypes.c_int64
     function.argtypes = _ARGUMENTS
-    written = function(
-        columns, len(parts), rows, before, None if ends is None else ends.ctypes.data,
-        out.ctypes.data,
-    )  # fmt: skip
+    written = function(columns, len(parts), rows, *before, out.ctypes.data)
     return out[:written].data
 
 
 _ARGUMENTS = [
     ctypes.POINTER(_Column), ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p,
-    ctypes.c_void_p,
+    ctypes.c_void_p, ctypes.c_void_p,
 ]  # fmt: skip
 
 
