@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from commands import read_lines
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from crashing import Command, wait_until
+from topics import Topics
 
 import modelbeam
 from engines.clusters import Kafka
@@ -25,80 +26,6 @@ from modelbeam.errors import JobError, RequestError, TooManyErrorsError
 from modelbeam.kafka import cluster
 
 pytestmark = pytest.mark.timeout(200)
-
-
-class Said(NamedTuple):
-    """A message."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: dict[str, bytes | None]
-    time: int
-
-
-class Topics:
-    """Three topics of a test, and a run over them."""
-
-    def __init__(self, kafka: Kafka, name: str, partitions: int = 1, **config: Any) -> None:
-        self.kafka, self.name = kafka, name
-        ends = {end: f"{name}-{end}" for end in ("in", "out", "errors")}
-        kept = {"retention.ms": -1, **config}  # old times do not expire while a test looks
-        self.input = kafka.make_topic(ends["in"], partitions, kept)
-        self.output, self.errors = kafka.make_topic(ends["out"]), kafka.make_topic(ends["errors"])
-
-    def send(self, *values: Any, key: bytes | None = b"k", partition: int = 0, **more: Any) -> None:
-        """Put values into the input: dicts as JSON, bytes and ``None`` as they are."""
-        settings = {"bootstrap.servers": self.kafka.brokers, "message.max.bytes": 10_000_000}
-        producer = Producer(settings)
-        for value in values:
-            text = json.dumps(value).encode() if isinstance(value, dict) else value
-            producer.produce(f"{self.name}-in", text, key, partition, **more)
-        assert producer.flush(20) == 0
-
-    def transaction(self, *values: dict[str, Any], end: str, partition: int = 0) -> Producer:
-        """Put values into the input in a transaction that is committed, aborted or left open."""
-        settings = {"transactional.id": f"{self.name}-{end}", "transaction.timeout.ms": 60_000}
-        producer = Producer({"bootstrap.servers": self.kafka.brokers, **settings})
-        producer.init_transactions(20)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(f"{self.name}-in", json.dumps(value), partition=partition)
-        producer.flush(20)
-        if end != "open":
-            (producer.commit_transaction if end == "commit" else producer.abort_transaction)(20)
-        return producer
-
-    def read(self, url: str) -> list[Said]:
-        """All that is committed in a topic."""
-        settings = {"bootstrap.servers": self.kafka.brokers, "group.id": "looks"}
-        own = {"isolation.level": "read_committed", "enable.partition.eof": True}
-        consumer = Consumer({**settings, **own})
-        found: list[Said] = []
-        try:
-            consumer.assign([TopicPartition(url.rpartition("/")[2], 0, 0)])
-            while True:
-                for message in consumer.consume(1000, 1.0):
-                    if message.error() is not None:
-                        return found
-                    headers = dict(message.headers() or ())
-                    when = message.timestamp()[1]
-                    found.append(Said(message.key(), message.value(), headers, when))
-        finally:
-            consumer.close()
-
-    def predictions(self) -> list[float]:
-        """What was predicted."""
-        return [json.loads(said.value or b"")["y"] for said in self.read(self.output)]
-
-    def flags(self, model: str = "small_models:Doubler", *more: str) -> list[str]:
-        """A command's."""
-        ends = [f"-i={self.input}", f"-o={self.output}", f"--errors={self.errors}"]
-        return [f"-m={model}", *ends, "--streaming", "--no-progress", "--workers=1", *more]
-
-    def run(self, **settings: Any) -> Any:
-        """A run until now, with one lane."""
-        own = {"model": "small_models:Doubler", "input": self.input, "output": self.output}
-        return modelbeam.predict(**{**own, "errors": self.errors, "workers": 1, **settings})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 ======================= ==========================================================================
 :mod:`.address`         ``kafka://broker:9092/topic``, and files of client settings
 :mod:`.cluster`         what there is: brokers, topics, offsets of partitions and of a group
+:mod:`.beginning`       where a group without offsets begins
 :mod:`.batch`           messages as the batch that models are given
 :mod:`.records`         predictions and failures as messages
 :mod:`.lane`            consume, predict, and one transaction for predictions, errors and offsets

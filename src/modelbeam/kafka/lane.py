@@ -69,9 +69,6 @@ class LaneJob:
         longest: bytes that a record may have.
         exactly_once: whether there are transactions.
         form: what an error record holds.
-        begin: where a partition of ``fresh`` without committed offsets begins: ``earliest``,
-            ``latest``, or milliseconds since the epoch; any other begins at its first offset.
-        fresh: the partitions that were there when a group without offsets began.
         skip_lost: whether to go on at the first offset that is there where records are gone.
         ends: the offset of each partition at which to stop; ``None`` to go on.
         limits: what the output and the errors topic take.
@@ -89,8 +86,6 @@ class LaneJob:
     longest: int
     exactly_once: bool
     form: Literal["original", "json"]
-    begin: str | int
-    fresh: frozenset[int]
     skip_lost: bool
     ends: dict[int, int] | None
     limits: tuple[Limits, Limits]
@@ -284,7 +279,7 @@ class Lane:
     # Partitions
 
     def _assigned(self, consumer: Any, places: list[Any]) -> None:
-        """Begin each partition where the group is, or where it is to begin."""
+        """Begin each partition where the group is, or at its first offset."""
         try:
             consumer.assign(self._starts(consumer, places))
         except DataLossError as error:  # an exception in a callback would be lost
@@ -309,14 +304,8 @@ class Lane:
             place = kafka.TopicPartition(topic, partition)
             first, high = consumer.get_watermark_offsets(place, timeout=CALL_SECONDS)
             new = False
-            if offset < 0:
-                begin = job.begin if partition in job.fresh else "earliest"
-                offset = first if begin == "earliest" else high
-                if isinstance(begin, int):
-                    place.offset = begin
-                    found = consumer.offsets_for_times([place], timeout=CALL_SECONDS)[0].offset
-                    offset = found if found >= 0 else high
-                new = True
+            if offset < 0:  # see :mod:`.beginning`
+                offset, new = first, True
             elif not first <= offset <= high:
                 offset, new = self._lost(partition, offset, first, high), True
             if new or self._careful is not None:  # whoever dies over its records is to be known

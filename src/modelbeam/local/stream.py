@@ -12,6 +12,7 @@ from modelbeam.job.prepare import passed
 from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
+from modelbeam.kafka.beginning import settle
 from modelbeam.kafka.cluster import Cluster
 from modelbeam.kafka.lane import LaneJob
 from modelbeam.local.crashes import Crashes
@@ -39,7 +40,7 @@ class Ends:
 
 
 def look_at(job: Job) -> Ends:
-    """Make sure that the topics are there.
+    """Make sure that the topics are there, and that the group knows where it begins.
 
     Raises:
         RequestError: one is not, or the cluster does not answer.
@@ -52,7 +53,11 @@ def look_at(job: Job) -> Ends:
     there.partitions(target, "--output")
     there.partitions(errors, "--errors")
     limits = there.limits([target.name, errors.name])
-    begun = cluster.committed(job.consumer_group, source.name, partitions)
+    exactly_once = job.delivery == DEFAULT_DELIVERY
+    settle(
+        *(cluster, settings, source, partitions, job.consumer_group, job.begin),
+        exactly_once=exactly_once,
+    )
     lane = LaneJob(
         input=source,
         output=target,
@@ -62,10 +67,8 @@ def look_at(job: Job) -> Ends:
         keep=job.keep,
         batch_size=None if job.batch_size == "auto" else job.batch_size,
         longest=job.max_record_size,
-        exactly_once=job.delivery == DEFAULT_DELIVERY,
+        exactly_once=exactly_once,
         form=job.errors_format,
-        begin=job.begin,
-        fresh=frozenset() if begun else frozenset(partitions),
         skip_lost=job.on_data_loss == "earliest",
         ends=None,
         limits=(limits[target.name], limits[errors.name]),
