@@ -20,6 +20,7 @@ from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
 from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.run import LocalRun
+from modelbeam.local.segments import SegmentsRun, SegmentsWatcher
 from modelbeam.local.start import Started
 from modelbeam.local.stream import StreamRun
 from modelbeam.sources import source_of
@@ -95,16 +96,19 @@ def _streamed(
     storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:
         if not address.is_topic(job.output):
+            from_topic = address.is_topic(job.inputs[0])
             raise RequestError(
-                "--streaming over files is done on this machine; leave the --runner out. Several "
-                "machines may watch the same directory: each file is read once."
+                "--streaming into files is done on this machine; leave the --runner out. Several "
+                "machines may write the same directory: each "
+                f"{'record' if from_topic else 'file'} is in it once."
             )
         return RemoteLanes(job, watcher, now, started).run()
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
         return StreamRun(job, watcher, now, started).run()
-    return ArrivingRun(job, watcher, now, started).run()
+    kind = SegmentsRun if address.is_topic(job.inputs[0]) else ArrivingRun
+    return kind(job, watcher, now, started).run()
 
 
 def is_stream(job: Job) -> bool:
@@ -112,7 +116,7 @@ def is_stream(job: Job) -> bool:
     return job.streaming or address.is_topic(job.output)
 
 
-class StreamWatcher(LanesWatcher, ArrivingWatcher, Protocol):
+class StreamWatcher(LanesWatcher, ArrivingWatcher, SegmentsWatcher, Protocol):
     """What is told how a stream goes."""
 
 
@@ -157,6 +161,8 @@ class Settings(TypedDict, total=False):
     stop_after: float | str | None
     stop_when_idle: float | str | None
     settle: float | str | None
+    segment: float | str | None
+    segment_records: int | None
     start_from: str | None
     group: str | None
     kafka_config: str | None
@@ -215,6 +221,8 @@ def predict(
     stop_after: float | str | None = None,
     stop_when_idle: float | str | None = None,
     settle: float | str | None = None,
+    segment: float | str | None = None,
+    segment_records: int | None = None,
     start_from: str | None = None,
     group: str | None = None,
     kafka_config: str | None = None,
@@ -267,6 +275,9 @@ def predict(
         stop_after: seconds, or such as ``"5m"``, after which a streaming run ends.
         stop_when_idle: seconds without anything new after which a streaming run ends.
         settle: seconds that a file must be still before a streaming run takes it; 10 by default.
+        segment: seconds, or such as ``"5m"``, after which a segment of a topic is closed; a minute
+            by default.
+        segment_records: how many records close it before; a million by default.
         start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
         group: the consumer group; made of the model's name and the output by default.
         kafka_config: a file of librdkafka's settings.
@@ -320,6 +331,8 @@ def predict(
             "stop_after": stop_after,
             "stop_when_idle": stop_when_idle,
             "settle": settle,
+            "segment": segment,
+            "segment_records": segment_records,
             "start_from": start_from,
             "group": group,
             "kafka_config": kafka_config,

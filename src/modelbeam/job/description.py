@@ -210,6 +210,8 @@ class Job(BaseModel):
     stop_after: float | None = Field(default=None, gt=0)
     stop_when_idle: float | None = Field(default=None, ge=0)
     settle: float = Field(default=10.0, ge=0)
+    segment: float = Field(default=60.0, gt=0)
+    segment_records: int = Field(default=1_000_000, ge=1)
     start_from: str = "earliest"
     group: str | None = None
     kafka_config: str | None = None
@@ -331,7 +333,7 @@ class Job(BaseModel):
     def _sizes(cls, value: object) -> object:
         return parse_size(value) if isinstance(value, str) else value
 
-    @field_validator("stop_after", "stop_when_idle", "settle", mode="before")
+    @field_validator("stop_after", "stop_when_idle", "settle", "segment", mode="before")
     @classmethod
     def _durations(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value
@@ -454,6 +456,11 @@ class Job(BaseModel):
             raise RequestError(
                 f"--route {self.route} chooses among several models; name them: -m a=TARGET "
                 f"-m b=TARGET."
+            )
+        if self.errors is not None and not is_topic(self.output):
+            raise RequestError(
+                f"--errors {self.errors} is for a run into a topic; into files, failed records go "
+                f"beside the predictions. Leave it out."
             )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")

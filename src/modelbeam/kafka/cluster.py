@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ LOOKS = "modelbeam-looks"
 LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it or its broker says otherwise
 (``message.max.bytes`` of Kafka's broker configuration)."""
+
+
+_COMING_UP = ("NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE")
+"""What a broker says for a moment: after its start, or when its partitions move."""
 
 
 class Limits(NamedTuple):
@@ -168,6 +173,46 @@ class Cluster:
             )
         return found
 
+    def identity(self, topic: str) -> str:
+        """What tells a topic from another of its name: the cluster's and the topic's own names.
+
+        The topic's is missing where the broker does not tell it.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        kafka = self._kafka
+        try:
+            cluster = self._admin.list_topics(timeout=ANSWER_SECONDS).cluster_id
+            asked = kafka.TopicCollection([topic])
+            answers = self._admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+        except kafka.KafkaException as error:
+            raise self._silent(error) from None
+        try:
+            own = str(answers[topic].result().topic_id or "")
+        except kafka.KafkaException:
+            own = ""
+        return f"{cluster}/{own}"
+
+    def stable_ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The last stable offset of each partition, with one request for all of them.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        kafka = self._kafka
+        latest = kafka.admin.OffsetSpec.latest()
+        wanted = {kafka.TopicPartition(topic, one): latest for one in partitions}
+        try:
+            answers = self._admin.list_offsets(
+                wanted,
+                isolation_level=kafka.IsolationLevel.READ_COMMITTED,
+                request_timeout=ANSWER_SECONDS,
+            )
+            return {place.partition: future.result().offset for place, future in answers.items()}
+        except kafka.KafkaException as error:
+            raise self._silent(error) from None
+
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, Range]:
         """The offsets of partitions, for a reader of what is committed.
 
@@ -194,7 +239,20 @@ class Cluster:
         """
         places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
         with self._asking(group) as consumer:
-            return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+            return self._patiently(
+                lambda: _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+            )
+
+    def _patiently(self, ask: Callable[[], dict[int, int]]) -> dict[int, int]:
+        """Ask a group's coordinator, which may just be coming up or moving, until it answers."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return ask()
+            except self._kafka.KafkaException as error:
+                if error.args[0].name() not in _COMING_UP or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def commit(self, group: str, places: list[Any]) -> None:
         """Commit offsets for a group that has no members now.
@@ -282,7 +340,10 @@ def gone(topic: Topic, group: str, partition: int, offset: int, first: int, high
 
 
 def _known(places: list[Any]) -> dict[int, int]:
-    """The offset of each partition that has one."""
+    """The offset of each partition that has one; an answer that is an error is none."""
+    for place in places:
+        if place.error is not None:
+            raise client().KafkaException(place.error)
     return {place.partition: place.offset for place in places if place.offset >= 0}
 
 

@@ -37,15 +37,23 @@ class StreamLines(Lines):
 
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """Write a line if it is time and something has happened."""
+        more = f", {count(waiting, 'file')} not complete" if waiting else ""
+        self._say(f"{_so_far(totals)}, {count(runs, 'run')}{more}")
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """Write a line if it is time and something has happened."""
+        more = f", {count(waiting, 'offset')} in no segment yet" if waiting else ""
+        self._say(f"{_so_far(totals)}, {count(number, 'segment')}{more}")
+
+    def _say(self, said: str) -> None:
         now = time.monotonic()
-        said = (
-            f"{count(totals.counts.read, 'record')}, {totals.counts.failed:,} failed, "
-            f"{count(runs, 'run')}"
-            + (f", {count(waiting, 'file')} not complete" if waiting else "")
-        )
         if now >= self._due and said != self._said:
             self._due, self._said = now + SECONDS_BETWEEN_LINES, said
             self.note(said)
+
+
+def _so_far(totals: Totals) -> str:
+    return f"{count(totals.counts.read, 'record')}, {totals.counts.failed:,} failed"
 
 
 def line(progress: LanesProgress, rate: float) -> str:
@@ -81,16 +89,18 @@ def left_streaming(job: Submitted) -> str:
 def stream_summary(run: Run) -> str:
     """The end of a streaming run in a few lines."""
     about: dict[str, Any] = run.description
-    if "runs" in about:
+    kind = next((kind for kind in ("run", "segment") if f"{kind}s" in about), None)
+    if kind is not None:
         end = " (stopped)" if about["end"] == "stopped" else ""
-        return "\n".join(
-            [
-                f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
-                f"failed in {run.seconds:.1f} s, {count(about['runs'], 'run')}{end}",
-                *failure_lines(about),
-                f"predictions and failed records in {run.output}, a directory a run",
-            ]
-        )
+        group = f"the group {about['group']} is where the segments end" if "group" in about else ""
+        lines = [
+            f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
+            f"failed in {run.seconds:.1f} s, {count(about[f'{kind}s'], kind)}{end}",
+            *failure_lines(about),
+            f"predictions and failed records in {run.output}, a directory a {kind}",
+            group,
+        ]
+        return "\n".join(filter(None, lines))
     rate = round(run.read / max(run.seconds, 1e-3))
     end = "" if about["end"] == "ended" else f" ({about['end']})"
     lines = [
