@@ -18,6 +18,7 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
+from modelbeam.local.into_topic import IntoTopicRun
 from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.run import LocalRun
 from modelbeam.local.segments import SegmentsRun, SegmentsWatcher
@@ -50,6 +51,10 @@ def run_job(
     storage.configure(job.beam_options)
     engine = engines.engine_of(job.beam_options)
     if engine is not None:
+        if address.is_topic(job.output):
+            raise RequestError(
+                "--output: files go into a topic from this machine; leave the --runner out."
+            )
         check_places(job, engine.title, engine.example_url)
         added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
@@ -59,6 +64,12 @@ def run_job(
         return done
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
+    if address.is_topic(job.output):
+        try:
+            return IntoTopicRun(job, watcher or Silent(), now, started).run()
+        finally:
+            if started is not None:  # whatever became of it
+                started.end()
     plan = _planned(job)
     running = still_running(plan.output)
     if running is not None:
@@ -69,7 +80,7 @@ def run_job(
 
 
 def stream_job(job: Job, watcher: StreamWatcher, started: Started | None = None) -> Run | Submitted:
-    """Run a job that goes on as data arrives, or whose output is a topic.
+    """Run a job that goes on as data arrives, or goes from topic to topic.
 
     It runs to its end, or until it is left running on its engine.
 
@@ -112,8 +123,9 @@ def _streamed(
 
 
 def is_stream(job: Job) -> bool:
-    """Whether a job goes on as data arrives, or writes to a topic."""
-    return job.streaming or address.is_topic(job.output)
+    """Whether a job goes on as data arrives, or goes from topic to topic."""
+    from_topic = any(map(address.is_topic, job.inputs))
+    return job.streaming or (from_topic and address.is_topic(job.output))
 
 
 class StreamWatcher(LanesWatcher, ArrivingWatcher, SegmentsWatcher, Protocol):

@@ -42,9 +42,10 @@ def predict_split(
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
     warm_formats(task.formats, model.info.style)
-    attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
-        split
+    sink = sink_of(
+        task.state, task.output, task.fingerprint, task.layout, task.single, task.largest
     )
+    attempt = sink.attempt(split)
     try:
         counts, units = _predict_into(attempt, split, task, model, report)
         return attempt.commit(counts, units)

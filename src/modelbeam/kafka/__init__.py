@@ -7,6 +7,7 @@
 :mod:`.batch`           messages as the batch that models are given
 :mod:`.records`         predictions and failures as messages
 :mod:`.lane`            consume, predict, and one transaction for predictions, errors and offsets
+:mod:`.sending`         splits of files into topics, each in one transaction with a mark
 :mod:`.identity`        who a lane is, so that its next self ends what it left open
 ======================= ==========================================================================
 

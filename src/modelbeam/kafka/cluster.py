@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.kafka.address import Topic, for_all
@@ -24,6 +24,8 @@ LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it or its broker says otherwise
 (``message.max.bytes`` of Kafka's broker configuration)."""
 
+
+Answer = TypeVar("Answer")
 
 _COMING_UP = ("NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE")
 """What a broker says for a moment: after its start, or when its partitions move."""
@@ -243,7 +245,29 @@ class Cluster:
                 lambda: _known(consumer.committed(places, timeout=ANSWER_SECONDS))
             )
 
-    def _patiently(self, ask: Callable[[], dict[int, int]]) -> dict[int, int]:
+    def marked(self, group: str, topic: str, partition: int, *, settled: bool) -> tuple[int, str]:
+        """The offset that a group has committed, negative for none, and the text beside it.
+
+        Args:
+            group, topic, partition: which.
+            settled: whether to wait for the end of a transaction that may move it.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        places = [self._kafka.TopicPartition(topic, partition)]
+
+        def ask() -> tuple[int, str]:
+            [place] = consumer.committed(places, timeout=ANSWER_SECONDS)
+            if place.error is not None:
+                raise self._kafka.KafkaException(place.error)
+            return place.offset, place.metadata or ""
+
+        level = "read_committed" if settled else "read_uncommitted"
+        with self._asking(group, {"isolation.level": level}) as consumer:
+            return self._patiently(ask)
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """Ask a group's coordinator, which may just be coming up or moving, until it answers."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:

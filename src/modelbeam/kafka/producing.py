@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modelbeam.errors import JobError
@@ -91,7 +91,7 @@ class Deliveries:
                 )
                 return
             except BufferError:
-                producer.poll(0.05)
+                _plainly(lambda: producer.poll(0.05))
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
@@ -105,7 +105,7 @@ class Deliveries:
             KafkaException: of ``confluent_kafka``: not all has arrived.
         """
         kafka = client()
-        left = producer.flush(CALL_SECONDS)
+        left = _plainly(lambda: producer.flush(CALL_SECONDS))
         if self._undelivered:
             error, topic = self._undelivered[0]
             if error.name() in REFUSED:
@@ -118,6 +118,23 @@ class Deliveries:
             raise kafka.KafkaException(
                 kafka.KafkaError(kafka.KafkaError._TIMED_OUT, "not all was delivered")
             )
+
+
+def _plainly(call: Callable[[], int]) -> int:
+    """What a call of the client gives.
+
+    The client raises what ends it in the midst of its callbacks. If one of these comes after that,
+    it is a SystemError with the true one as its cause.
+
+    Raises:
+        KafkaException: of ``confluent_kafka``.
+    """
+    try:
+        return call()
+    except SystemError as error:
+        if isinstance(error.__cause__, client().KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def put_offsets(producer: Any, places: list[Any], member: Any) -> bool:

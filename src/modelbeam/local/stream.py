@@ -84,11 +84,29 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
     """
     if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
         raise RequestError(
-            f"--output {job.output}: into a topic goes one topic, and --input "
-            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into "
-            f"files: name a directory."
+            f"--output {job.output}: into a topic goes one topic as it grows, and --input "
+            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into a "
+            f"topic without --streaming, and with it into a directory."
         )
     source = address.parse(job.inputs[0], "--input")
+    target, errors = ends_of(job)
+    if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
+        raise RequestError(
+            "--output is on another cluster than --input: no transaction holds the offsets of "
+            "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
+            "the same cluster."
+        )
+    if source in (target, errors):
+        raise RequestError("--input, --output and --errors must be three topics.")
+    return source, target, errors
+
+
+def ends_of(job: Job) -> tuple[Topic, Topic]:
+    """The output and the topic of failed records.
+
+    Raises:
+        RequestError: they do not fit each other.
+    """
     target = address.parse(job.output, "--output")
     if job.errors is None:
         raise RequestError(
@@ -100,15 +118,9 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
         raise RequestError(
             "--errors and --output must be on the same cluster: a transaction holds both."
         )
-    if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
-        raise RequestError(
-            "--output is on another cluster than --input: no transaction holds the offsets of "
-            "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
-            "the same cluster."
-        )
-    if source in (target, errors) or target == errors:
-        raise RequestError("--input, --output and --errors must be three topics.")
-    return source, target, errors
+    if target == errors:
+        raise RequestError("--output and --errors must be two topics.")
+    return target, errors
 
 
 class StreamRun:
