@@ -95,6 +95,9 @@ class Silent:
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """Say nothing."""
 
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """Say nothing."""
+
     def note(self, text: str) -> None:
         """Say nothing."""
 
