@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from modelbeam import text
 from modelbeam._version import RUN_SCHEMA
-from modelbeam.errors import JobError, RequestError, TooManyErrorsError
+from modelbeam.errors import InputReadError, JobError, RequestError
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import output_of, passed
+from modelbeam.job.prepare import output_of, too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.local.renewal import Renewal
@@ -67,9 +67,11 @@ class ArrivingRun:
         self._job, self._watcher, self._now = job, watcher, now
         self._ledger = Ledger(job.output.rstrip("/") if len(job.output) > 1 else job.output)
         self._renewal = Renewal(job.model, job.settle, watcher.note)
-        self._small = SmallRuns(job, self._renewal.model, self._ledger, started, watcher.loading)
+        self._small = SmallRuns(
+            job, self._renewal.model, self._ledger, started, watcher, self._tell
+        )
         self._totals = Totals()
-        self._runs = 0
+        self._runs = self._waits = 0
         self._failed: list[str] = []
         self._alone = 0
 
@@ -100,6 +102,7 @@ class ArrivingRun:
             self._small.make_ready()
             self._renewal.begin(self._small, self._asked)
             self._go_on(arrivals)
+            self._check_errors(ended=True)
             return self._result("ended")
         except KeyboardInterrupt:
             if self._small.info is None:
@@ -125,7 +128,8 @@ class ArrivingRun:
                 self._take(ready[:most], arrivals)
             if ready or arrivals.waiting:
                 active = time.monotonic()
-            self._watcher.arrived(self._totals, self._runs, arrivals.waiting)
+            self._waits = arrivals.waiting
+            self._tell()
             if job.stop_after is not None and time.time() - self._now > job.stop_after:
                 return
             idle = job.stop_when_idle
@@ -134,6 +138,9 @@ class ArrivingRun:
                 return
             if not ready:
                 time.sleep(LOOK_SECONDS)
+
+    def _tell(self) -> None:
+        self._watcher.arrived(self._totals, self._runs, self._waits)
 
     def _take(self, files: Sequence[FileInfo], arrivals: Arrivals) -> None:
         """Predict some files and put them into the ledger, or say which one cannot be read.
@@ -145,15 +152,13 @@ class ArrivingRun:
         try:
             made = self._small.run(files, partitions)
             entry, done = Entry(made.work, named, made.counts), made.totals
-        except TooManyErrorsError:
-            raise
-        except (RequestError, JobError) as error:
+        except (RequestError, InputReadError) as error:  # any other is not the file's
             if isinstance(error, RequestError) and not self._ledger.entries:
                 raise  # the first files: it is the request that is wrong
             if len(files) > 1:
                 self._alone = len(files)
                 return
-            why = str(error).replace(" Fix it and run the same command with --resume.", "")
+            why = str(error).replace(" Fix it and run the same command again.", "")
             self._failed.append(why)
             self._watcher.note(why)
             entry = Entry("", named, error=why)
@@ -169,13 +174,11 @@ class ArrivingRun:
             arrivals.note(one.files, unread=one.error is not None)
         self._check_errors()
 
-    def _check_errors(self) -> None:
+    def _check_errors(self, *, ended: bool = False) -> None:
+        kept = f"All of them are in {self._ledger.output}."
         limit, counts = self._job.max_errors, self._totals.counts
-        if passed(limit, counts.failed):
-            raise TooManyErrorsError(
-                f"{counts.failed} records failed, more than --max-errors {limit}; the run was "
-                f"stopped. What was done before is in {self._ledger.output}."
-            )
+        if error := too_many_in_stream(limit, counts, kept, ended=ended):
+            raise error
 
     def _result(self, end: str) -> Run:
         info: ModelInfo | None = self._small.info

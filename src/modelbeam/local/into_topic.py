@@ -7,7 +7,6 @@ Kafka alone (:mod:`modelbeam.kafka.sending`); what is in the directory may be lo
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import os
 import stat
@@ -24,7 +23,6 @@ from modelbeam import storage
 from modelbeam.errors import (
     InputReadError,
     JobError,
-    ModelbeamError,
     NothingPredictedError,
     OutputExistsError,
     RequestError,
@@ -54,7 +52,6 @@ from modelbeam.local.crashes import Crashes
 from modelbeam.local.pool import WorkerPool
 from modelbeam.local.start import Started
 from modelbeam.local.stream import DEFAULT_DELIVERY, ends_of
-from modelbeam.local.worker import STILL
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
 from modelbeam.predicting.counts import Counts
@@ -66,8 +63,6 @@ from modelbeam.sources import source_of
 from modelbeam.sources.files import Files
 from modelbeam.sources.splits import Split
 from modelbeam.storage import join
-
-LOOK_SECONDS = 0.1
 
 AHEAD = 2
 """Splits a worker that may be predicted before their turn to be sent."""
@@ -326,21 +321,13 @@ class IntoTopicRun:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _waited(self, future: Future[Manifest]) -> FilesManifest:
-        """A split's manifest, and meanwhile an eye on the processes."""
         assert self._pool is not None
-        while not concurrent.futures.wait([future], LOOK_SECONDS).done:
-            self._watcher.update(self._totals)
-            if place := self._pool.look_after():
-                hint = "" if self._job.record_timeout else "; --record-timeout sets a limit"
-                self._watcher.note(f"no progress for {STILL:g} s in {place}{hint}")
         try:
-            manifest = future.result()
+            manifest = self._pool.wait(
+                future, lambda: self._watcher.update(self._totals), self._watcher.note
+            )
         except InputReadError as error:
             raise _unread(error) from None
-        except ModelbeamError:
-            if self._pool.failure is not None:
-                raise self._pool.failure from None
-            raise
         assert isinstance(manifest, FilesManifest)
         return manifest
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from modelbeam._version import RUN_SCHEMA
-from modelbeam.errors import InputReadError, JobError, RequestError, TooManyErrorsError
+from modelbeam.errors import InputReadError, JobError, RequestError
 from modelbeam.formats import layout
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import output_of, passed
+from modelbeam.job.prepare import output_of, too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
@@ -113,11 +113,13 @@ class SegmentsRun:
         output = job.output.rstrip("/") if len(job.output) > 1 else job.output
         self._ledger = Ledger(output, topic=True)
         self._totals = Totals()
-        self._number = 0
+        self._number = self._waits = 0
         self._lost: list[str] = []
         self._topic: Topic = self._checked()
         self._renewal = Renewal(job.model, job.settle, self._say)
-        self._small = SmallRuns(job, self._renewal.model, self._ledger, started, watcher.loading)
+        self._small = SmallRuns(
+            job, self._renewal.model, self._ledger, started, watcher, self._tell
+        )
         settings = address.read_settings(job.kafka_config) if job.kafka_config else {}
         self._cluster = Cluster(self._topic.brokers, settings)
         self._partitions: list[int] = []
@@ -162,6 +164,7 @@ class SegmentsRun:
             self._small.make_ready()
             self._renewal.begin(self._small, self._asked)
             self._go_on()
+            self._check_errors(ended=True)
             return self._result("ended")
         except KeyboardInterrupt:
             if self._small.info is None:
@@ -229,7 +232,8 @@ class SegmentsRun:
                 active = now
             waiting = sum(self._waiting(ends).values())
             opened = None if not waiting else opened or now
-            self._watcher.segments(self._totals, self._number, waiting)
+            self._waits = waiting
+            self._tell()
             over = job.stop_after is not None and time.time() - self._now > job.stop_after
             quiet = job.stop_when_idle is not None and now - active >= job.stop_when_idle
             full = waiting >= job.segment_records
@@ -246,6 +250,9 @@ class SegmentsRun:
                 return
             else:
                 time.sleep(LOOK_SECONDS)
+
+    def _tell(self) -> None:
+        self._watcher.segments(self._totals, self._number, self._waits)
 
     def _waiting(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Of each partition how many offsets are in no segment yet, about."""
@@ -404,13 +411,11 @@ class SegmentsRun:
                 f"its lag is not shown; the segments do not depend on it"
             )
 
-    def _check_errors(self) -> None:
+    def _check_errors(self, *, ended: bool = False) -> None:
+        kept = f"All of them are in {self._ledger.output}."
         limit, counts = self._job.max_errors, self._totals.counts
-        if passed(limit, counts.failed):
-            raise TooManyErrorsError(
-                f"{counts.failed} records failed, more than --max-errors {limit}; the run was "
-                f"stopped. What was done before is in {self._ledger.output}."
-            )
+        if error := too_many_in_stream(limit, counts, kept, ended=ended):
+            raise error
 
     def _result(self, end: str) -> Run:
         info: ModelInfo | None = self._small.info

@@ -12,14 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from modelbeam import formats, storage
-from modelbeam.errors import InputReadError, ModelbeamError
+from modelbeam.errors import InputReadError, JobError, ModelbeamError
 from modelbeam.formats.base import Piece
 from modelbeam.formats.layout import Layout
 from modelbeam.formats.partition import Partition
@@ -39,7 +39,10 @@ from modelbeam.local.renewal import TRY_SECONDS, patience
 from modelbeam.local.start import Started
 from modelbeam.machine import available_cores
 from modelbeam.models.base import ModelInfo
+from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.fit import unfit_predictions, unfit_schema
+from modelbeam.sinks import Manifest
+from modelbeam.sinks.files.manifest import Manifest as FilesManifest
 from modelbeam.sinks.files.publish import publish
 from modelbeam.sinks.files.state import State
 from modelbeam.sinks.ledger import Ledger
@@ -108,6 +111,16 @@ def undisturbed() -> Iterator[None]:
             answer(number, frame)
 
 
+class SmallWatcher(Protocol):
+    """What is told how small runs go."""
+
+    def loading(self, seconds: float) -> None:
+        """The model has been loading for so long."""
+
+    def note(self, text: str) -> None:
+        """Something happened that a person wants to know once."""
+
+
 class SmallRuns:
     """The model's processes, and one small run at a time.
 
@@ -116,7 +129,8 @@ class SmallRuns:
         model: which predicts at first, by a path or a name that goes on to mean it.
         ledger: where the runs are committed.
         started: a process for the model that was started ahead.
-        loading: told for how many seconds the model has been loading.
+        watcher: told how it goes.
+        tell: called while a small run comes further.
 
     Attributes:
         crashes: of the processes.
@@ -128,9 +142,11 @@ class SmallRuns:
         model: ModelSpec,
         ledger: Ledger,
         started: Started | None,
-        loading: Callable[[float], None],
+        watcher: SmallWatcher,
+        tell: Callable[[], None],
     ) -> None:
-        self._job, self._ledger, self._started, self._loading = job, ledger, started, loading
+        self._job, self._ledger, self._started = job, ledger, started
+        self._watcher, self._tell = watcher, tell
         self._workers = job.workers or available_cores()
         self.crashes = Crashes(job.record_timeout, job.max_crashes)
         self._model = model
@@ -140,6 +156,7 @@ class SmallRuns:
         self._changed, self._over = threading.Event(), threading.Event()
         self._last: tuple[Piece, Task] | None = None
         self._left = 0
+        self._moved = False
 
     @property
     def info(self) -> ModelInfo | None:
@@ -159,7 +176,7 @@ class SmallRuns:
             pool.close(kill=True)
         started, self._started = self._started, None
         self._pool = self._new_pool(self._model, started)
-        self._info = info = self._pool.wait_loaded(self._loading)
+        self._info = info = self._pool.wait_loaded(self._watcher.loading)
         self._pool.open(self, 1 << 30)
         return info
 
@@ -227,13 +244,22 @@ class SmallRuns:
         began = time.time()
         state = State(output, record, fresh=True)
         threads = ThreadPoolExecutor(self._workers * 2)
+        waiting: list[Future[Manifest]] = []
         try:
             state.write_plan(splits)
             task = make_task(plan, record)
             self._left = sum(split.bytes for split in splits)
-            done = threads.map(lambda one: pool.predict(one, task), splits)
-            for split, manifest in zip(splits, done, strict=True):
-                made.totals.add(manifest.counts, split.bytes)
+            waiting += (threads.submit(pool.predict, split, task) for split in splits)
+            units: dict[str, int] = {}
+            for split, future in zip(splits, waiting, strict=True):
+                manifest = self._waited(future)
+                assert isinstance(manifest, FilesManifest)
+                first, path = 0, split.pieces[0].path
+                if len(split.pieces) == 1:  # others are whole files, whose numbers are right
+                    first = units.get(path, 0)
+                    units[path] = first + manifest.units
+                made.totals.add(Counts(), split.bytes)
+                made.totals.counts.add(manifest.counts, first)
                 self._left -= split.bytes
             publication = make_publication(plan, record, info, began, "this machine")
             publication = replace(publication, max_errors=None, report=False)
@@ -242,9 +268,15 @@ class SmallRuns:
                 self._last = splits[0].pieces[0], task
             return made
         except BaseException as error:
+            threads.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):  # a stop does not wait for the splits in hand
                 pool.close(kill=True)
-            threads.shutdown(cancel_futures=True)
+            for future in waiting:
+                if not future.cancelled():
+                    with contextlib.suppress(ModelbeamError):
+                        self._waited(future)
+            if isinstance(error, JobError):
+                error.args = (str(error).replace(" with --resume", " again"),)
             with contextlib.suppress(OSError):
                 storage.remove_tree(work)
             raise
@@ -252,14 +284,25 @@ class SmallRuns:
             threads.shutdown(wait=False)
             state.close()
 
+    def _waited(self, future: Future[Manifest]) -> Manifest:
+        """A split's manifest; meanwhile it is told that the small run comes further."""
+        assert self._pool is not None
+        return self._pool.wait(future, self._told, self._watcher.note)
+
+    def _told(self) -> None:
+        if self._moved:
+            self._moved = False
+            self._tell()
+
     # What the pool asks; see :class:`.pool.Work`.
 
     def bytes_left(self) -> int:
         """Of the small run that goes on."""
         return self._left
 
-    def progressed(self, split: Split, progress: Progress) -> None:
-        """Small runs are counted when they are done."""
+    def progressed(self, _split: Split, _progress: Progress) -> None:
+        """Small runs are counted when they are done; but it is not silent."""
+        self._moved = True
 
     # A newer model; see :class:`.renewal.Taker`.
 

@@ -10,7 +10,7 @@ from typing import Any
 from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import passed
+from modelbeam.job.prepare import too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
@@ -184,6 +184,8 @@ class StreamRun:
             lanes.finish()
             renewal.end()
             lag.end()
+        if not stopped and (error := self._too_many(lanes.progress, ended=True)):
+            raise error
         return self._result(lanes, lanes.info or info, lane, stopped, renewal)
 
     def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
@@ -213,16 +215,11 @@ class StreamRun:
         idle = job.stop_when_idle
         return idle is not None and progress.joined and progress.idle > idle
 
-    def _too_many(self, progress: LanesProgress) -> TooManyErrorsError | None:
-        limit, counts = self._job.max_errors, progress.counts
-        if not passed(limit, counts.failed):
-            return None
-        first = counts.kinds[0]
-        return TooManyErrorsError(
-            f"{counts.failed} records failed, more than --max-errors {limit}; the run was stopped. "
-            f"The first: {first.source} at {first.place}, {first.type}: {first.error}. All of them "
-            f"are in {self._job.errors}."
-        )
+    def _too_many(
+        self, progress: LanesProgress, *, ended: bool = False
+    ) -> TooManyErrorsError | None:
+        kept = f"All of them are in {self._job.errors}."
+        return too_many_in_stream(self._job.max_errors, progress.counts, kept, ended=ended)
 
     def _result(
         self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool, renewal: Renewal
