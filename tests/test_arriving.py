@@ -14,12 +14,22 @@ from typing import Any
 import pytest
 from commands import read_lines, write_lines
 from crashing import Command, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
 
 import modelbeam
-from modelbeam.errors import JobError, OutputExistsError, RequestError
+from modelbeam.errors import (
+    JobError,
+    OutputExistsError,
+    OutputWriteError,
+    RequestError,
+    TooManyErrorsError,
+)
 from modelbeam.job.description import build_job
-from modelbeam.job.prepare import Silent
+from modelbeam.job.prepare import Silent, too_many_in_stream
 from modelbeam.job.result import Run
+from modelbeam.local.pool import WorkerPool
+from modelbeam.predicting.counts import Counts
 from modelbeam.run import stream_job
 from modelbeam.sinks.ledger import Entry, Ledger
 from modelbeam.sinks.locks import held
@@ -204,6 +214,65 @@ def test_a_stop_ends_it_at_once_and_keeps_what_is_in_the_ledger(data: Path, tmp_
         started.process.send_signal(signal.SIGTERM)
         assert started.wait() == 0, started.stderr
     assert "1 run (stopped)" in started.stderr
+
+
+def test_a_record_that_never_ends_is_an_error_line_and_the_run_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
+    write_lines(data / "b.jsonl", [{"x": 4.0}, {"x": 10.0}, {"x": 7.0}])  # 10 never ends
+    write_lines(data / "c.jsonl", [{"x": 8.0}])
+    made = run(data, tmp_path / "out", "nasty_models:Deadly", record_timeout=0.5, workers=1)
+    assert sorted(predicted(tmp_path / "out")) == [2.0, 8.0, 14.0, 16.0]
+    [died] = [one for one in made.description["failures"] if one["type"] == "TimeoutError"]
+    assert (died["source"], died["line"]) == (str(data / "b.jsonl"), 2)
+
+
+def test_what_is_not_the_files_fault_ends_the_run_and_leaves_the_files_to_the_next(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OutputWriteError("No space left on device. Run the same command with --resume.")
+
+    write_lines(data / "b.jsonl", [{"x": 4.0}])
+    monkeypatch.setattr(WorkerPool, "predict", full)
+    with pytest.raises(OutputWriteError) as caught:
+        run(data, tmp_path / "out")
+    monkeypatch.undo()
+    assert str(caught.value) == "No space left on device. Run the same command again."
+    assert run(data, tmp_path / "out").read == 3
+
+
+def test_a_share_of_failed_records_is_looked_at_when_it_ends(data: Path, tmp_path: Path) -> None:
+    write_lines(data / "b.jsonl", [{"x": 4.0}])
+    assert run(data, tmp_path / "enough", max_errors="34%", workers=1).failed == 1
+    with pytest.raises(TooManyErrorsError) as caught:
+        run(data, tmp_path / "out", max_errors="33%", workers=1)
+    said = str(caught.value)
+    assert said.startswith("1 of 3 records failed, more than max_errors='33%'. The first: ")
+    assert f"{data / 'a.jsonl'}:2, ValueError: x is negative" in said
+    assert sorted(predicted(tmp_path / "out")) == [2.0, 8.0]
+
+
+@given(
+    read=st.integers(0, 5000),
+    share=st.floats(0, 1),
+    limit=st.one_of(st.integers(0, 5000).map(str), st.integers(0, 100).map("{}%".format)),
+    ended=st.booleans(),
+)
+def test_which_limits_end_a_run_that_goes_on(
+    read: int, share: float, limit: str, ended: bool
+) -> None:
+    counts = Counts()
+    counts.read, counts.failed = read, round(read * share)
+    counts.predicted = read - counts.failed
+    error = too_many_in_stream(limit, counts, "They are kept.", ended=ended)
+    if not limit.endswith("%"):
+        assert (error is not None) == (counts.failed > int(limit))
+    elif not ended and read < 1000:
+        assert error is None
+    else:
+        assert (error is not None) == (100 * counts.failed > int(limit[:-1]) * read)
+    assert too_many_in_stream(None, counts, "", ended=ended) is None
 
 
 def test_what_is_no_place_for_it_is_refused(data: Path, tmp_path: Path) -> None:

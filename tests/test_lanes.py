@@ -138,7 +138,7 @@ def lane_of(run: str) -> Lane:
     """A lane that is not connected."""
     topic, limits = Topic("nowhere:1", "in"), Limits(1 << 20, None, None)
     told = LaneJob(topic, topic, topic, "group", {}, (), None, 1 << 20, True, "original",
-                   "earliest", frozenset(), False, None, (limits, limits), run)  # fmt: skip
+                   False, None, (limits, limits), run)  # fmt: skip
     model = SimpleNamespace(info=ModelInfo("model", "model", "record", version="1"))
     return Lane(told, model, lambda _: None, lambda: True, Numbered("group", 3))
 

@@ -244,6 +244,18 @@ def test_what_prometheus_is_told_of_files():
     assert wanted.items() <= found.items()
 
 
+def test_what_prometheus_is_told_of_segments():
+    totals = Totals()
+    totals.add(progress().counts, 100)
+    with served() as (told, url):
+        told.segments(totals, 3, 17)
+        found = samples(get(f"{url}/metrics")[2])
+    wanted = {("modelbeam_records_read_total",): 10, ("modelbeam_batches_total",): 3,
+              ("modelbeam_offsets_waiting",): 17}  # fmt: skip
+    assert wanted.items() <= found.items()
+    assert ("modelbeam_files_waiting",) not in found
+
+
 def test_other_formats_are_sent_to_who_asks_for_them():
     with served() as (told, url):
         told.lanes(progress())

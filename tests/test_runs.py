@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from commands import write_lines
+from described import check_described
 
 import modelbeam
 from modelbeam import cli, machine, storage
@@ -312,26 +313,11 @@ KINDS = {
 }
 
 
-def check(kind: str, said: dict[str, Any]) -> None:
-    """Hold a description against the schema; and every key of it must be documented."""
-    whole = run_schema()
-    jsonschema.Draft202012Validator.check_schema(whole)
-    jsonschema.validate(said, whole)
-    jsonschema.validate(said, {"$ref": f"#/$defs/{kind}", "$defs": whole["$defs"]})
-    assert said["schema"] == 1
-    undocumented = said.keys() - whole["$defs"][kind]["properties"].keys()
-    assert undocumented == set(), "describe these keys in report/schema.py"
-    for failure in said.get("failures", ()):
-        assert failure.keys() <= whole["$defs"]["failure"]["properties"].keys()
-    for model in said["models"] if kind == "run" else ():
-        assert model.keys() <= whole["$defs"]["model"]["properties"].keys()
-
-
 @pytest.mark.parametrize(
     ("kind", "output"), [(kind, output) for kind, outputs in KINDS.items() for output in outputs]
 )
 def test_what_is_returned_fits_the_schema(tree: Path, kind: str, output: str) -> None:
-    check(kind, json.loads((tree / "printed.json").read_text())[output])
+    check_described(kind, json.loads((tree / "printed.json").read_text())[output])
 
 
 @pytest.mark.parametrize(
@@ -343,14 +329,14 @@ def test_what_is_returned_fits_the_schema(tree: Path, kind: str, output: str) ->
 )
 def test_run_json_fits_the_schema(tree: Path, path: str) -> None:
     said = json.loads((tree / path).read_text())
-    check("run", said)
+    check_described("run", said)
     assert (said["status"] == "failed") == path.startswith("failed")
     assert (said["splits_resumed"] > 0) == path.startswith("resumed")
 
 
 def test_what_compare_leaves_fits_the_schema(tree: Path) -> None:
     said = json.loads((tree / "compared" / "comparison.json").read_text())
-    check("comparison", said)
+    check_described("comparison", said)
     assert (said["run"]["counts"]["read"], said["read"]) == (32, 32)
 
 
@@ -369,7 +355,7 @@ def test_what_a_run_over_a_topic_says_fits_the_schema() -> None:
         group = "g"
 
     said = described(job, ModelInfo("m:M", "m", "record"), Lane(), LanesProgress(), "ended", 1.0)  # type: ignore[arg-type]
-    check("topic", json.loads(json.dumps(said)))
+    check_described("topic", json.loads(json.dumps(said)))
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ _ERRORS = (
     Explanation(
         "MB206",
         "TooManyErrorsError",
-        "More records failed than --max-errors allows. Nothing was published; the error lines so "
-        "far are kept where the sentence says.",
+        "More records failed than --max-errors allows. Nothing was published, and the error lines "
+        "so far are kept where the sentence says; a run that goes on keeps what it has committed.",
         "Read the first ones. Then mend the data or the model and start again with --overwrite, or "
         "allow more with --resume --max-errors N.",
     ),

@@ -21,9 +21,11 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
+from modelbeam.local.into_topic import IntoTopicRun
 from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.monitor import monitored
 from modelbeam.local.run import LocalRun
+from modelbeam.local.segments import SegmentsRun, SegmentsWatcher
 from modelbeam.local.start import Started
 from modelbeam.local.stream import StreamRun
 from modelbeam.notebook import bar_of
@@ -54,6 +56,8 @@ def run_job(
             "--metrics-port is for runs that go on; add --streaming, or leave it out."
         )
     now = time.time()
+    if address.is_topic(job.output):
+        job = job.model_copy(update={"report": False})  # there is no place for one
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
     told = watcher or Silent()
@@ -83,6 +87,10 @@ def _run_job(
 ) -> Run | Submitted:
     engine = engines.engine_of(job.beam_options)
     if engine is not None:
+        if address.is_topic(job.output):
+            raise RequestError(
+                "--output: files go into a topic from this machine; leave the --runner out."
+            )
         check_places(job, engine.title, engine.example_url)
         added = engine.preflight(job.beam_options)
         plan = _planned(job.on_any_machine())
@@ -92,6 +100,12 @@ def _run_job(
         return done
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
+    if address.is_topic(job.output):
+        try:
+            return IntoTopicRun(job, watcher or Silent(), now, started).run()
+        finally:
+            if started is not None:  # whatever became of it
+                started.end()
     plan = _planned(job)
     running = still_running(plan.output)
     if running is not None:
@@ -107,7 +121,7 @@ def stream_job(
     started: Started | None = None,
     asked: threading.Event | None = None,
 ) -> Run | Submitted:
-    """Run a job that goes on as data arrives, or whose output is a topic.
+    """Run a job that goes on as data arrives, or goes from topic to topic.
 
     It runs to its end, or until it is left running on its engine.
 
@@ -142,24 +156,28 @@ def _streamed(
     storage.configure(job.beam_options)
     if engines.engine_of(job.beam_options) is not None:
         if not address.is_topic(job.output):
+            from_topic = address.is_topic(job.inputs[0])
             raise RequestError(
-                "--streaming over files is done on this machine; leave the --runner out. Several "
-                "machines may watch the same directory: each file is read once."
+                "--streaming into files is done on this machine; leave the --runner out. Several "
+                "machines may write the same directory: each "
+                f"{'record' if from_topic else 'file'} is in it once."
             )
         return RemoteLanes(job, watcher, now, started).run()
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
         return StreamRun(job, watcher, now, started, asked).run()
-    return ArrivingRun(job, watcher, now, started, asked).run()
+    kind = SegmentsRun if address.is_topic(job.inputs[0]) else ArrivingRun
+    return kind(job, watcher, now, started, asked).run()
 
 
 def is_stream(job: Job) -> bool:
-    """Whether a job goes on as data arrives, or writes to a topic."""
-    return job.streaming or address.is_topic(job.output)
+    """Whether a job goes on as data arrives, or goes from topic to topic."""
+    from_topic = any(map(address.is_topic, job.inputs))
+    return job.streaming or (from_topic and address.is_topic(job.output))
 
 
-class StreamWatcher(LanesWatcher, ArrivingWatcher, Protocol):
+class StreamWatcher(LanesWatcher, ArrivingWatcher, SegmentsWatcher, Protocol):
     """What is told how a stream goes."""
 
 
@@ -204,6 +222,8 @@ class Settings(TypedDict, total=False):
     stop_after: float | str | None
     stop_when_idle: float | str | None
     settle: float | str | None
+    segment: float | str | None
+    segment_records: int | None
     start_from: str | None
     group: str | None
     kafka_config: str | None
@@ -271,6 +291,8 @@ def predict(
     stop_after: float | str | None = None,
     stop_when_idle: float | str | None = None,
     settle: float | str | None = None,
+    segment: float | str | None = None,
+    segment_records: int | None = None,
     start_from: str | None = None,
     group: str | None = None,
     kafka_config: str | None = None,
@@ -332,6 +354,9 @@ def predict(
         stop_after: seconds, or such as ``"5m"``, after which a streaming run ends.
         stop_when_idle: seconds without anything new after which a streaming run ends.
         settle: seconds that a file must be still before a streaming run takes it; 10 by default.
+        segment: seconds, or such as ``"5m"``, after which a segment of a topic is closed; a minute
+            by default.
+        segment_records: how many records close it before; a million by default.
         start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
         group: the consumer group; made of the model's name and the output by default.
         kafka_config: a file of librdkafka's settings.
@@ -395,6 +420,8 @@ def predict(
         "stop_after": stop_after,
         "stop_when_idle": stop_when_idle,
         "settle": settle,
+        "segment": segment,
+        "segment_records": segment_records,
         "start_from": start_from,
         "group": group,
         "kafka_config": kafka_config,

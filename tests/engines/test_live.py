@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +26,7 @@ from modelbeam.job.description import build_job
 from modelbeam.job.prepare import Silent
 from modelbeam.job.result import Run
 from modelbeam.local.lanes import LanesProgress
+from modelbeam.local.start import Started, start_worker
 from modelbeam.run import stream_job
 
 pytestmark = pytest.mark.timeout(200)
@@ -45,7 +49,8 @@ def put(model: Any, path: Path) -> None:
 class Live(Silent):
     """A run in a thread, and what it tells."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, started: Started | None = None, **settings: Any) -> None:
+        self._started = started
         self.notes: list[str] = []
         self.progress = LanesProgress()
         self.asked = threading.Event()
@@ -56,7 +61,7 @@ class Live(Silent):
 
     def _run(self) -> None:
         try:
-            self.result = stream_job(self._job, self, None, self.asked)
+            self.result = stream_job(self._job, self, self._started, self.asked)
         except BaseException as error:
             self.result = error
 
@@ -172,6 +177,42 @@ def test_a_newer_model_takes_over_and_one_that_does_not_fit_is_refused(
     assert run.description["latency_ms"]["p50"] <= run.description["latency_ms"]["p99"]
 
 
+def test_health_turns_bad_while_a_lane_is_stopped_and_good_once_it_goes_on(kafka: Kafka) -> None:
+    topics = Topics(kafka, "stopped")
+    started = start_worker(1)
+    with over(
+        *(topics, "small_models:Doubler"),
+        started=started,
+        workers=1,
+        metrics_port=0,
+        stall_after=1,
+    ) as live:
+        topics.send({"x": 1.0})
+        live.until(lambda: live.progress.counts.read == 1)
+        url = live.notes[0].split()[2].rstrip(",").replace("/metrics", "/health")
+        live.until(lambda: health(url) == (200, []))
+        started.process.send_signal(signal.SIGSTOP)
+        topics.send({"x": 2.0})
+        said = "partition 0 has 1 record of lag and nothing of it was committed"
+        live.until(lambda: health(url)[1] and health(url)[1][0].startswith(said))
+        assert health(url)[0] == 503
+        started.process.send_signal(signal.SIGCONT)
+        live.until(lambda: health(url) == (200, []))
+        live.until(lambda: live.progress.counts.read == 2)
+        live.end()
+    assert topics.predictions() == [2.0, 4.0]
+
+
+def health(url: str) -> tuple[int, list[str]]:
+    """What a load balancer is told."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read()
+    return status, json.loads(text)["reasons"]
+
+
 def metrics(url: str) -> dict[tuple[Any, ...], float]:
     """What Prometheus would be told: values by name and labels."""
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -189,8 +230,6 @@ def _sorted(**labels: str) -> tuple[tuple[str, str], ...]:
 
 def _pairs(topics: Topics) -> list[tuple[float, float]]:
     """Of each prediction the record's x, and what was made of it."""
-    import json
-
     inputs = {}
     for partition in range(2):
         for offset, one in enumerate(topics.read(topics.input, partition)):

@@ -68,12 +68,13 @@ class Topics:
         try:
             consumer.assign([TopicPartition(url.rpartition("/")[2], partition, 0)])
             while True:
-                for message in consumer.consume(1000, 1.0):
-                    if message.error() is not None:
-                        return found
-                    headers = dict(message.headers() or ())
-                    when = message.timestamp()[1]
-                    found.append(Said(message.key(), message.value(), headers, when))
+                message = consumer.poll(20)
+                assert message is not None, f"{url} does not answer"
+                if message.error() is not None:
+                    return found
+                headers = dict(message.headers() or ())
+                when = message.timestamp()[1]
+                found.append(Said(message.key(), message.value(), headers, when))
         finally:
             consumer.close()
 

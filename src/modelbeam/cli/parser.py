@@ -413,6 +413,11 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
     add("--settle", metavar="TIME",
         help="streaming: a file, or a model that has changed, is taken once it has been still for "
         "so long; default: 10s")  # fmt: skip
+    add("--segment", metavar="TIME",
+        help="streaming from a topic into files: a segment is closed so long after its first "
+        "record came; default: 1m")  # fmt: skip
+    add("--segment-records", metavar="N", type=int,
+        help="and before that once it holds so many records; default: 1000000")  # fmt: skip
     add("--from", dest="start_from", metavar="earliest|latest|TIME",
         help="where a group without offsets begins; default: earliest")  # fmt: skip
     add("--group", metavar="NAME",

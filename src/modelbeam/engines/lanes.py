@@ -29,7 +29,7 @@ from modelbeam.errors import (
 )
 from modelbeam.job import flags as options
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import passed
+from modelbeam.job.prepare import too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.kafka.cluster import DISTRIBUTION
 from modelbeam.kafka.control import Control, GroupWatch, Sight
@@ -189,6 +189,8 @@ class RemoteLanes:
         finally:
             watch.close()
             self._lag.end()
+        if why == "ended" and (too_many := self._too_many(ended=True)):
+            raise too_many
         return self._result(info, lane, why)
 
     def _watched(self, job: RemoteJob, there: Ends, watch: GroupWatch) -> Status:
@@ -269,14 +271,10 @@ class RemoteLanes:
             "What is committed stays, and the same command goes on from there.",
         )
 
-    def _too_many(self) -> TooManyErrorsError | None:
-        limit, failed = self._job.max_errors, self._progress.counts.failed
-        if not passed(limit, failed):
-            return None
-        return TooManyErrorsError(
-            f"{failed} records failed, more than --max-errors {limit}; the run was stopped. All of "
-            f"them are in {self._job.errors}."
-        )
+    def _too_many(self, *, ended: bool = False) -> TooManyErrorsError | None:
+        kept = f"All of them are in {self._job.errors}."
+        limit, counts = self._job.max_errors, self._progress.counts
+        return too_many_in_stream(limit, counts, kept, ended=ended)
 
     def _note(self, text: str) -> None:
         self._notes.append(text)

@@ -6,7 +6,8 @@ that all shards have them, whatever their records are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -30,6 +31,30 @@ class OutputColumn(NamedTuple):
 
 
 Layout = tuple[OutputColumn, ...]
+
+
+def to_json(layout: Layout | None) -> list[list[str | None]] | None:
+    """A layout as JSON keeps it: names, each with its type as Arrow writes schemas."""
+    import pyarrow as pa
+
+    def written(kind: Any) -> str | None:
+        if kind is None:
+            return None
+        return base64.b64encode(pa.schema([("", kind)]).serialize()).decode()
+
+    return None if layout is None else [[name, written(kind)] for name, kind in layout]
+
+
+def from_json(kept: Sequence[Sequence[str | None]] | None) -> Layout | None:
+    """Read what :func:`to_json` made."""
+    import pyarrow as pa
+
+    def read(text: str | None) -> Any:
+        if text is None:
+            return None
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0).type
+
+    return None if kept is None else tuple(OutputColumn(name or "", read(t)) for name, t in kept)
 
 
 class UnknownColumnError(ValueError):

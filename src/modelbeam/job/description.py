@@ -244,6 +244,8 @@ class Job(BaseModel):
     stop_after: float | None = Field(default=None, gt=0)
     stop_when_idle: float | None = Field(default=None, ge=0)
     settle: float = Field(default=10.0, ge=0)
+    segment: float = Field(default=60.0, gt=0)
+    segment_records: int = Field(default=1_000_000, ge=1)
     start_from: str = "earliest"
     group: str | None = None
     kafka_config: str | None = None
@@ -390,7 +392,9 @@ class Job(BaseModel):
             listening_place(text)
         return text
 
-    @field_validator("stop_after", "stop_when_idle", "settle", "stall_after", mode="before")
+    @field_validator(
+        "stop_after", "stop_when_idle", "settle", "segment", "stall_after", mode="before"
+    )
     @classmethod
     def _durations(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value
@@ -530,6 +534,11 @@ class Job(BaseModel):
             raise RequestError(
                 "--baseline compares runs that end with what files they leave; a stream leaves "
                 "none. Leave it out."
+            )
+        if self.errors is not None and not is_topic(self.output):
+            raise RequestError(
+                f"--errors {self.errors} is for a run into a topic; into files, failed records go "
+                f"beside the predictions. Leave it out."
             )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")

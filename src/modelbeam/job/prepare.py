@@ -37,6 +37,7 @@ from modelbeam.models.base import ModelInfo
 from modelbeam.models.options import FLAGS
 from modelbeam.models.signature import WRONG_TYPE, missing_columns
 from modelbeam.predicting.batch import Batch
+from modelbeam.predicting.counts import Counts
 from modelbeam.predicting.renaming import check_rename
 from modelbeam.profile.wants import Wants, rows_of_a_split
 from modelbeam.sinks.files.output import Output, check_output
@@ -93,6 +94,9 @@ class Silent:
         """Say nothing."""
 
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
+        """Say nothing."""
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
         """Say nothing."""
 
     def note(self, text: str) -> None:
@@ -620,6 +624,35 @@ def passed(limit: str | None, failed: int) -> bool:
     return limit is not None and not limit.endswith("%") and failed > int(limit)
 
 
+SHARE_AFTER = 1_000
+"""Records after which a limit of ``P%`` can end a run that goes on: of few one is many."""
+
+
+def too_many_in_stream(
+    limit: str | None, counts: Counts, kept: str, *, ended: bool
+) -> TooManyErrorsError | None:
+    """The error of a run that commits as it goes, if more records failed than a limit allows.
+
+    Args:
+        limit: ``N``, or ``P%`` of what this run has read: looked at once these are so many that it
+            says something, and at the end.
+        counts: of this run.
+        kept: where its failed records are, in a sentence.
+        ended: whether it has come to its own end.
+    """
+    failed = counts.most_failed
+    if limit is None or failed <= allowed_errors(limit, counts.read):
+        return None
+    if limit.endswith("%") and not ended and counts.read < SHARE_AFTER:
+        return None
+    first = next(iter(counts.kinds), None)
+    said = f" The first: {first.at}, {first.type}: {first.error}." if first is not None else ""
+    return TooManyErrorsError(
+        f"{failed:,} of {text.count(counts.read, 'record')} failed, more than --max-errors {limit}"
+        f"{'' if ended else '; the run was stopped'}.{said} {kept}"
+    )
+
+
 def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooManyErrorsError | None:
     """The error for a limit of ``N`` that is passed while the job runs.
 
@@ -635,7 +668,7 @@ def too_many_errors(limit: str | None, totals: Totals, output: Output) -> TooMan
         for kind in totals.counts.kinds[:3]
     )
     return TooManyErrorsError(
-        f"{failed} records failed so far, more than --max-errors {limit}; the job "
+        f"{text.count(failed, 'record')} failed so far, more than --max-errors {limit}; the job "
         f"was stopped. The first: {examples}. Nothing was published; the error lines of what was "
         f"done are in {output.error_lines}. Fix the data and use --overwrite, or allow more with "
         f"--resume --max-errors N."

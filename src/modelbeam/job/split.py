@@ -42,9 +42,10 @@ def predict_split(
         JobError: the split cannot be done (input, output, counts); nothing of it is committed.
     """
     warm_formats(task.formats, model.info.style)
-    attempt = sink_of(task.state, task.output, task.fingerprint, task.layout, task.single).attempt(
-        split
+    sink = sink_of(
+        task.state, task.output, task.fingerprint, task.layout, task.single, task.largest
     )
+    attempt = sink.attempt(split)
     if task.profile is not None:
         warm_profile(model.info.style)
     profile = None if task.profile is None else Collector(task.profile)

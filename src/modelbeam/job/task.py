@@ -45,6 +45,8 @@ class Task:
     layout: Layout | None = None
     single: bool = False
     rename: Rename = ()
+    largest: int | None = None
+    """Bytes that a prediction may have, where its line becomes a message."""
     again: str | None = None
     """Where it stands what an earlier run made of each split, of which only failures are done."""
     profile: Wants | None = None

@@ -38,7 +38,8 @@ class Asked(NamedTuple):
     Attributes:
         config: the file of client settings, if there is one.
         group: the consumer group.
-        begin: where a partition without committed offsets begins; see :class:`.lane.LaneJob`.
+        begin: where a group without offsets begins: ``earliest``, ``latest``, or milliseconds
+            since the epoch.
         skip_lost: whether to go on at the first offset that is there where records are gone.
     """
 

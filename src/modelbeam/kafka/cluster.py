@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from modelbeam.errors import RequestError, did_you_mean
 from modelbeam.kafka.address import Topic, for_all
@@ -28,11 +28,13 @@ LARGEST = 1_048_588
 (``message.max.bytes`` of Kafka's broker configuration)."""
 
 
+Answer = TypeVar("Answer")
+
 _REFUSED = ("_AUTHENTICATION", "_SSL")
 """Errors that another try does not mend: a wrong password, a certificate that is not trusted."""
 
-_MOVING = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
-"""Errors while the group's coordinator is being found: in the first seconds of a broker."""
+_COMING_UP = ("NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE")
+"""What a broker says for a moment: after its start, or when its partitions move."""
 
 
 class Limits(NamedTuple):
@@ -187,6 +189,46 @@ class Cluster:
             )
         return found
 
+    def identity(self, topic: str) -> str:
+        """What tells a topic from another of its name: the cluster's and the topic's own names.
+
+        The topic's is missing where the broker does not tell it.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        kafka = self._kafka
+        try:
+            cluster = self._admin.list_topics(timeout=ANSWER_SECONDS).cluster_id
+            asked = kafka.TopicCollection([topic])
+            answers = self._admin.describe_topics(asked, request_timeout=ANSWER_SECONDS)
+        except kafka.KafkaException as error:
+            raise self._silent(error) from None
+        try:
+            own = str(answers[topic].result().topic_id or "")
+        except kafka.KafkaException:
+            own = ""
+        return f"{cluster}/{own}"
+
+    def stable_ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The last stable offset of each partition, with one request for all of them.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        kafka = self._kafka
+        latest = kafka.admin.OffsetSpec.latest()
+        wanted = {kafka.TopicPartition(topic, one): latest for one in partitions}
+        try:
+            answers = self._admin.list_offsets(
+                wanted,
+                isolation_level=kafka.IsolationLevel.READ_COMMITTED,
+                request_timeout=ANSWER_SECONDS,
+            )
+            return {place.partition: future.result().offset for place, future in answers.items()}
+        except kafka.KafkaException as error:
+            raise self._silent(error) from None
+
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, Range]:
         """The offsets of partitions, for a reader of what is committed.
 
@@ -212,15 +254,43 @@ class Cluster:
             RequestError: the cluster does not answer.
         """
         places = [self._kafka.TopicPartition(topic, partition) for partition in partitions]
-        until = time.monotonic() + ANSWER_SECONDS
         with self._asking(group) as consumer:
-            while True:
-                try:
-                    return _known(consumer.committed(places, timeout=ANSWER_SECONDS))
-                except self._kafka.KafkaException as error:
-                    if error.args[0].name() not in _MOVING or time.monotonic() > until:
-                        raise
-                    time.sleep(0.2)
+            return self._patiently(
+                lambda: _known(consumer.committed(places, timeout=ANSWER_SECONDS))
+            )
+
+    def marked(self, group: str, topic: str, partition: int, *, settled: bool) -> tuple[int, str]:
+        """The offset that a group has committed, negative for none, and the text beside it.
+
+        Args:
+            group, topic, partition: which.
+            settled: whether to wait for the end of a transaction that may move it.
+
+        Raises:
+            RequestError: the cluster does not answer.
+        """
+        places = [self._kafka.TopicPartition(topic, partition)]
+
+        def ask() -> tuple[int, str]:
+            [place] = consumer.committed(places, timeout=ANSWER_SECONDS)
+            if place.error is not None:
+                raise self._kafka.KafkaException(place.error)
+            return place.offset, place.metadata or ""
+
+        level = "read_committed" if settled else "read_uncommitted"
+        with self._asking(group, {"isolation.level": level}) as consumer:
+            return self._patiently(ask)
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask a group's coordinator, which may just be coming up or moving, until it answers."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return ask()
+            except self._kafka.KafkaException as error:
+                if error.args[0].name() not in _COMING_UP or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def commit(self, group: str, places: list[Any]) -> None:
         """Commit offsets for a group that has no members now.
@@ -308,7 +378,10 @@ def gone(topic: Topic, group: str, partition: int, offset: int, first: int, high
 
 
 def _known(places: list[Any]) -> dict[int, int]:
-    """The offset of each partition that has one."""
+    """The offset of each partition that has one; an answer that is an error is none."""
+    for place in places:
+        if place.error is not None:
+            raise client().KafkaException(place.error)
     return {place.partition: place.offset for place in places if place.offset >= 0}
 
 

@@ -147,7 +147,7 @@ class LagWatch:
         """
         now = time.monotonic()
         with self._lock:
-            if now - self._answered > self._limit:
+            if now - self._answered > self._limit + LAG_SECONDS:
                 return (f"the brokers have not answered for {now - self._answered:.0f} s",)
             if self._behind is None:
                 return ()

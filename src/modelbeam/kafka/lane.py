@@ -8,7 +8,6 @@ happened: the lane asks Kafka where it was, and goes on there. It never goes by 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,6 +23,15 @@ from modelbeam.kafka.batch import MessageBatch
 from modelbeam.kafka.cluster import Limits, client, gone, log
 from modelbeam.kafka.delays import Delays, sampled
 from modelbeam.kafka.identity import Identity, Numbered
+from modelbeam.kafka.producing import (
+    CALL_SECONDS,
+    FENCED,
+    HOPELESS,
+    Deliveries,
+    gone_away,
+    put_offsets,
+    settings_of,
+)
 from modelbeam.kafka.recent import Pair, with_newer
 from modelbeam.kafka.records import Maker, Message
 from modelbeam.kafka.tally import Tally
@@ -38,12 +46,6 @@ SESSION_SECONDS = 6
 
 TRANSACTION_SECONDS = 10
 """After which a transaction that a dead lane left open is ended by the broker."""
-
-CALL_SECONDS = 30.0
-"""How long one question to the cluster may take."""
-
-OFFSETS_SECONDS = 5.0
-"""How long the group's coordinator may take to have offsets put into a transaction."""
 
 TURN_SECONDS = 1.0
 """How long a turn should take at most; as many records are taken as fit into it."""
@@ -71,9 +73,6 @@ class LaneJob:
         longest: bytes that a record may have.
         exactly_once: whether there are transactions.
         form: what an error record holds.
-        begin: where a partition of ``fresh`` without committed offsets begins: ``earliest``,
-            ``latest``, or milliseconds since the epoch; any other begins at its first offset.
-        fresh: the partitions that were there when a group without offsets began.
         skip_lost: whether to go on at the first offset that is there where records are gone.
         ends: the offset of each partition at which to stop; ``None`` to go on.
         limits: what the output and the errors topic take.
@@ -91,8 +90,6 @@ class LaneJob:
     longest: int
     exactly_once: bool
     form: Literal["original", "json"]
-    begin: str | int
-    fresh: frozenset[int]
     skip_lost: bool
     ends: dict[int, int] | None
     limits: tuple[Limits, Limits]
@@ -188,7 +185,7 @@ class Lane:
         self._ending: set[int] = set()
         self._reported = 0.0
         self._loss: DataLossError | None = None
-        self._undelivered: list[Any] = []
+        self._deliveries = Deliveries()
         self._thread = ThreadPoolExecutor(1, "predict")
 
     def run(self, turns: int | None = None) -> LaneProgress:
@@ -245,23 +242,12 @@ class Lane:
     def _open(self) -> None:
         """Producer first: it ends what the older self left open, so that its offsets are there."""
         self._positions.clear()
-        self._undelivered.clear()
+        self._deliveries.clear()
         self.fenced = False
         job = self._job
         shared = {"client.id": "modelbeam", "log_level": "3", **job.settings}
         shared["bootstrap.servers"] = job.input.brokers
-        largest = max(limits.largest for limits in job.limits)
-        producing: dict[str, Any] = {
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "partitioner": "murmur2_random",  # a key goes where Java's clients would put it
-            "queue.buffering.max.kbytes": max(1 << 20, 2 * largest // 1024),
-            **address.for_producers(shared),
-            "bootstrap.servers": job.output.brokers,
-            "message.max.bytes": largest + 1024,
-            "batch.size": max(1, min(1_000_000, *(limits.largest for limits in job.limits)) - 1024),
-            "enable.idempotence": True,
-        }
+        producing = settings_of(shared, job.output.brokers, job.limits)
         if job.exactly_once:
             producing["transactional.id"] = self._identity.name
             producing["transaction.timeout.ms"] = TRANSACTION_SECONDS * 1000
@@ -294,7 +280,7 @@ class Lane:
     # Partitions
 
     def _assigned(self, consumer: Any, places: list[Any]) -> None:
-        """Begin each partition where the group is, or where it is to begin."""
+        """Begin each partition where the group is, or at its first offset."""
         try:
             consumer.assign(self._starts(consumer, places))
         except DataLossError as error:  # an exception in a callback would be lost
@@ -319,14 +305,8 @@ class Lane:
             place = kafka.TopicPartition(topic, partition)
             first, high = consumer.get_watermark_offsets(place, timeout=CALL_SECONDS)
             new = False
-            if offset < 0:
-                begin = job.begin if partition in job.fresh else "earliest"
-                offset = first if begin == "earliest" else high
-                if isinstance(begin, int):
-                    place.offset = begin
-                    found = consumer.offsets_for_times([place], timeout=CALL_SECONDS)[0].offset
-                    offset = found if found >= 0 else high
-                new = True
+            if offset < 0:  # see :mod:`.beginning`
+                offset, new = first, True
             elif not first <= offset <= high:
                 offset, new = self._lost(partition, offset, first, high), True
             if new or self._careful is not None:  # whoever dies over its records is to be known
@@ -508,15 +488,16 @@ class Lane:
             self._producer.begin_transaction()
         for topic, made in ((job.output.name, predicted), (job.errors.name, failed)):
             for message in made:
-                self._produce(topic, message)
+                self._deliveries.produce(self._producer, topic, message)
         places = [self._place(partition, offset) for partition, offset in self._positions.items()]
+        self._deliveries.flush(self._producer)
         if job.exactly_once:
-            self._flush()
             member = self._consumer.consumer_group_metadata()
-            self._send_offsets(places, member)
+            if not put_offsets(self._producer, places, member):
+                self._producer = None  # it is left behind
+                raise gone_away()
             self._producer.commit_transaction(CALL_SECONDS)
         else:
-            self._flush()
             self._consumer.commit(offsets=places, asynchronous=False)
         self._begun.clear()
 
@@ -530,82 +511,19 @@ class Lane:
             beside = [tally.written(self._job.run)]
         return self._kafka.TopicPartition(self._job.input.name, partition, offset, *beside)
 
-    def _send_offsets(self, places: list[Any], member: Any) -> None:
-        """Put offsets into the transaction; a client that never returns is left behind.
-
-        The client's own limit of time does not hold while the group's coordinator is away
-        (librdkafka#5456). Its transaction is ended by the next one of the same name.
-        """
-        ended: list[Any] = []
-
-        def send(producer: Any) -> None:
-            try:
-                producer.send_offsets_to_transaction(places, member, OFFSETS_SECONDS)
-                ended.append(None)
-            except BaseException as error:
-                ended.append(error)
-
-        thread = threading.Thread(target=send, args=[self._producer], daemon=True)
-        thread.start()
-        thread.join(2 * OFFSETS_SECONDS)
-        if not ended:
-            self._producer = None
-            error = self._kafka.KafkaError(
-                self._kafka.KafkaError._TIMED_OUT, "the group's coordinator is away", fatal=True
-            )
-            raise self._kafka.KafkaException(error)
-        if ended[0] is not None:
-            raise ended[0]
-
-    def _produce(self, topic: str, message: Message) -> None:
-        more = {"timestamp": message.timestamp} if message.timestamp else {}
-        while True:
-            try:
-                self._producer.produce(
-                    topic,
-                    message.value,
-                    message.key,
-                    headers=message.headers,
-                    on_delivery=self._delivered,
-                    **more,
-                )
-                return
-            except BufferError:
-                self._producer.poll(0.05)
-
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._undelivered.append((error, message.topic()))
-
-    def _flush(self) -> None:
-        """Wait until all is with the broker; what it does not take ends the lane or the turn."""
-        left = self._producer.flush(CALL_SECONDS)
-        if self._undelivered:
-            error, topic = self._undelivered[0]
-            if error.name() in _REFUSED:
-                raise JobError(
-                    f"The topic {topic} does not take what is written to it: {error.str()}. The "
-                    f"records are not lost: nothing of this transaction was committed."
-                )
-            raise self._kafka.KafkaException(error)
-        if left:
-            raise self._kafka.KafkaException(
-                self._kafka.KafkaError(self._kafka.KafkaError._TIMED_OUT, "not all was delivered")
-            )
-
     # When something fails
 
     def _recover(self, cause: Any) -> None:
         """Abort, and go on where Kafka says that the group is."""
         error = cause.args[0]
         log.info("lane %s: %s", self._identity.name, error.str())
-        self.fenced = error.name() in _FENCED
-        if error.name() in _HOPELESS:
+        self.fenced = error.name() in FENCED
+        if error.name() in HOPELESS:
             raise JobError(f"{self._job.input.url}: {error.str()}.") from None
         try:
             if error.fatal() or self._consumer is None:
                 raise cause
-            self._undelivered.clear()
+            self._deliveries.clear()
             if self._job.exactly_once:
                 self._producer.abort_transaction(CALL_SECONDS)
             self._back()
@@ -658,27 +576,3 @@ class Lane:
             self._active = time.monotonic()  # there is more, or that is not known yet
         progress.idle = time.monotonic() - self._active
         return progress
-
-
-_REFUSED = (
-    "MSG_SIZE_TOO_LARGE",
-    "INVALID_RECORD",
-    "POLICY_VIOLATION",
-    "TOPIC_AUTHORIZATION_FAILED",
-    "CLUSTER_AUTHORIZATION_FAILED",
-    "UNKNOWN_TOPIC_OR_PART",
-    "INVALID_TIMESTAMP",
-)
-"""A message will be refused again."""
-
-_FENCED = ("_FENCED", "_FATAL", "FENCED_INSTANCE_ID", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED")
-"""Another has this name now, or did for a moment."""
-
-_HOPELESS = (
-    "_AUTHENTICATION",
-    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
-    "GROUP_AUTHORIZATION_FAILED",
-    "SASL_AUTHENTICATION_FAILED",
-    "UNSUPPORTED_FEATURE",
-    "_UNSUPPORTED_FEATURE",
-)

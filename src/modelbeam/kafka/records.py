@@ -67,12 +67,7 @@ class Maker:
         self._name = model.name
         self._predictions, self._errors = predictions, errors
         self._form, self._source = form, source
-        self._model: Headers = [
-            (PREFIX + "model", self._name.encode()),
-            (PREFIX + "model.version", model.version.encode()),
-        ]
-        if model.fingerprint:
-            self._model.append((PREFIX + "model.fingerprint", model.fingerprint.encode()))
+        self._model = model_headers(model)
 
     def made(
         self, batch: MessageBatch, outcome: Outcome
@@ -100,9 +95,9 @@ class Maker:
         when, more = _time(message, self._predictions)
         headers: Headers = [*(message.headers() or ()), *own, *more]
         made = Message(message.key(), value, headers, when)
-        if _size(made) > self._predictions.largest:
+        if size_of(made) > self._predictions.largest:
             raise TooLargeError(
-                f"the prediction makes a message of {_size(made)} bytes, and its topic takes "
+                f"the prediction makes a message of {size_of(made)} bytes, and its topic takes "
                 f"{self._predictions.largest} (max.message.bytes)"
             )
         return made
@@ -112,7 +107,7 @@ class Maker:
         own: Headers = [
             (PREFIX + "error.stage", failure.stage.encode()),
             (PREFIX + "error.type", failure.type.encode("utf-8", "replace")),
-            (PREFIX + "error.message", _cut(failure.error)),
+            (PREFIX + "error.message", cut(failure.error)),
             (PREFIX + "topic", message.topic().encode()),
             (PREFIX + "partition", b"%d" % message.partition()),
             (PREFIX + "offset", b"%d" % message.offset()),
@@ -125,9 +120,20 @@ class Maker:
             original = batch.original(failure.row, parsed=failure.stage != "decode")
             value = error_line(self._source, place, self._name, failure, original)[:-1]
         headers: Headers = [*(message.headers() or ()), *own, *more]
-        return _shortened(
+        return shortened(
             Message(message.key(), value, headers, when), [*own, *more], self._errors.largest
         )
+
+
+def model_headers(model: ModelInfo) -> Headers:
+    """Which model it was."""
+    headers: Headers = [
+        (PREFIX + "model", model.name.encode()),
+        (PREFIX + "model.version", model.version.encode()),
+    ]
+    if model.fingerprint:
+        headers.append((PREFIX + "model.fingerprint", model.fingerprint.encode()))
+    return headers
 
 
 def _written(outcome: Outcome, unwritten: Sequence[Failure], lines: int) -> Iterator[int]:
@@ -137,11 +143,12 @@ def _written(outcome: Outcome, unwritten: Sequence[Failure], lines: int) -> Iter
     return (row for at, row in enumerate(of_row) if at not in lost)
 
 
-def _cut(text: str) -> bytes:
+def cut(text: str) -> bytes:
+    """A text as a header has it."""
     return text.encode("utf-8", "replace")[:LONGEST_TEXT]
 
 
-def _size(message: Message) -> int:
+def size_of(message: Message) -> int:
     """Bytes that a message takes in a batch of its own, at most, without compression."""
     headers = sum(len(name) + len(value or b"") + 12 for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers + OVERHEAD
@@ -160,9 +167,9 @@ def _time(message: Any, limits: Limits) -> tuple[int, Headers]:
     return (0, [(PREFIX + "timestamp", b"%d" % when)]) if too_old or too_new else (when, [])
 
 
-def _shortened(message: Message, own: Headers, largest: int) -> Message:
+def shortened(message: Message, own: Headers, largest: int) -> Message:
     """An error record that its topic takes: key and headers are kept as long as there is room."""
-    over = _size(message) - largest
+    over = size_of(message) - largest
     if over <= 0:
         return message
     if message.value:
@@ -170,10 +177,10 @@ def _shortened(message: Message, own: Headers, largest: int) -> Message:
         left = max(0, whole - over - 64)
         note: Headers = [(PREFIX + "value.cut", b"%d of %d bytes" % (left, whole))]
         message = message._replace(value=message.value[:left], headers=[*message.headers, *note])
-    if _size(message) > largest:  # the sender's own headers
+    if size_of(message) > largest:  # the sender's own headers
         cut: Headers = [(PREFIX + "headers.cut", b"those of the input are left out")]
         message = message._replace(headers=[*own, *cut])
-    if _size(message) > largest:
+    if size_of(message) > largest:
         key = len(message.key or b"")
         note = [(PREFIX + "key.cut", b"it has %d bytes" % key)]
         message = message._replace(key=None, headers=[*message.headers, *note])

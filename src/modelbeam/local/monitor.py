@@ -24,6 +24,9 @@ SPANS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5
 
 LONGEST_LABEL = 100
 
+FILES, OFFSETS = "files", "offsets"
+"""What entries of a ledger are made of."""
+
 
 class Told(Protocol):
     """The watcher behind."""
@@ -36,6 +39,9 @@ class Told(Protocol):
 
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """How files go."""
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """How segments of a topic go."""
 
     def note(self, text: str) -> None:
         """Something that a person wants to know once."""
@@ -55,7 +61,7 @@ class Monitor:
         self._began = time.time()
         self._told: float | None = None
         self._lanes: LanesProgress | None = None
-        self._files: tuple[Totals, int, int] | None = None
+        self._entries: tuple[Totals, int, int, str] | None = None
 
     def loading(self, seconds: float) -> None:
         """The model has been loading for so long."""
@@ -68,8 +74,15 @@ class Monitor:
 
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """How files go."""
-        self._files = totals, runs, waiting
+        self._entries = totals, runs, waiting, FILES
+        self._told = time.monotonic()
         self._behind.arrived(totals, runs, waiting)
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """How segments of a topic go."""
+        self._entries = totals, number, waiting, OFFSETS
+        self._told = time.monotonic()
+        self._behind.segments(totals, number, waiting)
 
     def note(self, text: str) -> None:
         """Something that a person wants to know once."""
@@ -83,7 +96,7 @@ class Monitor:
         silent = time.monotonic() - self._told if self._told is not None else 0.0
         if silent > self._limit:
             reasons = (f"the run has not told how it goes for {silent:.0f} s",)
-        begun = self._lanes is not None or self._files is not None
+        begun = self._lanes is not None or self._entries is not None
         status = "stalled" if reasons else "ok" if begun else "starting"
         return not reasons, {"status": status, "reasons": list(reasons)}
 
@@ -97,8 +110,8 @@ class Monitor:
         yield Gauge("modelbeam_healthy", "What /health says: 1 for ok.", value=float(healthy))
         if self._lanes is not None:
             yield from _of_lanes(self._lanes, self._name)
-        if self._files is not None:
-            yield from _of_files(*self._files)
+        if self._entries is not None:
+            yield from _of_entries(*self._entries)
 
 
 def _of_lanes(progress: LanesProgress, name: str) -> Iterator[Any]:
@@ -150,7 +163,7 @@ def _of_lanes(progress: LanesProgress, name: str) -> Iterator[Any]:
                   value=progress.deaths)  # fmt: skip
 
 
-def _of_files(totals: Totals, runs: int, waiting: int) -> Iterator[Any]:
+def _of_entries(totals: Totals, number: int, waiting: int, what: str) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily as Counter
     from prometheus_client.core import GaugeMetricFamily as Gauge
 
@@ -159,8 +172,9 @@ def _of_files(totals: Totals, runs: int, waiting: int) -> Iterator[Any]:
     yield Counter("modelbeam_records_predicted", "Those with a prediction.", value=counts.predicted)
     yield Counter("modelbeam_records_failed", "Those with an error line.", value=counts.failed)
     yield from _of_failures(counts.kinds)
-    yield Counter("modelbeam_batches", "Entries of the ledger by this run.", value=runs)
-    yield Gauge("modelbeam_files_waiting", "Files that are not complete yet.", value=waiting)
+    yield Counter("modelbeam_batches", "Entries of the ledger by this run.", value=number)
+    about = {FILES: "Files that are not complete yet.", OFFSETS: "Offsets that are in no segment."}
+    yield Gauge(f"modelbeam_{what}_waiting", about[what], value=waiting)
 
 
 def _of_failures(kinds: Any) -> Iterator[Any]:

@@ -7,9 +7,11 @@ model itself, or Python's interpreter lock, is what limits, other processes are 
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Literal, Protocol
 
 from modelbeam import storage
@@ -26,13 +28,16 @@ from modelbeam.local.crashes import Crash, Crashes
 from modelbeam.local.hints import one_by_one
 from modelbeam.local.mode import Shares, processes_pay, reason
 from modelbeam.local.start import Started, start_worker
-from modelbeam.local.worker import SplitsDiedError, Worker, wait_loaded
+from modelbeam.local.worker import STILL, SplitsDiedError, Worker, wait_loaded
 from modelbeam.models.base import ModelInfo
 from modelbeam.sinks import Manifest
 from modelbeam.sources.splits import Split
 from modelbeam.text import count
 
 Mode = Literal["threads", "processes"]
+
+LOOK_SECONDS = 0.1
+"""Between two looks at the processes."""
 
 
 class StoppedError(JobError):
@@ -226,6 +231,31 @@ class WorkerPool:
         with self.changed:
             self._workers.remove(worker)
         worker.close(kill=True)
+
+    def wait(
+        self, future: Future[Manifest], tell: Callable[[], None], note: Callable[[str], None]
+    ) -> Manifest:
+        """What :meth:`predict` gives in another thread; meanwhile an eye on the processes.
+
+        Args:
+            future: of that call.
+            tell: called a few times a second.
+            note: told where the work stands still.
+
+        Raises:
+            JobError: of several failures the first.
+        """
+        while not concurrent.futures.wait([future], LOOK_SECONDS).done:
+            tell()
+            if place := self.look_after():
+                hint = "" if self.record_timeout else "; --record-timeout sets a limit"
+                note(f"no progress for {STILL:g} s in {place}{hint}")
+        try:
+            return future.result()
+        except StoppedError:
+            if self.failure is None:
+                raise
+            raise self.failure from None
 
     def look_after(self) -> str | None:
         """To be called a few times a second: where the job stands still, told once a place."""

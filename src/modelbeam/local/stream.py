@@ -10,10 +10,11 @@ from typing import Any
 from modelbeam._version import RUN_SCHEMA
 from modelbeam.errors import RequestError, TooManyErrorsError
 from modelbeam.job.description import Job
-from modelbeam.job.prepare import passed
+from modelbeam.job.prepare import too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.kafka import address
 from modelbeam.kafka.address import Topic
+from modelbeam.kafka.beginning import settle
 from modelbeam.kafka.cluster import Cluster
 from modelbeam.kafka.lag import LagWatch
 from modelbeam.kafka.lane import LaneJob
@@ -43,7 +44,7 @@ class Ends:
 
 
 def look_at(job: Job) -> Ends:
-    """Make sure that the topics are there.
+    """Make sure that the topics are there, and that the group knows where it begins.
 
     Raises:
         RequestError: one is not, or the cluster does not answer.
@@ -56,7 +57,11 @@ def look_at(job: Job) -> Ends:
     there.partitions(target, "--output")
     there.partitions(errors, "--errors")
     limits = there.limits([target.name, errors.name])
-    begun = cluster.committed(job.consumer_group, source.name, partitions)
+    exactly_once = job.delivery == DEFAULT_DELIVERY
+    settle(
+        *(cluster, settings, source, partitions, job.consumer_group, job.begin),
+        exactly_once=exactly_once,
+    )
     lane = LaneJob(
         input=source,
         output=target,
@@ -66,10 +71,8 @@ def look_at(job: Job) -> Ends:
         keep=job.keep,
         batch_size=None if job.batch_size == "auto" else job.batch_size,
         longest=job.max_record_size,
-        exactly_once=job.delivery == DEFAULT_DELIVERY,
+        exactly_once=exactly_once,
         form=job.errors_format,
-        begin=job.begin,
-        fresh=frozenset() if begun else frozenset(partitions),
         skip_lost=job.on_data_loss == "earliest",
         ends=None,
         limits=(limits[target.name], limits[errors.name]),
@@ -85,11 +88,29 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
     """
     if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
         raise RequestError(
-            f"--output {job.output}: into a topic goes one topic, and --input "
-            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into "
-            f"files: name a directory."
+            f"--output {job.output}: into a topic goes one topic as it grows, and --input "
+            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into a "
+            f"topic without --streaming, and with it into a directory."
         )
     source = address.parse(job.inputs[0], "--input")
+    target, errors = ends_of(job)
+    if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
+        raise RequestError(
+            "--output is on another cluster than --input: no transaction holds the offsets of "
+            "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
+            "the same cluster."
+        )
+    if source in (target, errors):
+        raise RequestError("--input, --output and --errors must be three topics.")
+    return source, target, errors
+
+
+def ends_of(job: Job) -> tuple[Topic, Topic]:
+    """The output and the topic of failed records.
+
+    Raises:
+        RequestError: they do not fit each other.
+    """
     target = address.parse(job.output, "--output")
     if job.errors is None:
         raise RequestError(
@@ -101,15 +122,9 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
         raise RequestError(
             "--errors and --output must be on the same cluster: a transaction holds both."
         )
-    if job.delivery == DEFAULT_DELIVERY and target.brokers != source.brokers:
-        raise RequestError(
-            "--output is on another cluster than --input: no transaction holds the offsets of "
-            "one and the predictions of the other. Use --delivery at-least-once, or a topic of "
-            "the same cluster."
-        )
-    if source in (target, errors) or target == errors:
-        raise RequestError("--input, --output and --errors must be three topics.")
-    return source, target, errors
+    if target == errors:
+        raise RequestError("--output and --errors must be two topics.")
+    return target, errors
 
 
 class StreamRun:
@@ -169,6 +184,8 @@ class StreamRun:
             lanes.finish()
             renewal.end()
             lag.end()
+        if not stopped and (error := self._too_many(lanes.progress, ended=True)):
+            raise error
         return self._result(lanes, lanes.info or info, lane, stopped, renewal)
 
     def _bounds(self, cluster: Cluster, source: Topic, partitions: list[int]) -> dict[int, int]:
@@ -198,16 +215,11 @@ class StreamRun:
         idle = job.stop_when_idle
         return idle is not None and progress.joined and progress.idle > idle
 
-    def _too_many(self, progress: LanesProgress) -> TooManyErrorsError | None:
-        limit, counts = self._job.max_errors, progress.counts
-        if not passed(limit, counts.failed):
-            return None
-        first = counts.kinds[0]
-        return TooManyErrorsError(
-            f"{counts.failed} records failed, more than --max-errors {limit}; the run was stopped. "
-            f"The first: {first.source} at {first.place}, {first.type}: {first.error}. All of them "
-            f"are in {self._job.errors}."
-        )
+    def _too_many(
+        self, progress: LanesProgress, *, ended: bool = False
+    ) -> TooManyErrorsError | None:
+        kept = f"All of them are in {self._job.errors}."
+        return too_many_in_stream(self._job.max_errors, progress.counts, kept, ended=ended)
 
     def _result(
         self, lanes: Lanes, info: ModelInfo, lane: LaneJob, stopped: bool, renewal: Renewal

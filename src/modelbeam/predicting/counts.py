@@ -83,7 +83,10 @@ class Kind:
 
     @property
     def at(self) -> str:
-        """The first one's place for people: the file, and the line or row."""
+        """The first one's place for people: the file and the line or row, or the offset."""
+        if "partition" in self.place:
+            where = f"partition {self.place['partition']}, offset {self.place['offset']}"
+            return f"{self.source}, {where}"
         number = next(iter(self.place.values()), None)
         return self.source if number is None else f"{self.source}:{number}"
 

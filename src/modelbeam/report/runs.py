@@ -35,7 +35,7 @@ MOST_DIRECTORIES = 10_000
 """Directories that are looked into."""
 
 MOST_OF_A_LEDGER = 1_000
-"""Entries of a run over files as they arrive that are added up: the newest."""
+"""Entries of a run that goes on into files that are added up: the newest."""
 
 MOST_SPLITS = 100_000
 """Splits of a broken run that are counted."""
@@ -50,7 +50,7 @@ class Listed:
 
     Attributes:
         output: where it writes.
-        kind: ``run``, ``comparison``, or ``stream`` for one over files as they arrive.
+        kind: ``run``, ``comparison``, or ``stream`` for one that goes on into files.
         status: ``succeeded`` or ``failed``; ``running``; ``broken``: it did not end, and may be
             finished with ``--resume``; ``unfinished``: of another machine, which alone knows
             whether it still runs; ``idle``: a stream that nobody reads now; ``damaged``: what
@@ -415,7 +415,7 @@ def _done(output: Output) -> int | None:
 
 
 def _ledger(path: str) -> Listed:
-    """A run over files as they arrive: all of its small runs together."""
+    """A run that goes on into files: all of its small runs together."""
     log = join(path, _STATE, "log")
     names = sorted(n for n in storage.names_in(log) if re.fullmatch(r"\d+\.json", n))
     newest = names[-MOST_OF_A_LEDGER:]

@@ -174,7 +174,8 @@ _REQUEST = {
 
 _RUN = _object(
     "A finished run over files, or over a topic until now: run.json in its output directory, or "
-    "NAME.run.json beside its one file; also what predict --json prints.",
+    "NAME.run.json beside its one file; also what predict --json prints. A run of files into a "
+    "topic has no file; what it prints names the topics.",
     {
         "schema": _VERSION,
         "modelbeam": _text("The version of modelbeam."),
@@ -211,12 +212,23 @@ _RUN = _object(
             "Of an output that is one file: how many of its rows each split made.",
         ),
         "report": _text("The page of the run."),
+        "errors": _text("The topic of failed records, where files went into a topic."),
+        "group": _text("The group that says how far such a run is."),
+        "delivery": {"enum": ["exactly-once", "at-least-once"]},
+        "offsets": {
+            "type": "object",
+            "description": "Of a segment: for each TOPIC/PARTITION the first offset, and the end.",
+            "additionalProperties": {"type": "array", "items": {"type": "integer"}},
+        },
         "already_finished": {
             "const": True,
             "description": "In what --json prints: the run was finished before, nothing was done.",
         },
     },
-    optional=("rows", "report", "already_finished"),
+    optional=(
+        *("rows", "report", "already_finished"),
+        *("errors", "group", "delivery", "offsets"),
+    ),
 )
 
 _RELOADS = _list({"type": "object"}, "Newer models that were taken over or refused, and why.")
@@ -237,6 +249,33 @@ _ARRIVING = _object(
         "crashes": _list(_of("crash"), "Processes that died."),
         "reloads": _RELOADS,
         "unread": _list({"type": "string"}, "Why files could not be read, a sentence each."),
+        "seconds": _SECONDS,
+    },
+)
+
+_SEGMENTS = _object(
+    "What --json prints at the end of a run from a topic into files. Each segment has a run.json "
+    "of its own.",
+    {
+        "schema": _VERSION,
+        "status": _ENDED,
+        "end": {"enum": ["ended", "stopped"], "description": "How it came to its end."},
+        "model": {"type": "object", "description": "What the model says of itself."},
+        "input": _text("The topic that was read."),
+        "output": _text("The directory, with one for each segment."),
+        "group": _text("The consumer group whose offsets are where the segments end."),
+        "segments": _count("Segments of this process."),
+        "offsets": {
+            "type": "object",
+            "description": "For each partition the offset at which the next segment begins.",
+            "additionalProperties": {"type": "integer"},
+        },
+        "counts": _of("counts"),
+        "failures": _list(_of("failure"), "The kinds of failures."),
+        "crashes": _list(_of("crash"), "Processes that died."),
+        "reloads": _RELOADS,
+        "lost": _list({"type": "string"}, "What was gone before it was read."),
+        "notes": _NOTES,
         "seconds": _SECONDS,
     },
 )
@@ -339,7 +378,13 @@ _COMPARISON = _object(
 
 def run_schema() -> Schema:
     """The schema: a run, or one of what ``--json`` prints beside it."""
-    kinds = {"run": _RUN, "arriving": _ARRIVING, "topic": _TOPIC, "comparison": _COMPARISON}
+    kinds = {
+        "run": _RUN,
+        "arriving": _ARRIVING,
+        "segments": _SEGMENTS,
+        "topic": _TOPIC,
+        "comparison": _COMPARISON,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A run of modelbeam",

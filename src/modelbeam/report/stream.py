@@ -50,8 +50,16 @@ class StreamLines(Lines):
 
     def arrived(self, totals: Totals, runs: int, waiting: int) -> None:
         """Write a line if it is time and something has happened."""
+        more = f", {count(waiting, 'file')} not complete" if waiting else ""
+        self._say(f"{_so_far(totals)}, {count(runs, 'run')}{more}")
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """Write a line if it is time and something has happened."""
+        more = f", {count(waiting, 'offset')} in no segment yet" if waiting else ""
+        self._say(f"{_so_far(totals)}, {count(number, 'segment')}{more}")
+
+    def _say(self, said: str) -> None:
         now = time.monotonic()
-        said = files_line(totals, runs, waiting)
         if now >= self._due and said != self._said:
             self._due, self._said = now + SECONDS_BETWEEN_LINES, said
             self.note(said)
@@ -84,6 +92,11 @@ class StreamStatus:
         """Say how it goes."""
         if self._is_due():
             self._show(files_line(totals, runs, waiting))
+
+    def segments(self, totals: Totals, number: int, waiting: int) -> None:
+        """Say how it goes."""
+        if self._is_due():
+            self._show(segments_line(totals, number, waiting))
 
     def note(self, text: str) -> None:
         """Write a line above."""
@@ -121,12 +134,18 @@ class StreamStatus:
 
 def files_line(totals: Totals, runs: int, waiting: int) -> str:
     """How a run over files goes, in one line."""
-    counts = totals.counts
-    not_complete = f", {count(waiting, 'file')} not complete" if waiting else ""
-    return (
-        f"{count(counts.read, 'record')}, {counts.failed:,} failed, {count(runs, 'run')}"
-        f"{not_complete}"
-    )
+    more = f", {count(waiting, 'file')} not complete" if waiting else ""
+    return f"{_so_far(totals)}, {count(runs, 'run')}{more}"
+
+
+def segments_line(totals: Totals, number: int, waiting: int) -> str:
+    """How a run from a topic into segments goes, in one line."""
+    more = f", {count(waiting, 'offset')} in no segment yet" if waiting else ""
+    return f"{_so_far(totals)}, {count(number, 'segment')}{more}"
+
+
+def _so_far(totals: Totals) -> str:
+    return f"{count(totals.counts.read, 'record')}, {totals.counts.failed:,} failed"
 
 
 def line(progress: LanesProgress, rate: float) -> str:
@@ -192,16 +211,18 @@ _ENDS = {"taken over": "took over", "refused": "was refused"}
 def stream_summary(run: Run) -> str:
     """The end of a streaming run in a few lines."""
     about: dict[str, Any] = run.description
-    if "runs" in about:
+    kind = next((kind for kind in ("run", "segment") if f"{kind}s" in about), None)
+    if kind is not None:
         end = " (stopped)" if about["end"] == "stopped" else ""
-        return "\n".join(
-            [
-                f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
-                f"failed in {run.seconds:.1f} s, {count(about['runs'], 'run')}{end}",
-                *failure_lines(about),
-                f"predictions and failed records in {run.output}, a directory a run",
-            ]
-        )
+        group = f"the group {about['group']} is where the segments end" if "group" in about else ""
+        lines = [
+            f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
+            f"failed in {run.seconds:.1f} s, {count(about[f'{kind}s'], kind)}{end}",
+            *failure_lines(about),
+            f"predictions and failed records in {run.output}, a directory a {kind}",
+            group,
+        ]
+        return "\n".join(filter(None, lines))
     end = "" if about["end"] == "ended" else f" ({about['end']})"
     lines = [
         f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} failed in "

@@ -19,6 +19,7 @@ def sink_of(
     fingerprint: str,
     layout: Layout | None = None,
     single: bool = False,
+    largest: int | None = None,
 ) -> Sink:
     """The sink of a job.
 
@@ -28,10 +29,11 @@ def sink_of(
         fingerprint: of the model and the settings.
         layout: the output's columns, where all of its records have the same.
         single: whether the output is one file.
+        largest: bytes that a line of JSON Lines may have; ``None`` for any.
     """
     from modelbeam.sinks.files.attempt import Files
 
-    return Files(state, output, fingerprint, layout, single)
+    return Files(state, output, fingerprint, layout, single, largest)
 
 
 __all__ = ["Attempt", "Manifest", "Sink", "sink_of"]

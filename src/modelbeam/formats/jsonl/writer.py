@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -45,3 +46,38 @@ class LinesWriter(Writer):
 
     def close(self) -> None:
         """Nothing belongs at the end."""
+
+
+class ShortLinesWriter(LinesWriter):
+    """Writes lines that are no longer than so many bytes; a longer one fails.
+
+    Args:
+        handle: where to.
+        largest: bytes that a line may have, without its end.
+    """
+
+    def __init__(self, handle: BinaryIO, largest: int) -> None:
+        super().__init__(handle)
+        self._largest = largest
+
+    def write(self, outcome: Outcome) -> list[Failure]:
+        """Encode a batch, and write the lines that are short enough."""
+        made = io.BytesIO()
+        failures = LinesWriter(made).write(outcome)
+        lines = made.getvalue().split(b"\n")[:-1]
+        lost = {failure.row for failure in failures}
+        rows = (row for row in range(len(lines) + len(lost)) if row not in lost)
+        good: list[bytes] = []
+        for row, line in zip(rows, lines, strict=True):
+            if len(line) <= self._largest:
+                good.append(line)
+                continue
+            why = (
+                f"the prediction has {len(line)} bytes, and its topic takes {self._largest} beside "
+                f"its headers (max.message.bytes)"
+            )
+            failures.append(Failure(row, "encode", "MessageTooLargeError", why))
+        if good:
+            self.rows += len(good)
+            self.put(b"\n".join([*good, b""]))
+        return failures

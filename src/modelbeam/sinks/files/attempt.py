@@ -13,6 +13,7 @@ from modelbeam import formats, storage
 from modelbeam.errors import ReconciliationError
 from modelbeam.formats import Format, compression
 from modelbeam.formats.base import Writer
+from modelbeam.formats.jsonl.writer import ShortLinesWriter
 from modelbeam.formats.layout import Layout
 from modelbeam.formats.several import write_parts
 from modelbeam.predicting.counts import Counts
@@ -41,6 +42,7 @@ class Files(Sink):
         fingerprint: of the model and the settings.
         layout: the output's columns, where all of its records have the same.
         single: whether the splits are parts of one file.
+        largest: bytes that a line of JSON Lines may have; ``None`` for any.
     """
 
     def __init__(
@@ -50,14 +52,17 @@ class Files(Sink):
         fingerprint: str,
         layout: Layout | None = None,
         single: bool = False,
+        largest: int | None = None,
     ) -> None:
         self._state, self._output, self._fingerprint = state, output, fingerprint
-        self._layout, self._single = layout, single
+        self._layout, self._single, self._largest = layout, single, largest
 
     def attempt(self, split: Split) -> FilesAttempt:
         """Begin an attempt; nothing is written yet."""
         part = split.index if self._single else split.part
-        return FilesAttempt(self._state, split, self._output, self._fingerprint, self._layout, part)
+        made = FilesAttempt(self._state, split, self._output, self._fingerprint, self._layout, part)
+        made.largest = self._largest
+        return made
 
     def note_damaged(self, path: str) -> None:
         """Note it in the job's state; see :func:`.state.check_resumable`."""
@@ -83,6 +88,7 @@ class FilesAttempt(Attempt):
         layout: Layout | None,
         part: int,
     ) -> None:
+        self.largest: int | None = None
         self._layout, self._part = layout, part
         self._state, self._split, self._fingerprint = state, split, fingerprint
         self._started = time.monotonic()
@@ -119,7 +125,10 @@ class FilesAttempt(Attempt):
         if self._writer is None:
             stream = self._open("predictions")
             found = formats.find(self._output.name)
-            self._writer = found.writer(stream, self._layout, self._part)
+            if self.largest is not None:
+                self._writer = ShortLinesWriter(stream, self.largest)
+            else:
+                self._writer = found.writer(stream, self._layout, self._part)
         return self._writer
 
     def write_errors(self, lines: bytes) -> None:
