@@ -59,6 +59,8 @@ class Column:
         shape: what the values are made of, where it is more than a plain type and known.
         member: what a validated record calls it, if not by its name.
         lossless: whether an integer in a column of floats must be one of them exactly.
+        narrow: whether floats of fewer bits may be given as they are: the model's kind makes a
+            matrix of its own type of them.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Column:
     shape: Shape = field(default=None, compare=False)
     member: str | None = field(default=None, compare=False)
     lossless: bool = field(default=False, compare=False)
+    narrow: bool = field(default=False, compare=False)
 
     @property
     def bounded(self) -> bool:
