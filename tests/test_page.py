@@ -204,7 +204,14 @@ def test_an_older_run_without_a_profile_shows_its_failures():
         ],
     }  # fmt: skip
     page = check_harmless(draw(run))
-    for said_there in ("a.jsonl:3", "bad (column 51)", "bad (column …)", "m.py:3 in f", "line 3", "MB3"):
+    for said_there in (
+        "a.jsonl:3",
+        "bad (column 51)",
+        "bad (column …)",
+        "m.py:3 in f",
+        "line 3",
+        "MB3",
+    ):
         assert said_there in page.text
     assert "no profile of this run" in page.text
 

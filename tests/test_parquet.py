@@ -88,6 +88,21 @@ def test_only_the_needed_columns_are_read(tmp_path: Path) -> None:
     assert batch.keep("all", None).table.schema.names == ["id", "x"]
 
 
+@pytest.mark.parametrize("narrow", [True, False])
+def test_floats_of_32_bits_stay_so_only_for_models_that_make_a_matrix(
+    tmp_path: Path, narrow: bool
+) -> None:
+    columns = {"x": pa.array([0.1, None], pa.float32()), "n": pa.array([1, 2], pa.int32())}
+    path = write(tmp_path / "in.parquet", pa.table(columns))
+    signature = Signature(
+        tuple(Column(name, "float", True, narrow=narrow) for name in "xn"), exact=True
+    )
+    [batch] = batches(path, Wanted("table", columns=("x", "n"), signature=signature))
+    table = batch.table(signature, dict).records
+    assert table.schema.types == [pa.float32() if narrow else pa.float64(), pa.float64()]
+    assert table.column("x").to_pylist() == columns["x"].to_pylist()
+
+
 def test_a_large_row_group_is_read_bit_by_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """Beam's ``ModelHandler`` as a model: ``module:factory``, or an object or class of that name.
 
-What the handler takes follows from its class: arrays of features for Beam's numeric ones, tables of
-one row for the one of pandas, and for any other, or one with a preprocessing function, the record
-as it is.
+What the handler takes follows from its class: arrays or tensors of features for Beam's numeric
+ones, a tensor for each column for the one of PyTorch with keyed tensors, tables of one row for the
+one of pandas, and for any other, or one with a preprocessing function, the record as it is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _ARRAYS = (
     "TFModelHandlerNumpy",
 )
 _TENSORS = ("PytorchModelHandlerTensor", "TFModelHandlerTensor")
+_BY_NAME = ("PytorchModelHandlerKeyedTensor",)
+"""They give their model each column by its name."""
+
 _FRAMES = ("SklearnModelHandlerPandas", "XGBoostModelHandlerPandas")
 
 
@@ -59,7 +62,7 @@ class Handler(LoadedModel):
         self._after = list(handler.get_postprocess_fns())
         self._model = handler.load_model()
         limits = dict(handler.batch_elements_kwargs())
-        self._most = int(limits.get("max_batch_size") or 0) or None
+        self._most = self.rows = int(limits.get("max_batch_size") or 0) or None
         base = innermost(inner)
         names: tuple[str, ...] = ()
         self._example: Callable[[dict[str, Any]], Any] = lambda record: record
@@ -67,6 +70,8 @@ class Handler(LoadedModel):
             own = _names(self._model) if _is(base, *_FRAMES) else None
             names = tabular.feature_names(target, own, _count(self._model), options)
             self._example = _maker(base, self._model, names)
+        elif not self._before and _is(base, *_BY_NAME):
+            self._example = _tensors(options.features)
         elif options.features is not None:
             raise NotAModelError(
                 f"--features {','.join(options.features)}: --model {target} is given whole "
@@ -159,6 +164,10 @@ def _maker(handler: Any, model: Any, names: tuple[str, ...]) -> Callable[[dict[s
         return lambda record: pd.DataFrame(
             [[record[name] for name in names]], columns=list(names), dtype=np.float64
         )
+    if _is(handler, "TFModelHandlerTensor"):
+        import tensorflow as tf
+
+        return lambda record: tf.constant([float(record[name]) for name in names], tf.float32)
     if _is(handler, *_TENSORS):
         import torch
 
@@ -171,10 +180,22 @@ def _maker(handler: Any, model: Any, names: tuple[str, ...]) -> Callable[[dict[s
     return lambda record: np.array([record[name] for name in names], dtype)
 
 
+def _tensors(names: tuple[str, ...] | None) -> Callable[[dict[str, Any]], Any]:
+    """What makes a tensor of each column: floats of 32 bits, integers of 64, or lists of them."""
+    import torch
+
+    def made(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: torch.as_tensor(record[name]) for name in names or record}
+
+    return made
+
+
 def _plain(value: Any) -> Any:
     """A tensor as an array, an array of one value as that value."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
+    elif type(value).__name__ == "EagerTensor":
+        value = value.numpy()
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if hasattr(value, "shape") and hasattr(value, "item") and value.size == 1:

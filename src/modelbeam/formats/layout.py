@@ -34,7 +34,7 @@ Layout = tuple[OutputColumn, ...]
 
 
 def to_json(layout: Layout | None) -> list[list[str | None]] | None:
-    """A layout as JSON keeps it: names, each with its type as Arrow writes schemas."""
+    """A layout as JSON keeps it: name, type as Arrow writes schemas, and model of each column."""
     import pyarrow as pa
 
     def written(kind: Any) -> str | None:
@@ -42,7 +42,7 @@ def to_json(layout: Layout | None) -> list[list[str | None]] | None:
             return None
         return base64.b64encode(pa.schema([("", kind)]).serialize()).decode()
 
-    return None if layout is None else [[name, written(kind)] for name, kind in layout]
+    return None if layout is None else [[one.name, written(one.type), one.model] for one in layout]
 
 
 def from_json(kept: Sequence[Sequence[str | None]] | None) -> Layout | None:
@@ -54,7 +54,9 @@ def from_json(kept: Sequence[Sequence[str | None]] | None) -> Layout | None:
             return None
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0).type
 
-    return None if kept is None else tuple(OutputColumn(name or "", read(t)) for name, t in kept)
+    if kept is None:
+        return None
+    return tuple(OutputColumn(name or "", read(kind), model or "") for name, kind, model in kept)
 
 
 class UnknownColumnError(ValueError):

@@ -303,6 +303,8 @@ def _typed(column: Column, found: Any) -> Any | None:
     }
     if not is_kind[column.kind]:
         return None
+    if column.narrow and types.is_float32(found.type) and not column.bounded:
+        return found
     try:
         made = found.cast(kind)
         if column.bounded and made.null_count < len(made):

@@ -32,7 +32,7 @@ def no_arguments(target: Target, arguments: Mapping[str, Any]) -> None:
 def column_of(name: str, categories: Any) -> Column:
     """The column of a feature; null is a missing value. Of a category it holds what they are."""
     if categories is None:
-        return tabular.number(name, nullable=True)
+        return tabular.number(name, nullable=True, narrow=True)
     import pyarrow as pa
 
     if pa.types.is_string(categories.type) or pa.types.is_large_string(categories.type):

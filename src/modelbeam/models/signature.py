@@ -62,6 +62,8 @@ class Column:
         parts: where the schema says all of what is inside: the members of an object, or what the
             items of a list are; see :meth:`inside`.
         closed: whether an object may have no other members.
+        narrow: whether floats of fewer bits may be given as they are: the model's kind makes a
+            matrix of its own type of them.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Column:
     lossless: bool = field(default=False, compare=False)
     parts: tuple[Column, ...] | None = field(default=None, compare=False)
     closed: bool = field(default=False, compare=False)
+    narrow: bool = field(default=False, compare=False)
 
     @property
     def inside(self) -> tuple[Column, ...] | None:

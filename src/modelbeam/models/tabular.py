@@ -133,9 +133,9 @@ def signature_of(columns: Iterable[Column]) -> Signature:
     return Signature(tuple(columns), exact=True, ignores=True, typed=True)
 
 
-def number(name: str, nullable: bool = False, kind: Kind = "float") -> Column:
+def number(name: str, nullable: bool = False, kind: Kind = "float", narrow: bool = False) -> Column:
     """A column of numbers: integers where they are exact, ``true`` and ``false`` as 1 and 0."""
-    return Column(name, kind, nullable=nullable, truth=True, lossless=True)
+    return Column(name, kind, nullable=nullable, truth=True, lossless=True, narrow=narrow)
 
 
 def input_schema_of(signature: Signature) -> dict[str, Any]:

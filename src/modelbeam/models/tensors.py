@@ -51,7 +51,7 @@ class Tensor:
                 inner = ("list", inner)
             return [Column(self.columns[0], "any", shape=inner)]
         if self.kind == "float":
-            return [tabular.number(name, nulls) for name in self.columns]
+            return [tabular.number(name, nulls, narrow=True) for name in self.columns]
         if self.kind == "int":
             ends = np.iinfo(self.dtype)
             small = ends.bits < 64 or ends.min == 0
