@@ -44,6 +44,8 @@ _FORMATS = {
     b"Obj\x01": "avro",
 }
 
+_OTHERS_BEGIN = {magic[:1] for magic, _, _ in _OTHERS}
+
 _UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -92,7 +94,7 @@ def is_text(head: bytes) -> bool:
 
 def foreign(head: bytes) -> str | None:
     """If the bytes are certainly no text in UTF-8: what they are, and what to do about it."""
-    for magic, name, remedy in _OTHERS:
+    for magic, name, remedy in _OTHERS if head[:1] in _OTHERS_BEGIN else ():
         if head.startswith(magic):
             return f"is {name}, which this version does not read" + (remedy and f": {remedy}")
     text = head.lstrip(b" \t\r\n")

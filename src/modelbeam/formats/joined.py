@@ -105,11 +105,10 @@ class JoinedBlocks:
 def _read(piece: Piece) -> tuple[Piece, LineBlock]:
     """A file's lines; whether it changed is seen after it was read, which is soon enough."""
     with reading(piece):
-        data = b""
+        data, now = b"", None
         if piece.size:
-            with storage.open_read(piece.path, piece.size) as handle:
-                data = handle.read(piece.size)
-        check_unchanged(piece)
+            data, now = storage.read_small(piece.path, piece.size)
+        check_unchanged(piece, now)
     return piece, whole_block(data)
 
 

@@ -31,7 +31,7 @@ def partition_of(path: str, root: str) -> Partition:
         RequestError: one of them comes twice.
     """
     found: list[tuple[str, str | None]] = []
-    if not path.startswith(root):
+    if "=" not in path or not path.startswith(root):
         return ()
     for folder in path[len(root) :].split("/")[:-1]:
         name, equals, value = folder.partition("=")

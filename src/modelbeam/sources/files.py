@@ -37,7 +37,7 @@ from modelbeam.sources.splits import (
     plan_splits,
     planned_again,
 )
-from modelbeam.storage import FileInfo
+from modelbeam.storage import FileInfo, Listed
 
 READ_AHEAD = 64 << 10
 """Bytes up to which a file is small: read with others, or ahead of its turn if it is far away. No
@@ -251,7 +251,8 @@ def find_inputs(
             matches, passed, root = _matches(pattern, any_suffix, skip)
         notes += passed
         for info in matches:
-            first = found.setdefault(identity(info.path) or info.path, info)
+            known = info.identity if isinstance(info, Listed) else identity(info.path)
+            first = found.setdefault(known or info.path, info)
             if root is not None:
                 partitions.setdefault(first.path, partition_of(first.path, root))
             if first.path != info.path:
@@ -352,8 +353,8 @@ def _in_directory(
     directory: str, any_suffix: bool, skip: set[object]
 ) -> tuple[list[FileInfo], list[str]]:
     data, others, folders = _walk(directory, any_suffix)
-    own = [info for info in data if identity(info.path) in skip]
-    data = [info for info in data if info not in own]
+    own = [info for info in data if identity(info.path) in skip] if skip else []
+    data = [info for info in data if info not in own] if own else data
     if data:
         notes = []
         if others:
@@ -396,8 +397,10 @@ def _walk(directory: str, any_suffix: bool) -> tuple[list[FileInfo], list[str], 
         else:
             others.append(_name(info.path))
     for name in storage.names_in(directory):
+        if name in names:
+            continue
         partition = re.fullmatch(r"[^=.][^=]*=.*", name)
-        if name in names or (_NO_DATA.fullmatch(name) and not partition):
+        if _NO_DATA.fullmatch(name) and not partition:
             continue
         path = storage.join(directory, name)
         if partition and storage.is_directory(path):

@@ -53,8 +53,7 @@ def _look(info: FileInfo, asked: Format | None, reading: Reading) -> _Look:
     named = asked or formats.from_suffix(info.path) or Format("jsonl")
     compression = formats.compression_of(info.path)
     try:
-        with storage.open_read(info.path, detect.HEAD) as handle:
-            head = handle.read(detect.HEAD)
+        head = storage.read_head(info.path, detect.HEAD)
     except OSError:  # the job will say so, for this file, with all others done
         return _Look(Format(named.name, compression), None)
     real = detect.compression_of(head)

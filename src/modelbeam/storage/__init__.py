@@ -16,6 +16,7 @@ from modelbeam.errors import RequestError, StorageError
 from modelbeam.storage import base, fetched, local
 from modelbeam.storage.base import Entry as Entry
 from modelbeam.storage.base import FileInfo as FileInfo
+from modelbeam.storage.base import Listed as Listed
 from modelbeam.storage.base import Store
 
 Item = TypeVar("Item")
@@ -137,6 +138,16 @@ def open_read(path: str, end: int | None = None) -> BinaryIO:
         end: where the reader will stop, or shortly after; then not much more is fetched.
     """
     return store_of(path).open_read(path, end)
+
+
+def read_small(path: str, size: int) -> tuple[bytes, FileInfo]:
+    """The first ``size`` bytes of a small file, and what the file was once they were read."""
+    return store_of(path).read_small(path, size)
+
+
+def read_head(path: str, size: int) -> bytes:
+    """The first ``size`` bytes of a file, or all if there are fewer."""
+    return store_of(path).read_head(path, size)
 
 
 def create(path: str) -> BinaryIO:

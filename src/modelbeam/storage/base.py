@@ -36,6 +36,12 @@ class FileInfo(NamedTuple):
     mtime_ns: int
 
 
+class Listed(FileInfo):
+    """A local file that was listed: its device and number are known too."""
+
+    identity: tuple[int, int]
+
+
 class Entry(NamedTuple):
     """Something in a directory: its name, and whether it is a directory itself."""
 
@@ -215,6 +221,15 @@ class Store(ABC):
     @abstractmethod
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:
         """Open for reading; ``end`` is where the reader will stop, or shortly after."""
+
+    def read_small(self, path: str, size: int) -> tuple[bytes, FileInfo]:
+        """The first ``size`` bytes, and what the file was once they were read."""
+        return self.read_head(path, size), self.stat(path)
+
+    def read_head(self, path: str, size: int) -> bytes:
+        """The first ``size`` bytes, or all if there are fewer."""
+        with self.open_read(path, size) as handle:
+            return handle.read(size)
 
     @abstractmethod
     def create(self, path: str) -> BinaryIO:

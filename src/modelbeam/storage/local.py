@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from modelbeam.storage.base import Entry, FileInfo, Store
+from modelbeam.storage.base import Entry, FileInfo, Listed, Store
 
 
 class LocalStore(Store):
@@ -33,14 +33,15 @@ class LocalStore(Store):
         return [self.stat(path) for path in found if os.path.isfile(path)]
 
     def files_in(self, directory: str) -> list[FileInfo]:
-        found = []
+        found: list[FileInfo] = []
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.is_file():
                         status = entry.stat()
-                        path = os.path.join(directory, entry.name)
-                        found.append(FileInfo(path, status.st_size, status.st_mtime_ns))
+                        info = Listed(entry.path, status.st_size, status.st_mtime_ns)
+                        info.identity = status.st_dev, status.st_ino
+                        found.append(info)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(found)
@@ -69,6 +70,22 @@ class LocalStore(Store):
 
     def open_read(self, path: str, end: int | None = None) -> BinaryIO:  # noqa: ARG002
         return open(path, "rb", buffering=0)
+
+    def read_small(self, path: str, size: int) -> tuple[bytes, FileInfo]:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(descriptor, size)
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return data, FileInfo(path, status.st_size, status.st_mtime_ns)
+
+    def read_head(self, path: str, size: int) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, size)
+        finally:
+            os.close(descriptor)
 
     def create(self, path: str) -> BinaryIO:
         return open(path, "wb", buffering=0)

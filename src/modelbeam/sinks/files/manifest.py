@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import orjson
 
 from modelbeam import storage
 from modelbeam.predicting.counts import Calls, Counts, Kind, Tally
@@ -15,6 +18,10 @@ from modelbeam.storage import join
 
 def to_json(value: Any, indent: int | None = None) -> bytes:
     """JSON of the job's own files; a path that is not UTF-8 is read back as it was."""
+    if indent == 2:
+        # lists of many files; what only the slower encoder can write it does
+        with contextlib.suppress(TypeError):
+            return orjson.dumps(value, option=orjson.OPT_INDENT_2)
     return json.dumps(value, indent=indent).encode()
 
 

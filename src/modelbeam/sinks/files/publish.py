@@ -294,7 +294,7 @@ def _prepare(publication: Publication, splits: Sequence[Split], ready: str) -> d
 
 def _page(output: Output, run: dict[str, Any], ready: str, profile: bytes | None) -> list[Move]:
     """Draw the page of the run, and name it in the run's description."""
-    page = drawn(run, json.loads(profile) if profile is not None else None)
+    page = drawn(run, orjson.loads(profile) if profile is not None else None)
     if page is None:
         return []
     made = join(ready, "report.html")
