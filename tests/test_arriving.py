@@ -284,6 +284,29 @@ def test_what_is_no_place_for_it_is_refused(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "into files is done on this machine; leave the --runner out"),
+        ({"input": "kafka://nowhere:1/in"}, "into files is done on this machine"),
+        (
+            {"output": "kafka://nowhere:1/out", "errors": "kafka://nowhere:1/errors"},
+            "files go into a topic from this machine; leave the --runner out",
+        ),
+    ],
+)
+def test_what_an_engine_does_not_do_is_refused_before_anybody_is_asked(
+    data: Path, tmp_path: Path, more: dict[str, str], said: str
+) -> None:
+    settings = {"input": str(data), "output": str(tmp_path / "out"), **more}
+    flink = ["--runner=flink", "--flink_master=nowhere:1"]
+    with pytest.raises(RequestError) as caught:
+        modelbeam.predict(
+            model="small_models:Doubler", streaming=True, beam_options=flink, **settings
+        )
+    assert said in str(caught.value)
+
+
 class Notes:
     """A watcher that keeps what it is told."""
 
