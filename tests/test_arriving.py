@@ -30,6 +30,7 @@ from modelbeam.job.prepare import Silent, too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.local.pool import WorkerPool
 from modelbeam.predicting.counts import Counts
+from modelbeam.report.check import check_job
 from modelbeam.run import stream_job
 from modelbeam.sinks.ledger import Entry, Ledger
 from modelbeam.sinks.locks import held
@@ -65,6 +66,12 @@ def test_each_run_takes_what_is_new(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = run(data, output)
     assert (first.read, first.predicted, first.failed) == (2, 1, 1)
+    asked = {"models": ["small_models:Doubler"], "inputs": str(data), "output": str(output)}
+    checked = check_job(build_job({**asked, "streaming": True}), print)
+    assert (checked.read, checked.failed) == (2, 1)
+    assert f"output   {output} (jsonl, a directory of shards)" in checked.to_text()
+    with pytest.raises(OutputExistsError):
+        check_job(build_job(asked), print)
     assert run(data, output).read == 0
     write_lines(data / "b.jsonl", [{"x": 2.0}])
     (data / "month=05").mkdir()

@@ -19,9 +19,11 @@ from topics import Topics
 import modelbeam
 from engines.clusters import Kafka
 from modelbeam.errors import RequestError
+from modelbeam.job.description import build_job
 from modelbeam.kafka.cluster import Cluster
 from modelbeam.kafka.sending import Sender
 from modelbeam.local.forwarding import ForwardingRun
+from modelbeam.report.check import check_job
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -64,6 +66,14 @@ def test_each_file_is_sent_once_and_a_run_goes_on_where_the_last_ended(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     arriving.add("a.jsonl", 1, -1, 2)
+    ends = {"output": arriving.topics.output, "errors": arriving.topics.errors}
+    asked = {"models": ["small_models:Doubler"], "inputs": str(arriving.data), **ends}
+    checked = check_job(build_job({**asked, "streaming": True}), print)
+    assert (checked.read, checked.to_dict()["plan"]["output"]) == (3, ends["output"])
+    with pytest.raises(RequestError, match="there is no topic 'nowhere'"):
+        check_job(
+            build_job({**asked, "output": ends["output"].rpartition("/")[0] + "/nowhere"}), print
+        )
     first = arriving.run(state=None, max_errors="50%")
     assert (first.read, first.predicted, first.failed) == (3, 2, 1)
     check_described("arriving", first.description)
