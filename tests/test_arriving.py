@@ -30,6 +30,7 @@ from modelbeam.job.prepare import Silent, too_many_in_stream
 from modelbeam.job.result import Run
 from modelbeam.local.pool import WorkerPool
 from modelbeam.predicting.counts import Counts
+from modelbeam.report.check import check_job
 from modelbeam.run import stream_job
 from modelbeam.sinks.ledger import Entry, Ledger
 from modelbeam.sinks.locks import held
@@ -65,6 +66,12 @@ def test_each_run_takes_what_is_new(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = run(data, output)
     assert (first.read, first.predicted, first.failed) == (2, 1, 1)
+    asked = {"models": ["small_models:Doubler"], "inputs": str(data), "output": str(output)}
+    checked = check_job(build_job({**asked, "streaming": True}), print)
+    assert (checked.read, checked.failed) == (2, 1)
+    assert f"output   {output} (jsonl, a directory of shards)" in checked.to_text()
+    with pytest.raises(OutputExistsError):
+        check_job(build_job(asked), print)
     assert run(data, output).read == 0
     write_lines(data / "b.jsonl", [{"x": 2.0}])
     (data / "month=05").mkdir()
@@ -282,6 +289,29 @@ def test_what_is_no_place_for_it_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "mine.txt").touch()
     with pytest.raises(OutputExistsError, match="holds something else"):
         run(data, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "into files is done on this machine; leave the --runner out"),
+        ({"input": "kafka://nowhere:1/in"}, "into files is done on this machine"),
+        (
+            {"output": "kafka://nowhere:1/out", "errors": "kafka://nowhere:1/errors"},
+            "files go into a topic from this machine; leave the --runner out",
+        ),
+    ],
+)
+def test_what_an_engine_does_not_do_is_refused_before_anybody_is_asked(
+    data: Path, tmp_path: Path, more: dict[str, str], said: str
+) -> None:
+    settings = {"input": str(data), "output": str(tmp_path / "out"), **more}
+    flink = ["--runner=flink", "--flink_master=nowhere:1"]
+    with pytest.raises(RequestError) as caught:
+        modelbeam.predict(
+            model="small_models:Doubler", streaming=True, beam_options=flink, **settings
+        )
+    assert said in str(caught.value)
 
 
 class Notes:

@@ -51,10 +51,27 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_asked(other, why):
         run_job(job(**other))
 
 
-def test_files_as_they_arrive_go_into_files():
-    assert not is_stream(job())
-    with pytest.raises(RequestError, match="Files go into a topic without --streaming"):
-        stream_job(job(streaming=True), Silent())
+@pytest.mark.parametrize("streaming", [False, True])
+def test_into_a_topic_go_files_or_one_topic(streaming):
+    assert is_stream(job(streaming=streaming)) == streaming
+    both = job(inputs=["in.jsonl", "kafka://nowhere:1/in"], streaming=streaming)
+    with pytest.raises(RequestError, match=r"one topic, or files, and --input .* is neither"):
+        stream_job(both, Silent())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"errors": None}, "say where failed records go"),
+        ({"errors": "kafka://elsewhere:1/errors"}, "must be on the same cluster"),
+        ({"output_format": "csv"}, "a message is one JSON object"),
+        ({"overwrite": True}, "--overwrite is for a run that ends by itself"),
+        ({"limit": 3}, "--limit is for a run that ends by itself"),
+    ],
+)
+def test_wrong_ends_of_files_that_arrive_are_refused_before_anybody_is_asked(wrong, said):
+    with pytest.raises(RequestError, match=said):
+        stream_job(job(streaming=True, **wrong), Silent())
 
 
 def plan(*files: tuple[str, int, int]) -> list[Split]:

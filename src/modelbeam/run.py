@@ -21,6 +21,7 @@ from modelbeam.job.result import Run
 from modelbeam.job.task import Totals
 from modelbeam.kafka import address
 from modelbeam.local.arriving import ArrivingRun, ArrivingWatcher
+from modelbeam.local.forwarding import ForwardingRun
 from modelbeam.local.into_topic import IntoTopicRun
 from modelbeam.local.lanes import LanesWatcher
 from modelbeam.local.monitor import monitored
@@ -154,9 +155,13 @@ def _streamed(
 ) -> Run | Submitted:
     engines.check_flags(job.beam_options)
     storage.configure(job.beam_options)
+    from_topic = any(map(address.is_topic, job.inputs))
     if engines.engine_of(job.beam_options) is not None:
+        if not from_topic and address.is_topic(job.output):
+            raise RequestError(
+                "--output: files go into a topic from this machine; leave the --runner out."
+            )
         if not address.is_topic(job.output):
-            from_topic = address.is_topic(job.inputs[0])
             raise RequestError(
                 "--streaming into files is done on this machine; leave the --runner out. Several "
                 "machines may write the same directory: each "
@@ -166,8 +171,9 @@ def _streamed(
     if job.detach:
         raise RequestError("--detach is for jobs on an engine; give a --runner with it.")
     if address.is_topic(job.output):
-        return StreamRun(job, watcher, now, started, asked).run()
-    kind = SegmentsRun if address.is_topic(job.inputs[0]) else ArrivingRun
+        run = StreamRun if from_topic else ForwardingRun
+        return run(job, watcher, now, started, asked).run()
+    kind = SegmentsRun if from_topic else ArrivingRun
     return kind(job, watcher, now, started, asked).run()
 
 
@@ -224,6 +230,7 @@ class Settings(TypedDict, total=False):
     settle: float | str | None
     segment: float | str | None
     segment_records: int | None
+    state: str | None
     start_from: str | None
     group: str | None
     kafka_config: str | None
@@ -293,6 +300,7 @@ def predict(
     settle: float | str | None = None,
     segment: float | str | None = None,
     segment_records: int | None = None,
+    state: str | None = None,
     start_from: str | None = None,
     group: str | None = None,
     kafka_config: str | None = None,
@@ -357,6 +365,8 @@ def predict(
         segment: seconds, or such as ``"5m"``, after which a segment of a topic is closed; a minute
             by default.
         segment_records: how many records close it before; a million by default.
+        state: of a streaming run of files into a topic, the directory that holds which files are in
+            it; by default one of this user on this machine.
         start_from: ``earliest``, ``latest`` or a time: where a group without offsets begins.
         group: the consumer group; made of the model's name and the output by default.
         kafka_config: a file of librdkafka's settings.
@@ -422,6 +432,7 @@ def predict(
         "settle": settle,
         "segment": segment,
         "segment_records": segment_records,
+        "state": state,
         "start_from": start_from,
         "group": group,
         "kafka_config": kafka_config,

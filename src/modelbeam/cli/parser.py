@@ -418,6 +418,9 @@ def _job_flags(parser: argparse.ArgumentParser) -> None:
         "record came; default: 1m")  # fmt: skip
     add("--segment-records", metavar="N", type=int,
         help="and before that once it holds so many records; default: 1000000")  # fmt: skip
+    add("--state", metavar="DIR",
+        help="streaming from files into a topic: where it is kept which files are in it; default: "
+        "a directory of yours on this machine")  # fmt: skip
     add("--from", dest="start_from", metavar="earliest|latest|TIME",
         help="where a group without offsets begins; default: earliest")  # fmt: skip
     add("--group", metavar="NAME",

@@ -246,6 +246,7 @@ class Job(BaseModel):
     settle: float = Field(default=10.0, ge=0)
     segment: float = Field(default=60.0, gt=0)
     segment_records: int = Field(default=1_000_000, ge=1)
+    state: str | None = None
     start_from: str = "earliest"
     group: str | None = None
     kafka_config: str | None = None

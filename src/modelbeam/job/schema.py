@@ -67,6 +67,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "stop_when_idle": _DURATION,
     "stall_after": _DURATION,
     "settle": _DURATION,
+    "segment": _DURATION,
     "metrics_port": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, _TEXT]},
     "start_from": {"type": ["string", "integer"]},
     "beam_options": {"anyOf": [{"type": "object"}, _TEXTS]},

@@ -99,6 +99,7 @@ class ArrivingRun:
             arrivals.note(entry.files, unread=entry.error is not None)
         self._ledger.hold()
         try:
+            self._opened()
             self._small.make_ready()
             self._renewal.begin(self._small, self._asked)
             self._go_on(arrivals)
@@ -119,6 +120,7 @@ class ArrivingRun:
             self._small.hand_over()
             for _, entry in self._ledger.read():  # of another process that watches the same
                 arrivals.note(entry.files, unread=entry.error is not None)
+            self._entered()
             ready = arrivals.ready()
             for sentence in arrivals.changed:
                 self._watcher.note(sentence)
@@ -126,6 +128,8 @@ class ArrivingRun:
                 self._small.make_ready()  # again, if a run that failed has ended its processes
                 most = 1 if self._alone else FILES_A_RUN
                 self._take(ready[:most], arrivals)
+                self._entered()
+                self._check_errors()
             if ready or arrivals.waiting:
                 active = time.monotonic()
             self._waits = arrivals.waiting
@@ -172,19 +176,29 @@ class ArrivingRun:
                 self._ledger.discard(entry.work)
         for one in self._ledger.entries[before:]:
             arrivals.note(one.files, unread=one.error is not None)
-        self._check_errors()
+
+    def _opened(self) -> None:
+        """The ledger has been read for the first time."""
+
+    def _entered(self) -> None:
+        """There may be entries of the ledger that were not there before."""
+
+    @property
+    def _kept(self) -> str:
+        """Where failed records are, in a sentence."""
+        return f"All of them are in {self._ledger.output}."
 
     def _check_errors(self, *, ended: bool = False) -> None:
-        kept = f"All of them are in {self._ledger.output}."
         limit, counts = self._job.max_errors, self._totals.counts
-        if error := too_many_in_stream(limit, counts, kept, ended=ended):
+        if error := too_many_in_stream(limit, counts, self._kept, ended=ended):
             raise error
 
-    def _result(self, end: str) -> Run:
+    def _described(self, end: str) -> dict[str, Any]:
+        """What ``--json`` prints."""
         info: ModelInfo | None = self._small.info
         assert info is not None
         counts, seconds = self._totals.counts, time.time() - self._now
-        description: dict[str, Any] = {
+        return {
             "schema": RUN_SCHEMA,
             "status": "failed" if self._failed else "succeeded",
             "end": end,
@@ -203,6 +217,10 @@ class ArrivingRun:
             "reloads": [one.to_dict() for one in self._renewal.reloads],
             "seconds": round(seconds, 3),
         }
+
+    def _result(self, end: str) -> Run:
+        description = self._described(end)
+        counts = self._totals.counts
         if self._failed and end == "ended":
             number = text.count(len(self._failed), "file")
             raise JobError(
@@ -215,8 +233,8 @@ class ArrivingRun:
             failed=counts.failed,
             shards=(),
             errors=(),
-            output=self._ledger.output,
-            seconds=seconds,
+            output=description["output"],
+            seconds=description["seconds"],
             failures=tuple(description["failures"]),
             description=description,
         )

@@ -134,6 +134,7 @@ class SmallRuns:
 
     Attributes:
         crashes: of the processes.
+        largest: bytes that a line of a prediction may have; ``None`` for any.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class SmallRuns:
         self._last: tuple[Piece, Task] | None = None
         self._left = 0
         self._moved = False
+        self.largest: int | None = None
 
     @property
     def info(self) -> ModelInfo | None:
@@ -247,7 +249,7 @@ class SmallRuns:
         waiting: list[Future[Manifest]] = []
         try:
             state.write_plan(splits)
-            task = make_task(plan, record)
+            task = replace(make_task(plan, record), largest=self.largest)
             self._left = sum(split.bytes for split in splits)
             waiting += (threads.submit(pool.predict, split, task) for split in splits)
             units: dict[str, int] = {}

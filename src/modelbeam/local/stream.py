@@ -88,9 +88,8 @@ def topics_of(job: Job) -> tuple[Topic, Topic, Topic]:
     """
     if len(job.inputs) > 1 or not address.is_topic(job.inputs[0]):
         raise RequestError(
-            f"--output {job.output}: into a topic goes one topic as it grows, and --input "
-            f"{', '.join(job.inputs)} is no single one (kafka://HOST:PORT/TOPIC). Files go into a "
-            f"topic without --streaming, and with it into a directory."
+            f"--output {job.output}: into a topic goes one topic, or files, and --input "
+            f"{', '.join(job.inputs)} is neither; start a command for each."
         )
     source = address.parse(job.inputs[0], "--input")
     target, errors = ends_of(job)

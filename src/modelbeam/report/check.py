@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -24,9 +26,13 @@ from modelbeam.job.prepare import (
     noted,
 )
 from modelbeam.job.task import Sample
+from modelbeam.kafka.address import is_topic, read_settings
+from modelbeam.kafka.cluster import Cluster
 from modelbeam.local.pool import WorkerPool
+from modelbeam.local.stream import ends_of
 from modelbeam.models.base import ModelInfo
 from modelbeam.report.doctor import Examination, examine
+from modelbeam.storage import join
 from modelbeam.text import count, size
 
 PREDICTION = " " * 9
@@ -92,11 +98,11 @@ class Check:
                 f"model    {one.name} {one.version}, {one.interface}, takes {takes[one.style]}"
                 for one in info.each
             ),
-            f"input    {count(len(plan.inputs), 'file')}, {size(plan.bytes)}",
-            f"plan     {count(len(plan.splits), 'split')} of up to {size(plan.split_size)}, "
+            f"input    {_inputs(plan)}",
+            f"plan     {count(len(plan.splits), 'split')} of up to "
+            f"{_amount(plan, plan.split_size)}, "
             + (title if self.engine else f"{count(plan.workers, 'worker')}, the local runner"),
-            f"output   {plan.output.path} ({plan.output.format.suffix[1:]}, "
-            f"{'one file' if plan.output.single else f'a directory of {_shards(plan)}'})",
+            f"output   {_output(plan)}",
             f"tried    {count(self.read, 'record')}: {self.read - self.failed} predicted, "
             f"{self.failed} failed",
         ]
@@ -123,6 +129,24 @@ class Check:
         return "\n".join(lines)
 
 
+def _amount(plan: Plan, number: int) -> str:
+    """So many bytes, or of topics offsets."""
+    return count(number, "offset") if is_topic(plan.inputs[0].path) else size(number)
+
+
+def _inputs(plan: Plan) -> str:
+    noun = "partition" if is_topic(plan.inputs[0].path) else "file"
+    return f"{count(len(plan.inputs), noun)}, {_amount(plan, plan.bytes)}"
+
+
+def _output(plan: Plan) -> str:
+    path = plan.output.path
+    if is_topic(path):
+        return f"{path} (a message a record), failed records in {plan.job.errors}"
+    kind = "one file" if plan.output.single else f"a directory of {_shards(plan)}"
+    return f"{path} ({plan.output.format.suffix[1:]}, {kind})"
+
+
 def _shards(plan: Plan) -> str:
     asked = plan.job.shards
     return "shards" if asked is None else count(asked, "shard")
@@ -146,7 +170,8 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
     if engine is not None:
         check_places(job, engine.title, engine.example_url)
         engine.preflight(job.beam_options)
-    plan = make_plan(job if engine is None else job.on_any_machine())
+    planned = _as_planned(job)
+    plan = make_plan(planned if engine is None else planned.on_any_machine())
     pool = WorkerPool(job.model, 1, "threads")
     try:
         info = pool.wait_loaded()
@@ -161,8 +186,32 @@ def check_job(job: Job, note: Callable[[str], None]) -> Check:
                 break
     finally:
         pool.close()
+    if planned is not job:
+        plan = replace(plan, job=job, output=replace(plan.output, path=job.output))
     examination = None if engine is None else examine(plan, note, distributions(plan, info))
     return Check(info, plan, samples, examination)
+
+
+def _as_planned(job: Job) -> Job:
+    """The job with an output that a plan can be made for.
+
+    Of a run that goes on, what is there already is what it goes on with. Of topics it is looked
+    whether they are there.
+
+    Raises:
+        RequestError: they are not, or do not fit each other.
+    """
+    if is_topic(job.output):
+        target, errors = ends_of(job)
+        settings = read_settings(job.kafka_config) if job.kafka_config else {}
+        cluster = Cluster(target.brokers, settings)
+        cluster.partitions(target, "--output")
+        cluster.partitions(errors, "--errors")
+    elif not job.streaming or not storage.is_directory(join(job.output, "_modelbeam", "log")):
+        return job
+    nowhere = join(tempfile.gettempdir(), f"modelbeam-check-{os.urandom(8).hex()}")
+    more = {"output": nowhere, "errors": None, "resume": False}
+    return job.model_copy(update=more)
 
 
 def describe_model(model: str | ModelSpec) -> ModelInfo:

@@ -241,7 +241,7 @@ _ARRIVING = _object(
         "status": _ENDED,
         "end": {"enum": ["ended", "stopped"], "description": "How it came to its end."},
         "model": {"type": "object", "description": "What the model, or the first, says of itself."},
-        "output": _text("The directory, with one for each small run."),
+        "output": _text("The directory, with one for each small run; or the topic."),
         "runs": _count("Small runs of this process."),
         "entries": _count("Entries of the ledger, of all processes so far."),
         "counts": _of("counts"),
@@ -249,8 +249,13 @@ _ARRIVING = _object(
         "crashes": _list(_of("crash"), "Processes that died."),
         "reloads": _RELOADS,
         "unread": _list({"type": "string"}, "Why files could not be read, a sentence each."),
+        "errors": _text("The topic of failed records, where files go into a topic."),
+        "group": _text("The group that says how much is in the topic."),
+        "delivery": {"enum": ["exactly-once", "at-least-once"]},
+        "state": _text("The directory that holds which files are in the topic."),
         "seconds": _SECONDS,
     },
+    optional=("errors", "group", "delivery", "state"),
 )
 
 _SEGMENTS = _object(

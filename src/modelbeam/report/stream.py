@@ -214,12 +214,18 @@ def stream_summary(run: Run) -> str:
     kind = next((kind for kind in ("run", "segment") if f"{kind}s" in about), None)
     if kind is not None:
         end = " (stopped)" if about["end"] == "stopped" else ""
-        group = f"the group {about['group']} is where the segments end" if "group" in about else ""
+        where = f"predictions and failed records in {run.output}, a directory a {kind}"
+        group = ""
+        if "errors" in about:
+            where = f"predictions in {run.output}, failed records in {about['errors']}"
+            group = f"which files are in it is kept in {about['state']}"
+        elif "group" in about:
+            group = f"the group {about['group']} is where the segments end"
         lines = [
             f"{count(run.read, 'record')} read, {run.predicted:,} predicted, {run.failed:,} "
             f"failed in {run.seconds:.1f} s, {count(about[f'{kind}s'], kind)}{end}",
             *failure_lines(about),
-            f"predictions and failed records in {run.output}, a directory a {kind}",
+            where,
             group,
         ]
         return "\n".join(filter(None, lines))
