@@ -94,7 +94,7 @@ class Predict(beam.PTransform):
                 )
             pcoll = (
                 pcoll
-                | "WithKeys" >> beam.ParDo(_WithKey(self._batch_size))
+                | "WithKeys" >> beam.ParDo(_WithKey(self._batch_size)).with_output_types(_Keyed)
                 | "Wait" >> beam.ParDo(_Wait(self._batch_size, self._max_wait))
             )
             work = _PredictBatches(self._spec, self._keep, self._batch_size)
@@ -212,6 +212,10 @@ _KEYS = 8
 
 def _now() -> float:
     return time.time()
+
+
+_Keyed = tuple[str, Any]
+"""A record with its key, so that Beam knows the key's coder."""
 
 
 class _WithKey(beam.DoFn):
