@@ -22,6 +22,7 @@ from test_decode import MEAN_BYTES, block_of, end, odd_value, space
 from modelbeam.formats.jsonl import columns as jsonl_columns
 from modelbeam.formats.jsonl.batch import JsonBatch
 from modelbeam.formats.jsonl.decode import decode_records
+from modelbeam.formats.limited import FirstRecords
 from modelbeam.formats.lines import LineBlock
 from modelbeam.models.signature import Column, Signature, from_pydantic, from_schema
 from modelbeam.predicting.columns import to_batch
@@ -433,3 +434,29 @@ def test_what_is_not_written_is_a_column_all_the_same() -> None:
     found = check(block_of(b'{"x":[{"length":1}]}\n{"x":[{"length":"2"}]}'), of_model(hidden))
     assert found is not None
     assert (found.rows, found.doubtful) == ([0], [1])
+
+
+def test_the_first_records_of_a_batch_are_told_without_the_schema_too() -> None:
+    signature, validate = of_model(Record)
+    good = [line for line, sure in FLOWERS.items() if sure]
+    block = block_of(b"\n\n".join(good))
+    first = FirstRecords(JsonBatch(block), 2)
+    plain = first.plain_table(signature)
+    assert plain is not None
+    assert plain.rows == [0, 2]
+    assert plain.records.equals(first.table(signature, validate).records)
+    assert FirstRecords(JsonBatch(block_of(b"\n".join(FLOWERS))), 2).plain_table(signature) is None
+
+
+def test_without_a_compiler_the_schema_sees_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature, validate = of_model(Record)
+    block = block_of(b"\n".join(FLOWERS))
+    built = JsonBatch(block, "all").table(signature, validate)
+    kept = JsonBatch(block, "all").keep("all", built.rows).texts()
+    monkeypatch.setattr(jsonl_columns, "library", lambda: None)
+    batch = JsonBatch(block, "all")
+    assert batch.plain_table(signature) is None
+    made = batch.table(signature, validate)
+    assert made.records.equals(built.records)
+    assert (made.rows, made.failures) == (built.rows, built.failures)
+    assert batch.keep("all", made.rows).texts() == kept

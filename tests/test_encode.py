@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from modelbeam.formats.jsonl import columns
 from modelbeam.formats.jsonl.encode import Encoded, encode_records, encode_table, selected
 from modelbeam.formats.jsonl.texts import Texts
 from modelbeam.formats.lines import LineBlock
@@ -326,7 +327,9 @@ def test_texts_in_one_piece_of_memory_are_those_of_a_list(kept: list[bytes], dat
 def test_lines_stand_where_their_block_says(lines: list[bytes], ends: bool) -> None:
     data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
     block = LineBlock(data, 0, 0, data.count(b"\n") + (data != b"" and not data.endswith(b"\n")))
-    assert Texts(data, *block.spans()) == [line.replace(b"\r", b" ") for line in block.lines]
+    plain = [line.replace(b"\r", b" ") for line in block.lines]
+    assert Texts(data, *block.spans()) == plain
+    assert columns.lines(block) == plain
 
 
 def test_as_many_texts_are_kept_as_there_are_predictions() -> None:

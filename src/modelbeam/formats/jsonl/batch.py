@@ -77,7 +77,7 @@ class JsonBatch(LinesBatch):
         """Members of the lines, their texts as they are."""
         if names != "all":
             return KeptText(self._cut(names, rows))
-        texts = Texts(self.block.data, *self.block.spans())
+        texts = columns.lines(self.block)
         return KeptText(texts if rows is None else texts.take(rows))
 
     def _cut(self, names: Sequence[str], rows: list[int] | None) -> Sequence[bytes]:
@@ -129,7 +129,8 @@ class KeptText(Kept):
     def clashing(self, names: Sequence[str]) -> Sequence[int]:
         """The rows whose text holds one of the names, or an escape that may hide one."""
         tokens = [json.dumps(n, ensure_ascii=False).encode("utf-8", "replace") for n in names]
-        return self._texts.holding([*tokens, *_HIDING])
+        escaped = b"\\" in self._texts.data
+        return self._texts.holding([*tokens, *(_HIDING if escaped else ())])
 
     def texts(self) -> Sequence[bytes]:
         """The texts."""

@@ -659,6 +659,18 @@ void modelbeam_columns(const uint8_t *data, int64_t length, column *columns, int
     totals[3] = blanks;
 }
 
+/* Where each of so many lines ends: at its newline, or at the end of the data. */
+void modelbeam_line_ends(const uint8_t *data, int64_t length, int64_t count, int64_t *ends) {
+    const uint8_t *p = data, *end = data + length;
+    int64_t line;
+    for (line = 0; line < count; line++) {
+        const uint8_t *newline = p < end ? memchr(p, '\n', (size_t)(end - p)) : NULL;
+        if (newline == NULL) newline = end;
+        ends[line] = newline - data;
+        p = newline + 1;
+    }
+}
+
 /* Puts together what is kept of each row, `{"a":1,"b":"x"}`, from the places of the values.
  *
  * places: (rows, names, 2): where in the data a value begins and ends; -1 if the row has none.

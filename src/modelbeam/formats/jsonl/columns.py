@@ -163,7 +163,8 @@ def library() -> Any | None:
         if path.exists():
             try:
                 library: Any = ctypes.CDLL(str(path))
-                library.modelbeam_cut.restype = library.modelbeam_columns.restype = None
+                for function in ("modelbeam_columns", "modelbeam_cut", "modelbeam_line_ends"):
+                    getattr(library, function).restype = None
             except (OSError, AttributeError):  # built elsewhere, for another libc; or too old
                 continue
             library.modelbeam_locale.restype = ctypes.c_void_p
@@ -175,6 +176,9 @@ def library() -> Any | None:
             library.modelbeam_cut.argtypes = [
                 ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
                 ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+            ]  # fmt: skip
+            library.modelbeam_line_ends.argtypes = [
+                ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
             ]  # fmt: skip
             library.powers = _powers_of_five()
             library.locale = library.modelbeam_locale()
@@ -337,6 +341,17 @@ def _give_room(node: _Node, length: int, known: int) -> None:
 
 _STRING = 3
 _VALUES = {0: np.float64, 1: np.int64, 2: np.uint8, _STRING: np.int32, _LIST: np.int32}
+
+
+def lines(block: LineBlock) -> Texts:
+    """The lines of a block, as they are but for their newlines."""
+    native = library()
+    if native is None:
+        return Texts(block.data, *block.spans())
+    ends = np.empty(block.count, np.int64)
+    native.modelbeam_line_ends(block.data, len(block.data), block.count, ends.ctypes.data)
+    return Texts(block.data, np.concatenate(([0], ends[:-1] + 1))[: len(ends)], ends)
+
 
 _EXACT = 2.0**53 - 1
 """An integer up to this is the double that it was decoded into; 2**53 may have been one more."""
