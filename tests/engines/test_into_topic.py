@@ -29,7 +29,7 @@ from modelbeam.kafka.sending import Mark, Sender
 
 pytestmark = pytest.mark.timeout(300)
 
-KILLS = (1, 2, 1)
+KILLS = (1, 2)
 """After how many more splits a process is killed, one process after another."""
 
 

@@ -120,13 +120,13 @@ class ForwardingRun(ArrivingRun):
             self._put(Mark(), tuple, 0)
         else:
             self._mark = mark
-        for name in storage.names_in(self._place):  # of one that was killed before it could
-            if name.isdecimal() and int(name) < self._mark.sent:
-                self._remove(int(name))
+        if self._mark.sent:  # of one that was killed before it could; all others were before
+            self._remove(self._mark.sent - 1)
 
     def _forgotten(self, entries: int) -> Mark:
         """How far it is, where the brokers do not know it any more."""
-        first = next((n for n in range(entries) if storage.exists(self._ledger.place(n))), entries)
+        waiting = (n for n in range(entries) if storage.names_in(self._ledger.place(n)))
+        first = next(waiting, entries)
         if first < entries and self._delivery == DEFAULT_DELIVERY:
             raise RequestError(
                 f"--output {self._target.url}: the brokers have forgotten how far the group "
