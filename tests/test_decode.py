@@ -20,8 +20,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from modelbeam.formats.jsonl import columns as jsonl_columns
+from modelbeam.formats.jsonl import decode
 from modelbeam.formats.jsonl.decode import decode_records
-from modelbeam.formats.lines import LineBlock, count_lines
+from modelbeam.formats.lines import LineBlock, count_lines, whole_block
 from modelbeam.models.shapes import FLOATS
 from modelbeam.models.signature import Column, Signature
 from modelbeam.predicting.columns import to_batch
@@ -640,3 +641,18 @@ def test_an_integer_beyond_a_bound_is_not_taken_for_the_double_at_it() -> None:
     found = check_lines(block_of(lines.encode()), signature)
     assert found is not None
     assert found.rows == [2, 3]
+
+
+FRAGMENTS = (
+    *('{"a":1}', '{"a":1},{"b":2}', '{"a":[1', "2]}", '{"a":"x', 'y"}', '{"a":"x,{y"}', "", " "),
+    *('{"b":1},5', "5", "{}", '{"a":{"b":1}}', '{"a":[{}', "{}]}", '{"a":1},', '{"a":1', '"c":3}'),
+    *('{"b":2,"c":3}\r', '[{"a":1}]', '{"a":"{"}', '{"a":NaN}', '{"a":1}}', "{{", '{"k":[1]}'),
+)
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=5), st.booleans())
+def test_lines_that_are_parsed_at_once_are_the_same_one_by_one(lines: list[str], end: bool) -> None:
+    data = "\n".join(lines).encode() + b"\n" * end
+    found = decode._at_once(whole_block(data))
+    if found is not None:
+        assert found == [orjson.loads(line) for line in whole_block(data).lines]

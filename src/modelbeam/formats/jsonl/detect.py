@@ -20,11 +20,7 @@ def problem(head: bytes, whole: bool) -> str | None:
         whole: whether that is all of it.
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    lines = [line.strip() for line in text.split(b"\n")]
-    complete = lines if whole else lines[:-1]
-    complete = [line for line in complete if line]
-    first = complete[0] if complete else text
-    parsed = _parsed(first)
+    parsed = _parsed(text.partition(b"\n")[0].strip())
     if isinstance(parsed, dict):
         if parsed.keys() >= _ERROR_LINE:
             return (
@@ -34,6 +30,8 @@ def problem(head: bytes, whole: bool) -> str | None:
         return None
     if is_array(head, whole):
         return "is one JSON array, and JSON Lines has an object per line: --input-format json"
+    lines = [line.strip() for line in text.split(b"\n")]
+    complete = [line for line in (lines if whole else lines[:-1]) if line]
     if text[:1] == b"{" and not any(isinstance(_parsed(line), dict) for line in complete):
         try:
             end = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))[1]
