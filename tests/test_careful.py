@@ -135,7 +135,7 @@ def test_where_nothing_moves_a_line_says_where(
     flags = ["-m=nasty_models:Slow", f"-i={data}", f"-o={tmp_path / 'out.jsonl'}"]
     assert cli.run(["predict", *flags]) == 0
     said = f"no progress for 0.7 s in {data} after byte 0; --record-timeout sets a limit"
-    assert capsys.readouterr().err.count(said) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_records_have_a_limit_of_time_on_an_engines_worker_too(tmp_path: Path) -> None:
