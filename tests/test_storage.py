@@ -11,9 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from modelbeam import storage
 from modelbeam.job.description import ModelSpec
 from modelbeam.local.pool import WorkerPool
 from modelbeam.storage import fetched
+from modelbeam.storage.base import Store
 
 SCHEME = "kept"
 
@@ -238,3 +242,25 @@ def test_a_pool_clears_what_its_processes_fetched() -> None:
         )
         pool.close(kill=True)
         assert not file.parent.exists()
+
+
+def test_what_is_mapped_over_may_be_dropped_in_one_of_its_own_threads() -> None:
+    """As the garbage collector does it, wherever it happens to run."""
+    begun = threading.Event()
+    dropped: Future[None] = Future()
+
+    def called(number: int) -> int:
+        if number:
+            begun.wait(60)
+            try:
+                made.close()
+                dropped.set_result(None)
+            except BaseException as error:
+                dropped.set_exception(error)
+        return number
+
+    asked: Any = SimpleNamespace(parallel=2)
+    made: Any = Store.in_parallel(asked, called, [0, 1])
+    assert next(made) == 0
+    begun.set()
+    assert dropped.result(60) is None

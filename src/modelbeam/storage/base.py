@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_THREADS = "storage"
+"""How the names of threads begin that ask a store."""
+
 PATIENCE_SECONDS = 300.0
 """How long one operation is tried again before it is given up."""
 
@@ -171,17 +174,19 @@ class Store(ABC):
             yield from map(function, items)
             return
         items = iter(items)
-        with ThreadPoolExecutor(width, "storage") as threads:
-            waiting: deque[Future[Result]] = deque()
-            try:
-                for item in itertools.islice(items, 4 * width):
+        threads = ThreadPoolExecutor(width, _THREADS)
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in itertools.islice(items, 4 * width):
+                waiting.append(threads.submit(function, item))
+            while waiting:
+                yield waiting.popleft().result()
+                for item in itertools.islice(items, 1):
                     waiting.append(threads.submit(function, item))
-                while waiting:
-                    yield waiting.popleft().result()
-                    for item in itertools.islice(items, 1):
-                        waiting.append(threads.submit(function, item))
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
+        finally:
+            # one that nobody has gone through may be collected in a thread of its own
+            own = threading.current_thread().name.startswith(_THREADS)
+            threads.shutdown(wait=not own, cancel_futures=True)
 
     @abstractmethod
     def stat(self, path: str) -> FileInfo:
