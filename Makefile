@@ -40,8 +40,8 @@ soak: $(READY)  ## nasty models 50 times beside two busy loops, and examples tha
 
 engines: $(READY)  ## tests on real engines; wants Java, Maven and Go besides Python
 	$(BIN)/python -m engines prepare
-	$(BIN)/python -m pytest tests/engines
-	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py
+	$(BIN)/python -m pytest tests/engines -n 2 --dist loadfile
+	MODELBEAM_TEST_STORES=all $(BIN)/python -m pytest tests/test_stores.py -n 2
 
 dataflow: $(READY)  ## Dataflow's tests against a stand-in, with Google's libraries, which slow all else down
 	$(PYTHON) -m venv $(GCP_VENV)
