@@ -275,6 +275,13 @@ def test_a_missing_dependency_of_the_model_is_not_a_missing_model(module):
     assert "wants_more.py:1" in message
 
 
+def test_a_line_of_pythons_own_frozen_modules_is_not_the_models(module):
+    name = module("wants_a_setting", "import os\nos.environ['NO_SUCH_SETTING']\n")
+    message = refused(f"{name}:Model", ModelLoadError)
+    assert "raised KeyError" in message
+    assert "wants_a_setting.py:2" in message
+
+
 def test_a_constructor_that_raises_is_shown_with_its_line():
     message = refused("cli_models:FailsWhenBuilt", ModelLoadError)
     assert "raised FileNotFoundError while it was built" in message

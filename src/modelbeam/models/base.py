@@ -171,7 +171,9 @@ def raise_load_error(target: object, when: str, error: BaseException, remedy: st
     inside = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and os.path.dirname(frame.filename) != _HERE
+        if not frame.filename.startswith("<")  # such as <frozen os>
+        and "importlib" not in frame.filename
+        and os.path.dirname(frame.filename) != _HERE
     ]
     place = f" ({os.path.relpath(inside[-1].filename)}:{inside[-1].lineno})" if inside else ""
     text = describe(error) + (f".{remedy}" if remedy else "")
