@@ -392,6 +392,13 @@ def test_a_newer_model_predicts_from_the_next_entry_on(tmp_path: Path) -> None:
     assert predicted(output) == [2.0, 3.0]
 
 
+@pytest.mark.parametrize("flag", [{"limit": 5}, {"shards": 2}, {"overwrite": True}])
+def test_what_is_for_a_run_that_ends_by_itself_is_refused(data, tmp_path, flag):
+    with pytest.raises(RequestError, match="is for a run that ends by itself"):
+        run(data, tmp_path / "out", **flag)
+    assert not (tmp_path / "out").exists()
+
+
 def test_whoever_asks_is_told_that_a_run_goes_on(data: Path, tmp_path: Path) -> None:
     """Two may be at work in one directory; a run of another kind may not begin in it."""
     ledgers = [Ledger(str(tmp_path / "out")) for _ in range(2)]

@@ -541,6 +541,11 @@ class Job(BaseModel):
                 f"--errors {self.errors} is for a run into a topic; into files, failed records go "
                 f"beside the predictions. Leave it out."
             )
+        for setting in ("limit", "shards", "overwrite"):
+            if self.streaming and getattr(self, setting) not in (None, False):
+                raise RequestError(
+                    f"--{setting} is for a run that ends by itself; leave out --streaming."
+                )
         if self.resume and self.overwrite:
             raise RequestError("--resume and --overwrite exclude each other; give one of them.")
         if self.shards is not None and (self.single_file or is_topic(self.output)):

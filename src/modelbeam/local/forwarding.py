@@ -68,9 +68,6 @@ class ForwardingRun(ArrivingRun):
             raise RequestError(
                 f"--output-format {job.output_format}: a message is one JSON object; leave it out."
             )
-        if job.limit is not None or job.overwrite:
-            flag = "--limit" if job.limit is not None else "--overwrite"
-            raise RequestError(f"{flag} is for a run that ends by itself; leave out --streaming.")
         self._target, self._errors = ends_of(job)
         self._group = f"{job.consumer_group}-arriving"
         self._delivery, self._form = job.delivery, job.errors_format

@@ -139,9 +139,6 @@ class SegmentsRun:
                 f"--output {job.output}: a run that goes on writes a directory of segments; name "
                 f"one."
             )
-        if job.limit is not None or job.shards is not None or job.overwrite:
-            flag = "--limit" if job.limit else "--shards" if job.shards else "--overwrite"
-            raise RequestError(f"{flag} is for a run that ends by itself; leave out --streaming.")
         output_of(job)
         return address.parse(job.inputs[0], "--input")
 
